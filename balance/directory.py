@@ -1,0 +1,314 @@
+"""Administration of accounts and subscribers: create, show, top up, list.
+
+Everything that moves money goes through the same plans, journal and commit script as charging does. A refusal is a
+``LedgerError`` whose message is one sentence for the person who asked, and leaves everything as it was; a
+``StoreUnavailableError`` leaves open whether the change was written, which the same call repeated finds out.
+"""
+
+import re
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import msgpack
+
+from balance.keys import Keys
+from balance.ledger import Draft, add_bucket, top_up
+from balance.model import (
+    MAIN_BUCKET,
+    UNLIMITED,
+    Account,
+    AccountKind,
+    IdentityType,
+    LedgerError,
+    Plan,
+    Session,
+    SessionState,
+    Subscriber,
+    Unit,
+)
+from balance.records import (
+    make_plan,
+    pack_subscriber,
+    unpack_account,
+    unpack_subscriber,
+)
+from balance.resp import StoreError
+from balance.store import ABSENT, Store
+
+REFERENCE_TTL_MS: Final = 7 * 86_400_000
+"""How long a top-up's reference is remembered: the same one within this time counts once."""
+
+SCAN_COUNT: Final = 500
+
+CREATE: Final = "create"
+TOP_UP: Final = "top-up"
+
+_NAME: Final = re.compile(rb"[A-Za-z0-9][A-Za-z0-9._@+-]{0,63}")
+_PRINTABLE: Final = re.compile(rb"[\x21-\x7e]{1,255}")
+_REFERENCE: Final = re.compile(r"[\x21-\x7e]{1,128}")
+_ACCOUNT_KEY: Final = re.compile(rb"\{p[0-9]{4,5}\}:a:(.+)", re.DOTALL)
+_IDENTITIES: Final[dict[int, tuple[re.Pattern[bytes], str]]] = {
+    IdentityType.E164: (re.compile(rb"[0-9]{1,15}"), "1 to 15 digits without '+'"),
+    IdentityType.IMSI: (re.compile(rb"[0-9]{6,15}"), "6 to 15 digits"),
+    IdentityType.SIP_URI: (re.compile(rb"sips?:[\x21-\x7e]{1,250}"), "'sip:' or 'sips:' and an address"),
+    IdentityType.NAI: (_PRINTABLE, "1 to 255 printable characters without spaces"),
+    IdentityType.PRIVATE: (_PRINTABLE, "1 to 255 printable characters without spaces"),
+}
+"""What an identity may look like: E.164 clause 6, E.212 clause 6, RFC 8506 section 8.47."""
+
+
+@dataclass(slots=True, frozen=True)
+class NewBucket:
+    """A bucket that an account is created with, besides its main one."""
+
+    unit: Unit
+    balance: int
+    """Micro-units of money, or units of the allowance."""
+    priority: int = 100
+    expires_ms: int = 0
+    """0: never."""
+
+
+@dataclass(slots=True, frozen=True)
+class TopUp:
+    """What a top-up came to."""
+
+    bucket_id: int
+    amount: int
+    balance_after: int
+    """Balance of the bucket right after the top-up."""
+    version: int
+    """Version of the account that the top-up made."""
+    repeated: bool
+    """Its reference had been used before: this call changed nothing, the figures are those of the first one."""
+
+
+async def create_account(
+    store: Store,
+    account_id: bytes,
+    kind: AccountKind,
+    currency: int,
+    *,
+    now_ms: int,
+    reason: str,
+    balance_micro: int = 0,
+    credit_limit_micro: int = 0,
+    buckets: Sequence[NewBucket] = (),
+) -> Account:
+    """Create an account with its main money bucket and ``buckets``.
+
+    ``currency`` is an ISO 4217 numeric code. Raises LedgerError if the account exists already or a figure makes no
+    sense, StoreError.
+    """
+    _check_name("account", account_id)
+    if not 1 <= currency <= 999:
+        raise LedgerError(f"currency must be a numeric code of ISO 4217, 1 to 999, not {currency}")
+    if not 0 <= credit_limit_micro <= UNLIMITED:
+        raise LedgerError(f"a credit limit must not be negative, nor more than {UNLIMITED} micro-units")
+    if kind == AccountKind.PREPAID and credit_limit_micro:
+        raise LedgerError("a prepaid account has no credit limit; make it postpaid, or leave the limit out")
+    for bucket in buckets:
+        if bucket.expires_ms and bucket.expires_ms <= now_ms:
+            raise LedgerError("a bucket cannot expire before it exists")
+
+    def step(account: Account | None, ended: Session | None) -> Plan:
+        if account is not None:
+            raise LedgerError(f"account {account_id.decode()} exists already")
+        draft = Draft(
+            Account(account_id, 0, int(kind), currency, credit_limit_micro, 0, [], {}),
+            now_ms,
+        )
+        main = add_bucket(draft, Unit.MONEY, balance_micro)
+        assert main.bucket_id == MAIN_BUCKET
+        for bucket in buckets:
+            add_bucket(draft, bucket.unit, bucket.balance, bucket.priority, bucket.expires_ms)
+        return make_plan(draft, CREATE, (reason,), None)
+
+    plan = await store.commit(account_id, step)
+    assert plan.account is not None
+    return plan.account
+
+
+async def read_account(store: Store, account_id: bytes) -> Account | None:
+    """The account as the store holds it now, or None. Raises StoreError."""
+    value = await store.call("GET", store.keys.account(account_id))
+    return None if value is None else _account(account_id, value)
+
+
+async def top_up_account(
+    store: Store,
+    account_id: bytes,
+    amount: int,
+    *,
+    now_ms: int,
+    reason: str,
+    bucket_id: int = MAIN_BUCKET,
+    reference: str | None = None,
+) -> TopUp:
+    """Add ``amount`` (micro-units of money, or units of the allowance) to a bucket.
+
+    ``reference`` names the payment: the same reference on the same account counts once within
+    ``REFERENCE_TTL_MS``, however often and from wherever it is sent. It is kept, with what the first top-up came to,
+    where ended sessions are kept, and written by the same script call as the money.
+
+    Raises LedgerError if there is no such account or bucket, the bucket has expired, the amount is not positive, or
+    the reference was used for another amount or bucket; StoreError.
+    """
+    if reference is not None and not _REFERENCE.fullmatch(reference):
+        raise LedgerError("a reference is 1 to 128 printable ASCII characters without spaces")
+    name = b"top-up:%b:%b" % (account_id, (reference or "").encode())
+    first: list[Session] = []
+
+    def step(account: Account | None, ended: Session | None) -> Plan:
+        if account is None:
+            raise LedgerError(f"there is no account {account_id.decode('utf-8', 'replace')}")
+        if ended is not None and ended is not ABSENT:
+            first[:] = [ended]
+            return Plan(None)
+        draft = Draft(account, now_ms)
+        bucket = draft.bucket(bucket_id)
+        if bucket.expires_ms and bucket.expires_ms <= now_ms:
+            raise LedgerError(f"bucket {bucket_id} of account {account_id.decode()} has expired")
+        top_up(draft, amount, bucket_id)
+        if reference is None:
+            return make_plan(draft, TOP_UP, (reason,), None)
+        plan = make_plan(draft, TOP_UP, (reason, reference), None)
+        plan.first_of = name
+        kept: bytes = msgpack.packb((bucket_id, amount, bucket.balance, draft.account.version))
+        plan.ended = Session(
+            name, b"", "", b"", 0, now_ms, now_ms, state=SessionState.CLOSED, answers=[(0, 0, kept)]
+        )
+        plan.ended_ttl_ms = REFERENCE_TTL_MS
+        return plan
+
+    plan = await store.commit(account_id, step)
+    if plan.account is None:
+        return _first_top_up(first[0], reference or "", bucket_id, amount)
+    bucket = plan.account.bucket(bucket_id)
+    assert bucket is not None
+    return TopUp(bucket_id, amount, bucket.balance, plan.account.version, repeated=False)
+
+
+def _first_top_up(session: Session, reference: str, bucket_id: int, amount: int) -> TopUp:
+    kept = session.answer(0, 0)
+    if kept is None:  # the name of a charging session, which no reference should be
+        raise LedgerError(f"reference {reference} cannot be used; choose another")
+    first_bucket, first_amount, balance_after, version = msgpack.unpackb(kept)
+    if (first_bucket, first_amount) != (bucket_id, amount):
+        raise LedgerError(
+            f"reference {reference} was used before, for {first_amount} on bucket {first_bucket}, "
+            f"and cannot stand for {amount} on bucket {bucket_id}; nothing was changed"
+        )
+    return TopUp(bucket_id, amount, balance_after, version, repeated=True)
+
+
+async def accounts(store: Store) -> AsyncIterator[list[Account]]:
+    """All accounts, a page at a time, in no order; one may come twice if the store is being resized.
+
+    Raises StoreError, also for an account that cannot be read.
+    """
+    async for account_ids in account_ids_in_store(store):
+        values = await read_values(store, account_ids)
+        yield [
+            _account(account_id, value)
+            for account_id, value in zip(account_ids, values, strict=True)
+            if value is not None
+        ]
+
+
+async def account_ids_in_store(store: Store) -> AsyncIterator[list[bytes]]:
+    """Identifiers of all accounts, a page at a time, by SCAN: in no order, some perhaps twice. Raises StoreError."""
+    cursor: Any = 0
+    while True:
+        cursor, found = await store.call("SCAN", cursor, "MATCH", "{p*}:a:*", "COUNT", SCAN_COUNT)
+        # The pattern alone would also match what a client put into a Session-Id.
+        matches = [match for key in found if (match := _ACCOUNT_KEY.fullmatch(key))]
+        if matches:
+            yield [match.group(1) for match in matches]
+        if int(cursor) == 0:
+            return
+
+
+async def read_values(store: Store, account_ids: Sequence[bytes]) -> list[bytes | None]:
+    """The stored values of accounts, None for those that are not there. Raises StoreError."""
+    if not account_ids:
+        return []
+    values: list[bytes | None] = await store.call("MGET", *(store.keys.account(each) for each in account_ids))
+    return values
+
+
+async def add_subscriber(store: Store, subscriber: Subscriber) -> None:
+    """Enter a subscriber under each of its identities; an identity belongs to one subscriber only.
+
+    Raises LedgerError if the account does not exist, an identity is malformed or belongs to somebody else (those
+    entered before it are taken back), or all of it is there already; StoreError. What an earlier call that was cut
+    off had entered is completed.
+    """
+    _check_subscriber(subscriber)
+    if not await store.call("EXISTS", store.keys.account(subscriber.account_id)):
+        raise LedgerError(f"there is no account {subscriber.account_id.decode()} for the subscriber to use")
+    packed = pack_subscriber(subscriber)
+    entered: list[bytes] = []
+    for kind, value in subscriber.identities:
+        key = Keys.identity(kind, value)
+        if await store.call("SET", key, packed, "NX") is not None:
+            entered.append(key)
+            continue
+        found = await store.call("GET", key)
+        if found == packed:
+            continue
+        if entered:
+            await store.call("DEL", *entered)
+        owner = unpack_subscriber(found).subscriber_id.decode() if found else "somebody else"
+        raise LedgerError(
+            f"identity {describe_identity(kind, value)} belongs to subscriber {owner} already; nothing was changed"
+        )
+    if not entered:
+        raise LedgerError(f"subscriber {subscriber.subscriber_id.decode()} exists already")
+
+
+async def read_subscriber(store: Store, kind: int, value: bytes) -> Subscriber | None:
+    """The subscriber an identity belongs to as the store holds it now, or None. Raises StoreError."""
+    packed = await store.call("GET", Keys.identity(kind, value))
+    return None if packed is None else unpack_subscriber(packed)
+
+
+def describe_identity(kind: int, value: bytes) -> str:
+    """An identity for people, such as "E164 491700000001"."""
+    name = IdentityType(kind).name if kind in IdentityType.__members__.values() else f"type {kind}"
+    return f"{name} {value.decode('utf-8', 'replace')}"
+
+
+def _account(account_id: bytes, value: bytes) -> Account:
+    try:
+        return unpack_account(account_id, value)
+    except ValueError as error:
+        raise StoreError(str(error)) from error
+
+
+def _check_name(what: str, name: bytes) -> None:
+    if not _NAME.fullmatch(name):
+        raise LedgerError(
+            f"{what} {name[:80].decode('utf-8', 'replace')!r} is not a usable name: letters, digits and . _ @ + - only, "
+            "64 at most, a letter or digit first"
+        )
+
+
+def _check_subscriber(subscriber: Subscriber) -> None:
+    _check_name("subscriber", subscriber.subscriber_id)
+    _check_name("account", subscriber.account_id)
+    if not subscriber.plan:
+        raise LedgerError("a subscriber needs a plan")
+    if not subscriber.identities:
+        raise LedgerError("a subscriber needs at least one identity, such as an MSISDN")
+    if len(set(subscriber.identities)) != len(subscriber.identities):
+        raise LedgerError("an identity is given twice")
+    for kind, value in subscriber.identities:
+        if kind not in _IDENTITIES:
+            raise LedgerError(f"Subscription-Id-Type {kind} is not one of RFC 8506 section 8.47, 0 to 4")
+        pattern, wanted = _IDENTITIES[kind]
+        if len(value) > 255 or not pattern.fullmatch(value):
+            raise LedgerError(
+                f"{IdentityType(kind).name} {value[:80].decode('utf-8', 'replace')!r} is malformed: it must be {wanted}"
+            )

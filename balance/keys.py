@@ -1,0 +1,74 @@
+"""Every key of the store, and the partition rule.
+
+All keys of an account carry the hash tag of its partition, ``{pNNNN}``, so that one script can touch them together
+in Redis Cluster. A *lane* is what one commit script call serves: a partition in Redis Cluster, the whole store
+otherwise; each lane has one journal, one outbox and one expiry index, tagged with the lane's first partition.
+
+===============================  ==========  =====================================================================
+key                              type        value
+===============================  ==========  =====================================================================
+``{pNNNN}:a:<account>``          string      account: 8 octets of version, then msgpack (``balance.records``)
+``{pNNNN}:e:<session>``          string      session that ended, kept for repeats and late terminations; expires
+``{pNNNN}:journal``              stream      field ``r``: journal records of one commit, in order
+``{pNNNN}:outbox``               stream      field ``c``: charging data records not yet delivered
+``{pNNNN}:watch``                sorted set  account by the time (ms) at which it next needs attention
+``id:<type>:<identity>``         string      subscriber directory: msgpack of ``balance.model.Subscriber``
+``s:<session>``                  string      session directory: account that holds an open session; expires
+``occ:layout``                   hash        how the store is laid out; written once
+===============================  ==========  =====================================================================
+"""
+
+from typing import Final
+from zlib import crc32
+
+LAYOUT: Final = b"occ:layout"
+
+
+class Keys:
+    """Key names for a store of ``partitions`` partitions (1 to 16384)."""
+
+    __slots__ = ("_tags", "clustered", "partitions")
+
+    def __init__(self, partitions: int, clustered: bool) -> None:
+        if not 1 <= partitions <= 16384:
+            raise ValueError(f"partitions must be 1 to 16384, not {partitions}")
+        self.partitions = partitions
+        self.clustered = clustered
+        self._tags = [b"{p%04d}:" % number for number in range(partitions)]
+
+    def partition(self, account_id: bytes) -> int:
+        return crc32(account_id) % self.partitions
+
+    def lane(self, account_id: bytes) -> int:
+        return crc32(account_id) % self.partitions if self.clustered else 0
+
+    def lanes(self) -> range:
+        return range(self.partitions if self.clustered else 1)
+
+    def account(self, account_id: bytes) -> bytes:
+        return self._tags[crc32(account_id) % self.partitions] + b"a:" + account_id
+
+    def ended(self, account_id: bytes, session_id: bytes) -> bytes:
+        return self._tags[crc32(account_id) % self.partitions] + b"e:" + session_id
+
+    def journal(self, lane: int) -> bytes:
+        return self._tags[lane] + b"journal"
+
+    def outbox(self, lane: int) -> bytes:
+        return self._tags[lane] + b"outbox"
+
+    def watch(self, lane: int) -> bytes:
+        return self._tags[lane] + b"watch"
+
+    @staticmethod
+    def identity(kind: int, value: bytes) -> bytes:
+        return b"id:%d:%b" % (kind, value)
+
+    @staticmethod
+    def session(session_id: bytes) -> bytes:
+        return b"s:" + session_id
+
+    @staticmethod
+    def account_id_of(key: bytes) -> bytes:
+        """The account an account key belongs to."""
+        return key.split(b":a:", 1)[1]

@@ -1,0 +1,320 @@
+"""The arithmetic of money: settle, reserve, release, refund, top up, expire. Pure; the only place that debits.
+
+All functions work on a ``Draft`` of one account and never touch the snapshot it was made from. What a draft
+changed becomes a ``Plan`` with its journal record (``balance.journal``); the store then writes all of it or nothing.
+
+Rules kept by every function here, and checked by ``balance.verify`` over a whole store:
+
+- ``bucket.reserved`` is the sum of the reservation parts of all open sessions on that bucket;
+- a prepaid bucket never goes below zero, the main bucket of a postpaid account never below minus the credit limit;
+- a service's cumulative price is debited once: what was debited plus what leaked equals the price of what was used.
+"""
+
+from balance.model import (
+    MAIN_BUCKET,
+    UNLIMITED,
+    Account,
+    AccountKind,
+    Bucket,
+    LedgerError,
+    Rate,
+    ServiceUse,
+    Session,
+    Unit,
+)
+
+
+def spending_order(bucket: Bucket) -> tuple[int, int, int]:
+    """Sort key: lowest priority number first, then the one that expires first, then the oldest."""
+    return bucket.priority, bucket.expires_ms or UNLIMITED, bucket.bucket_id
+
+
+class Draft:
+    """One account while an operation is being worked out; a copy on write of the snapshot ``before``."""
+
+    __slots__ = ("_own_sessions", "account", "before", "now_ms")
+
+    def __init__(self, before: Account, now_ms: int) -> None:
+        self.before = before
+        self.now_ms = now_ms
+        self.account = Account(
+            before.account_id,
+            before.version,
+            before.kind,
+            before.currency,
+            before.credit_limit_micro,
+            before.watch_ms,
+            [bucket.copy() for bucket in before.buckets],
+            before.sessions.copy(),
+        )
+        self._own_sessions: set[bytes] = set()
+
+    def free(self, bucket: Bucket) -> int:
+        """What a bucket can still give: balance, less reserved, plus the credit limit on the main bucket; >= 0.
+
+        An expired bucket gives nothing new, but what was reserved in it before stays good.
+        """
+        if bucket.expires_ms and bucket.expires_ms <= self.now_ms:
+            return 0
+        free = bucket.balance - bucket.reserved
+        if bucket.bucket_id == MAIN_BUCKET and self.account.kind == AccountKind.POSTPAID:
+            free += self.account.credit_limit_micro
+        return free if free > 0 else 0
+
+    def available_micro(self) -> int:
+        """Money that can still be reserved."""
+        total = 0
+        for bucket in self.account.buckets:
+            if bucket.unit == Unit.MONEY:
+                total += self.free(bucket)
+        return total
+
+    def in_order(self, unit: int) -> list[Bucket]:
+        """Buckets of a unit in the order they are spent."""
+        found = [bucket for bucket in self.account.buckets if bucket.unit == unit]
+        if len(found) > 1:
+            found.sort(key=spending_order)
+        return found
+
+    def bucket(self, bucket_id: int) -> Bucket:
+        bucket = self.account.bucket(bucket_id)
+        if bucket is None:
+            raise LedgerError(f"account {self.account.account_id.decode()} has no bucket {bucket_id}")
+        return bucket
+
+    def session(self, session_id: bytes) -> Session | None:
+        """The open session as a copy that may be changed, or None."""
+        session = self.account.sessions.get(session_id)
+        if session is None or session_id in self._own_sessions:
+            return session
+        session = session.copy()
+        self._own_sessions.add(session_id)
+        self.account.sessions[session_id] = session
+        return session
+
+    def open(self, session: Session) -> None:
+        """Add a session to the account."""
+        self._own_sessions.add(session.session_id)
+        self.account.sessions[session.session_id] = session
+
+    def close(self, session: Session) -> None:
+        """Take a session off the account; its reservations must have been released before."""
+        for use in session.services:
+            if use.parts:
+                raise LedgerError(f"session {session.session_id!r} still holds a reservation")
+        self.account.sessions.pop(session.session_id, None)
+        self._own_sessions.discard(session.session_id)
+
+
+def service(session: Session, rating_group: int, service_identifier: int) -> ServiceUse | None:
+    """The service of a session as a copy that may be changed, or None if the session has not used it yet.
+
+    ``session`` must itself be a copy taken from ``Draft.session``.
+    """
+    for index, use in enumerate(session.services):
+        if use.rating_group == rating_group and use.service_identifier == service_identifier:
+            copy = use.copy()
+            session.services[index] = copy
+            return copy
+    return None
+
+
+def settle(draft: Draft, use: ServiceUse, rate: Rate, units: int) -> int:
+    """Debit ``units`` used since the last report and give back what else was reserved; micro-units debited.
+
+    What the reservation holds is spent first, in its own order. Usage beyond the grant is taken from what the
+    account still has free, allowances before money; what nothing covers is recorded in ``use.leaked_micro``.
+    """
+    unspent = units
+    money_parts: list[tuple[int, int]] = []
+    granted_in_money = use.granted
+    for bucket_id, amount in use.parts:
+        bucket = draft.bucket(bucket_id)
+        bucket.reserved -= amount
+        if bucket.unit == Unit.MONEY:
+            money_parts.append((bucket_id, amount))
+            continue
+        granted_in_money -= amount
+        taken = amount if amount < unspent else unspent
+        bucket.balance -= taken
+        unspent -= taken
+    use.parts = []
+    use.granted = 0
+    use.used += units
+    if unspent > granted_in_money:
+        unspent = granted_in_money + _take_allowance(draft, use.unit, unspent - granted_in_money)
+    return _debit_money(draft, use, rate, unspent, money_parts)
+
+
+def _take_allowance(draft: Draft, unit: int, units: int) -> int:
+    """Spend units from free allowances of the unit; the units that were left uncovered."""
+    for bucket in draft.in_order(unit):
+        taken = min(units, draft.free(bucket))
+        bucket.balance -= taken
+        units -= taken
+    return units
+
+
+def _debit_money(
+    draft: Draft, use: ServiceUse, rate: Rate, units: int, reserved_parts: list[tuple[int, int]]
+) -> int:
+    """Debit the price of ``units`` more units: THE place where money leaves an account. Micro-units debited."""
+    use.paid_units += units
+    price = rate.price_micro(use.paid_units)
+    cost = price - use.priced_micro
+    if cost <= 0:
+        return 0
+    use.priced_micro = price
+    unpaid = cost
+    for bucket_id, amount in reserved_parts:
+        taken = amount if amount < unpaid else unpaid
+        draft.bucket(bucket_id).balance -= taken
+        unpaid -= taken
+    if unpaid:
+        for bucket in draft.in_order(Unit.MONEY):
+            taken = min(unpaid, draft.free(bucket))
+            bucket.balance -= taken
+            unpaid -= taken
+        use.leaked_micro += unpaid
+    return cost - unpaid
+
+
+def reserve(draft: Draft, use: ServiceUse, rate: Rate, units: int) -> int:
+    """Reserve credit for up to ``units`` more units and return how many could be granted, down to the last one.
+
+    Allowances of the service's unit are reserved first, then money. ``use`` must hold no reservation.
+    """
+    if use.parts:
+        raise LedgerError("a service can hold one reservation at a time")
+    missing = units
+    parts: list[tuple[int, int]] = []
+    for bucket in draft.in_order(use.unit):
+        amount = draft.free(bucket)
+        if amount > missing:
+            amount = missing
+        if amount:
+            bucket.reserved += amount
+            parts.append((bucket.bucket_id, amount))
+            missing -= amount
+    if missing:
+        by_money = affordable(draft, use, rate)
+        if by_money > missing:
+            by_money = missing
+        missing -= by_money
+        cost = rate.price_micro(use.paid_units + by_money) - use.priced_micro
+        if cost > 0:
+            _reserve_money(draft, cost, parts)
+    use.parts = parts
+    use.granted = units - missing
+    return use.granted
+
+
+def _reserve_money(draft: Draft, cost: int, parts: list[tuple[int, int]]) -> None:
+    for bucket in draft.in_order(Unit.MONEY):
+        amount = draft.free(bucket)
+        if amount > cost:
+            amount = cost
+        if amount:
+            bucket.reserved += amount
+            parts.append((bucket.bucket_id, amount))
+            cost -= amount
+    if cost:
+        raise LedgerError("reserved more than is available")  # affordable() and the buckets disagree: a bug
+
+
+def affordable(draft: Draft, use: ServiceUse, rate: Rate) -> int:
+    """Units beyond those already paid that the free money of the account can buy; >= 0.
+
+    What is left of a step that was paid costs nothing more; of a step that leaked, nothing is given away on top.
+    """
+    available = draft.available_micro()
+    if use.leaked_micro and not available:
+        return 0
+    units = rate.affordable_units(use.priced_micro + available) - use.paid_units
+    return units if units > 0 else 0
+
+
+def has_more(draft: Draft, use: ServiceUse, rate: Rate) -> bool:
+    """Whether one more unit than the grant of ``use`` could be reserved: if not, these are the final units."""
+    for bucket in draft.account.buckets:
+        if bucket.unit == use.unit and draft.free(bucket):
+            return True
+    granted_in_money = use.granted
+    reserved_micro = 0
+    for bucket_id, amount in use.parts:
+        if draft.bucket(bucket_id).unit == Unit.MONEY:
+            reserved_micro += amount
+        else:
+            granted_in_money -= amount
+    spendable = reserved_micro + draft.available_micro()
+    if use.leaked_micro and not spendable:
+        return False
+    return rate.affordable_units(use.priced_micro + spendable) > use.paid_units + granted_in_money
+
+
+def release(draft: Draft, use: ServiceUse) -> None:
+    """Give back all that is reserved for a service, exactly; nothing is debited."""
+    for bucket_id, amount in use.parts:
+        draft.bucket(bucket_id).reserved -= amount
+    use.parts = []
+    use.granted = 0
+
+
+def release_session(draft: Draft, session: Session) -> None:
+    """Give back all that a session has reserved; ``session`` must be a copy taken from ``Draft.session``."""
+    for index, use in enumerate(session.services):
+        if use.parts or use.granted:
+            copy = use.copy()
+            session.services[index] = copy
+            release(draft, copy)
+
+
+def top_up(draft: Draft, amount: int, bucket_id: int = MAIN_BUCKET) -> None:
+    """Add to a bucket: micro-units of money, or units of an allowance.
+
+    Raises LedgerError for an amount that is not positive or a bucket the account does not have.
+    """
+    if amount <= 0:
+        raise LedgerError(f"a top-up must be positive, not {amount}")
+    bucket = draft.bucket(bucket_id)
+    if bucket.balance + amount > UNLIMITED:
+        raise LedgerError(f"a top-up of {amount} would overflow bucket {bucket_id}")
+    bucket.balance += amount
+
+
+def add_bucket(draft: Draft, unit: Unit, balance: int, priority: int = 100, expires_ms: int = 0) -> Bucket:
+    """Give the account one more bucket. Raises LedgerError for a negative or absurd balance."""
+    if not 0 <= balance <= UNLIMITED:
+        raise LedgerError(f"a bucket cannot start with {balance}")
+    taken = max((bucket.bucket_id for bucket in draft.account.buckets), default=0)
+    bucket = Bucket(taken + 1, int(unit), balance, 0, priority, expires_ms)
+    draft.account.buckets.append(bucket)
+    return bucket
+
+
+def expire_buckets(draft: Draft) -> int:
+    """Empty the buckets whose time has come of what no session has reserved; how many changed.
+
+    Money in the main bucket is never taken away by this.
+    """
+    changed = 0
+    for bucket in draft.account.buckets:
+        lapsed = bucket.expires_ms and bucket.expires_ms <= draft.now_ms
+        left = bucket.balance - bucket.reserved
+        if lapsed and left > 0 and bucket.bucket_id != MAIN_BUCKET:
+            bucket.balance = bucket.reserved
+            changed += 1
+    return changed
+
+
+def next_wake_ms(account: Account) -> int:
+    """When the account next needs attention without a request: a session or bucket expires; 0 for never."""
+    due = 0
+    for session in account.sessions.values():
+        if not due or session.expires_ms < due:
+            due = session.expires_ms
+    for bucket in account.buckets:
+        lapses = bucket.expires_ms and bucket.balance > bucket.reserved and bucket.bucket_id != MAIN_BUCKET
+        if lapses and (not due or bucket.expires_ms < due):
+            due = bucket.expires_ms
+    return due

@@ -1,0 +1,330 @@
+"""What the ledger is about: accounts, buckets, sessions with their reservations, plans and outcomes.
+
+Integers only. Money is in millionths of the currency unit (``*_micro``), volume in octets, time in seconds,
+events in units; points in time are milliseconds since the Unix epoch, UTC (``*_ms``). Identifiers are bytes,
+as they travel on the wire and in the store.
+
+Objects of this module are snapshots: whoever changes one works on a copy (see ``balance.ledger.Draft``).
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from enum import IntEnum
+from typing import Final, Protocol
+
+MICRO: Final = 1_000_000
+"""Millionths in one currency unit."""
+
+UNLIMITED: Final = 1 << 62
+"""More units than any service can use; what a free service can afford."""
+
+MAIN_BUCKET: Final = 1
+"""Identifier of the money bucket every account has; the credit limit of a postpaid account applies to it."""
+
+
+class Unit(IntEnum):
+    """What a bucket holds and a service is counted in."""
+
+    MONEY = 0
+    OCTETS = 1
+    SECONDS = 2
+    EVENTS = 3
+
+
+class AccountKind(IntEnum):
+    """Prepaid accounts never go below zero, postpaid accounts never below minus their credit limit."""
+
+    PREPAID = 0
+    POSTPAID = 1
+
+
+class IdentityType(IntEnum):
+    """Subscription-Id-Type, RFC 8506 section 8.47."""
+
+    E164 = 0
+    IMSI = 1
+    SIP_URI = 2
+    NAI = 3
+    PRIVATE = 4
+
+
+class LedgerError(Exception):
+    """A change that the ledger refuses; the message is one sentence for the person who asked for it."""
+
+
+class Rate(Protocol):
+    """Price of the units of one service, counted from the start of its session.
+
+    Prices are cumulative so that a session costs the same however its usage is cut into reports. Implemented
+    by ``occ.rating.price``.
+    """
+
+    unit: Unit
+
+    def price_micro(self, units: int) -> int:
+        """Price of the first ``units`` units; never falls as units grow, 0 for 0 units."""
+
+    def affordable_units(self, amount_micro: int) -> int:
+        """The greatest number of units whose price is at most ``amount_micro``, ``UNLIMITED`` at most."""
+
+
+@dataclass(slots=True)
+class Bucket:
+    """One kind of credit on an account: money, or an allowance of octets, seconds or events.
+
+    ``reserved`` is the part of ``balance`` promised to open sessions; it equals the sum of their reservation
+    parts at all times. Buckets are spent by ``priority`` (low first), then earliest ``expires_ms``.
+    """
+
+    bucket_id: int
+    unit: int
+    balance: int
+    reserved: int = 0
+    priority: int = 100
+    expires_ms: int = 0
+    """0: never."""
+
+    def copy(self) -> "Bucket":
+        return Bucket(self.bucket_id, self.unit, self.balance, self.reserved, self.priority, self.expires_ms)
+
+
+@dataclass(slots=True)
+class ServiceUse:
+    """One Rating-Group or Service-Identifier within a session: what it has used and what is reserved for it."""
+
+    rating_group: int
+    """-1: the request named none."""
+    service_identifier: int
+    """-1: the request named none."""
+    name: str
+    """Service in the catalogue."""
+    unit: int
+    used: int = 0
+    """Units reported so far, in ``unit``."""
+    paid_units: int = 0
+    """The part of ``used`` that was priced in money; the rest came out of allowances."""
+    priced_micro: int = 0
+    """Price of ``paid_units``: debited, but for ``leaked_micro``."""
+    leaked_micro: int = 0
+    """Price of usage beyond the grant that no balance covered; recorded, never debited."""
+    granted: int = 0
+    """Units of the grant now outstanding."""
+    parts: list[tuple[int, int]] = field(default_factory=list)
+    """Reservation: (bucket_id, amount) in the bucket's own unit, in the order of spending."""
+
+    def copy(self) -> "ServiceUse":
+        return ServiceUse(
+            self.rating_group,
+            self.service_identifier,
+            self.name,
+            self.unit,
+            self.used,
+            self.paid_units,
+            self.priced_micro,
+            self.leaked_micro,
+            self.granted,
+            self.parts,
+        )
+
+    @property
+    def debited_micro(self) -> int:
+        """Money that really left the account for this service."""
+        return self.priced_micro - self.leaked_micro
+
+
+@dataclass(slots=True, frozen=True)
+class Totals:
+    """What a session comes to, over all its services."""
+
+    priced_micro: int
+    leaked_micro: int
+    reservations: int
+    """Services that hold a reservation."""
+
+
+NOTHING: Final = Totals(0, 0, 0)
+
+
+@dataclass(slots=True)
+class Session:
+    """An open credit-control session (RFC 8506), or one that ended a short while ago.
+
+    ``answers`` keeps the newest outcomes, so that a repeated request gets its first answer again:
+    (CC-Request-Type, CC-Request-Number, packed outcome), oldest first.
+    """
+
+    session_id: bytes
+    subscriber_id: bytes
+    plan: str
+    origin_host: bytes
+    origin_state_id: int
+    started_ms: int
+    expires_ms: int
+    """When supervision (Tcc, RFC 8506 section 13) gives the reservation back."""
+    forgotten_number: int = -1
+    """Highest CC-Request-Number whose answer is no longer kept."""
+    state: int = 0
+    """A SessionState."""
+    facts: bytes = b""
+    """What the charging data record says about the session, packed; opaque to the ledger."""
+    services: list[ServiceUse] = field(default_factory=list)
+    answers: list[tuple[int, int, bytes]] = field(default_factory=list)
+
+    def copy(self) -> "Session":
+        """A copy whose lists are its own; the services in it are shared until ``Draft.service`` copies one."""
+        return Session(
+            self.session_id,
+            self.subscriber_id,
+            self.plan,
+            self.origin_host,
+            self.origin_state_id,
+            self.started_ms,
+            self.expires_ms,
+            self.forgotten_number,
+            self.state,
+            self.facts,
+            self.services[:],
+            self.answers[:],
+        )
+
+    def totals(self) -> Totals:
+        priced = leaked = reservations = 0
+        for use in self.services:
+            priced += use.priced_micro
+            leaked += use.leaked_micro
+            if use.parts:
+                reservations += 1
+        return Totals(priced, leaked, reservations)
+
+    def answer(self, request_type: int, request_number: int) -> bytes | None:
+        """The packed outcome of a request answered before, or None."""
+        for kept_type, kept_number, outcome in self.answers:
+            if kept_number == request_number and kept_type == request_type:
+                return outcome
+        return None
+
+
+class SessionState(IntEnum):
+    OPEN = 0
+    CLOSED = 1
+    """Ended by the client: a termination, or an event that is complete in itself."""
+    EXPIRED = 2
+    """Ended by supervision; a termination that comes late still debits what it reports, once."""
+    REFUSED = 3
+    """Never opened: kept only so that a repeat of the refused request gets the same answer."""
+
+
+@dataclass(slots=True)
+class Account:
+    """One paying account as of ``version``; every change raises the version by one."""
+
+    account_id: bytes
+    version: int
+    kind: int
+    currency: int
+    """ISO 4217 numeric code."""
+    credit_limit_micro: int
+    watch_ms: int
+    """When the expiry index will next wake this account; 0: not in the index."""
+    buckets: list[Bucket]
+    sessions: dict[bytes, Session]
+
+    def bucket(self, bucket_id: int) -> Bucket | None:
+        for bucket in self.buckets:
+            if bucket.bucket_id == bucket_id:
+                return bucket
+        return None
+
+
+@dataclass(slots=True)
+class Grant:
+    """The outcome for one service of a request, in terms of RFC 8506 section 8.16."""
+
+    rating_group: int
+    service_identifiers: tuple[int, ...]
+    result_code: int
+    unit: int = 0
+    units: int = -1
+    """Units granted (or debited, for an event); -1: none asked for, so none granted."""
+    validity_time_s: int = 0
+    final: bool = False
+    """These are the final units: Final-Unit-Indication TERMINATE goes with them."""
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What a credit-control request came to; all that is needed to answer it, now and when it is repeated."""
+
+    result_code: int
+    grants: list[Grant] = field(default_factory=list)
+    command_level: bool = False
+    """The units were asked for outside any Multiple-Services-Credit-Control and are granted there."""
+    failed_avp: bytes = b""
+    """Encoded AVP at fault, for Failed-AVP."""
+
+
+@dataclass(slots=True)
+class Plan:
+    """All that one operation writes, computed before anything is written; the store applies all or nothing."""
+
+    outcome: Outcome | None
+    account: Account | None = None
+    """The account after the operation, ``version`` already raised; None: nothing to write."""
+    expected_version: int = 0
+    """0: the account must not exist yet."""
+    journal: bytes = b""
+    """Packed journal record: what changed, why, before and after."""
+    outbox: bytes = b""
+    """What is to be delivered once this is committed: a packed list of charging data records."""
+    watch_ms: int = -1
+    """New wake-up time in the expiry index; 0 removes the account from it, -1 leaves it."""
+    ended: Session | None = None
+    """Session to keep outside the account, so that late repeats find their answers."""
+    ended_ttl_ms: int = 0
+    first_of: bytes = b""
+    """Session-Id that must not have ended already: set for a first request, which may be a late repeat."""
+    opened: bytes = b""
+    """Session-Id to enter into the session directory."""
+    closed: bytes = b""
+    """Session-Id to strike from the session directory."""
+    debited_micro: int = 0
+    """Money this operation takes from the account, for the statistics."""
+    leaked_micro: int = 0
+    """Price of usage this operation could not debit, for the statistics."""
+    sessions_delta: int = 0
+    """Open sessions more or less after this operation, for the statistics."""
+    reservations_delta: int = 0
+
+    def count(self, before: Totals, after: Totals, sessions_delta: int) -> None:
+        """Note for the statistics what the operation did to a session."""
+        self.leaked_micro += after.leaked_micro - before.leaked_micro
+        self.debited_micro += (after.priced_micro - before.priced_micro) - (
+            after.leaked_micro - before.leaked_micro
+        )
+        self.reservations_delta += after.reservations - before.reservations
+        self.sessions_delta += sessions_delta
+
+
+@dataclass(slots=True, frozen=True)
+class Lookup:
+    """A step's reply that it needs to know about an ended session before it can decide."""
+
+    session_id: bytes
+
+
+Step = Callable[[Account | None, Session | None], "Plan | Lookup"]
+"""A pure decision on a snapshot: (account or None, ended session or None) -> what to write.
+
+The store may call it again with a fresher snapshot.
+"""
+
+
+@dataclass(slots=True, frozen=True)
+class Subscriber:
+    """A line or user that network elements name in a request, and the account that pays for it."""
+
+    subscriber_id: bytes
+    account_id: bytes
+    plan: str
+    identities: tuple[tuple[int, bytes], ...]
+    """(IdentityType, value); E.164 numbers without "+"."""

@@ -1,0 +1,249 @@
+"""How accounts, sessions, outcomes and journal records are written down: msgpack, with the version in front.
+
+An account's value in the store is its version as 8 octets, big-endian, then one msgpack array. The commit script
+compares those 8 octets and never looks at the rest.
+"""
+
+from dataclasses import dataclass
+from typing import Any, Final
+
+import msgpack
+
+from balance.ledger import Draft, next_wake_ms
+from balance.model import (
+    Account,
+    Bucket,
+    Grant,
+    Outcome,
+    Plan,
+    ServiceUse,
+    Session,
+    Subscriber,
+)
+
+VERSION_BYTES: Final = 8
+
+_pack = msgpack.Packer(autoreset=True).pack
+
+
+def _unpack(data: bytes) -> Any:
+    return msgpack.unpackb(data, raw=False, strict_map_key=False, use_list=False)
+
+
+def pack_version(version: int) -> bytes:
+    """The first octets of an account's value; empty for version 0, an account that does not exist yet."""
+    return version.to_bytes(VERSION_BYTES, "big") if version else b""
+
+
+def pack_account(account: Account) -> bytes:
+    packed: bytes = _pack(
+        (
+            account.kind,
+            account.currency,
+            account.credit_limit_micro,
+            account.watch_ms,
+            [(b.bucket_id, b.unit, b.balance, b.reserved, b.priority, b.expires_ms) for b in account.buckets],
+            [_session_fields(session) for session in account.sessions.values()],
+        )
+    )
+    return account.version.to_bytes(VERSION_BYTES, "big") + packed
+
+
+def unpack_account(account_id: bytes, value: bytes) -> Account:
+    """The snapshot in a stored value. Raises ValueError for a value that is not one."""
+    try:
+        kind, currency, limit, watch, buckets, sessions = _unpack(value[VERSION_BYTES:])
+        return Account(
+            account_id,
+            int.from_bytes(value[:VERSION_BYTES], "big"),
+            kind,
+            currency,
+            limit,
+            watch,
+            [Bucket(*fields) for fields in buckets],
+            {fields[0]: _session(fields) for fields in sessions},
+        )
+    except (TypeError, ValueError, IndexError, msgpack.UnpackException) as error:
+        raise ValueError(f"the stored value of account {account_id!r} is damaged: {error}") from error
+
+
+def _session_fields(session: Session) -> tuple[object, ...]:
+    return (
+        session.session_id,
+        session.subscriber_id,
+        session.plan,
+        session.origin_host,
+        session.origin_state_id,
+        session.started_ms,
+        session.expires_ms,
+        session.forgotten_number,
+        int(session.state),
+        session.facts,
+        [
+            (
+                use.rating_group,
+                use.service_identifier,
+                use.name,
+                use.unit,
+                use.used,
+                use.paid_units,
+                use.priced_micro,
+                use.leaked_micro,
+                use.granted,
+                use.parts,
+            )
+            for use in session.services
+        ],
+        session.answers,
+    )
+
+
+def _session(fields: tuple[Any, ...]) -> Session:
+    session = Session(*fields[:10])
+    session.services = [_service(each) for each in fields[10]]
+    session.answers = list(fields[11])
+    return session
+
+
+def _service(fields: tuple[Any, ...]) -> ServiceUse:
+    use = ServiceUse(*fields)
+    use.parts = list(use.parts)
+    return use
+
+
+def pack_session(session: Session) -> bytes:
+    packed: bytes = _pack(_session_fields(session))
+    return packed
+
+
+def unpack_session(value: bytes) -> Session:
+    return _session(_unpack(value))
+
+
+def pack_outcome(outcome: Outcome) -> bytes:
+    packed: bytes = _pack(
+        (
+            outcome.result_code,
+            [
+                (
+                    g.rating_group,
+                    g.service_identifiers,
+                    g.result_code,
+                    g.unit,
+                    g.units,
+                    g.validity_time_s,
+                    g.final,
+                )
+                for g in outcome.grants
+            ],
+            outcome.command_level,
+            outcome.failed_avp,
+        )
+    )
+    return packed
+
+
+def unpack_outcome(value: bytes) -> Outcome:
+    result_code, grants, command_level, failed_avp = _unpack(value)
+    return Outcome(result_code, [Grant(*fields) for fields in grants], command_level, failed_avp)
+
+
+def pack_subscriber(subscriber: Subscriber) -> bytes:
+    packed: bytes = _pack(
+        (subscriber.subscriber_id, subscriber.account_id, subscriber.plan, subscriber.identities)
+    )
+    return packed
+
+
+def unpack_subscriber(value: bytes) -> Subscriber:
+    subscriber_id, account_id, plan, identities = _unpack(value)
+    return Subscriber(subscriber_id, account_id, plan, tuple((kind, text) for kind, text in identities))
+
+
+@dataclass(slots=True, frozen=True)
+class Change:
+    """What one operation did to one bucket, in the bucket's unit."""
+
+    bucket_id: int
+    balance_delta: int
+    reserved_delta: int
+    balance_after: int
+    reserved_after: int
+
+    @property
+    def balance_before(self) -> int:
+        return self.balance_after - self.balance_delta
+
+
+@dataclass(slots=True, frozen=True)
+class JournalRecord:
+    """One immutable ledger entry. Every version of an account has exactly one."""
+
+    account_id: bytes
+    version: int
+    at_ms: int
+    operation: str
+    """What: create, top-up, charge, expire-session, ..."""
+    reason: tuple[Any, ...]
+    """Why: (Session-Id, CC-Request-Type, CC-Request-Number) of a request, or (text,) of a person's act."""
+    changes: tuple[Change, ...]
+
+
+def changes_between(before: Account, after: Account) -> list[Change]:
+    """The buckets that differ, those that are new counted from zero."""
+    changes = []
+    known = len(before.buckets)
+    for index, bucket in enumerate(after.buckets):
+        old_balance = before.buckets[index].balance if index < known else 0
+        old_reserved = before.buckets[index].reserved if index < known else 0
+        if bucket.balance != old_balance or bucket.reserved != old_reserved or index >= known:
+            changes.append(
+                Change(
+                    bucket.bucket_id,
+                    bucket.balance - old_balance,
+                    bucket.reserved - old_reserved,
+                    bucket.balance,
+                    bucket.reserved,
+                )
+            )
+    return changes
+
+
+def make_plan(
+    draft: Draft,
+    operation: str,
+    reason: tuple[Any, ...],
+    outcome: Outcome | None,
+    outbox: tuple[bytes, ...] = (),
+) -> Plan:
+    """The plan of a finished draft: its account one version up, its journal record, its next wake-up.
+
+    ``outbox`` holds the packed charging data records that fell due with the operation.
+
+    Buckets are only ever appended to an account, which is why they are compared by position.
+    """
+    before, account = draft.before, draft.account
+    account.version = before.version + 1
+    changes = [
+        (c.bucket_id, c.balance_delta, c.reserved_delta, c.balance_after, c.reserved_after)
+        for c in changes_between(before, account)
+    ]
+    plan = Plan(outcome, account, before.version, outbox=_pack(outbox) if outbox else b"")
+    wake_ms = next_wake_ms(account)
+    if wake_ms and (not account.watch_ms or wake_ms < account.watch_ms):
+        # The index is only moved to an earlier time; a wake-up that comes too early costs one look,
+        # moving it at every request would cost a sorted-set write each.
+        account.watch_ms = plan.watch_ms = wake_ms
+    plan.journal = _pack((account.account_id, account.version, draft.now_ms, operation, reason, changes))
+    return plan
+
+
+def unpack_journal(value: bytes) -> JournalRecord:
+    account_id, version, at_ms, operation, reason, changes = _unpack(value)
+    return JournalRecord(account_id, version, at_ms, operation, reason, tuple(Change(*c) for c in changes))
+
+
+def unpack_outbox(value: bytes) -> tuple[bytes, ...]:
+    """The packed charging data records of one outbox field."""
+    records: tuple[bytes, ...] = _unpack(value)
+    return records

@@ -1,0 +1,111 @@
+"""One connection to Redis that pipelines: everything sent in one loop tick leaves in one write.
+
+For the hot path only. Replies come to callbacks, in the order of the commands; redis-py's asyncio client costs
+twenty times as much per call. Administration uses redis-py (``balance.verify``, ``balance.directory``).
+"""
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+import hiredis
+
+log = logging.getLogger("balance.resp")
+
+Reply = Any
+"""bytes, int, list or None; an Exception when the command failed or the connection was lost."""
+
+OnReply = Callable[[Reply], None]
+
+
+class StoreError(Exception):
+    """The store did not carry out an operation; the message says why."""
+
+
+class StoreUnavailableError(StoreError):
+    """The connection is down or was lost: whether a pending write took effect is not known."""
+
+
+class RedisLink(asyncio.Protocol):
+    """A pipelining client connection. Not to be used after ``on_lost`` was called."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, on_lost: Callable[[Exception | None], None]) -> None:
+        self._loop = loop
+        self._on_lost = on_lost
+        self._reader = hiredis.Reader()
+        self._waiting: deque[OnReply] = deque()
+        self._out: list[bytes] = []
+        self._transport: asyncio.WriteTransport | None = None
+        self._pack: Callable[[tuple[Any, ...]], bytes] = hiredis.pack_command
+        self.lost = False
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.WriteTransport)
+        self._transport = transport
+
+    def send(self, command: tuple[Any, ...], on_reply: OnReply) -> None:
+        """Queue one command (a tuple of bytes, str or int); ``on_reply`` gets its reply or an Exception."""
+        if self.lost:
+            self._loop.call_soon(on_reply, StoreUnavailableError("the connection to Redis is down"))
+            return
+        if not self._out:
+            self._loop.call_soon(self._flush)
+        self._out.append(self._pack(command))
+        self._waiting.append(on_reply)
+
+    async def call(self, *command: Any) -> Reply:
+        """Send one command and wait for its reply. Raises StoreError if it failed."""
+        future: asyncio.Future[Reply] = self._loop.create_future()
+
+        def resolve(reply: Reply) -> None:
+            if future.done():
+                return
+            if isinstance(reply, Exception):
+                future.set_exception(reply if isinstance(reply, StoreError) else StoreError(str(reply)))
+            else:
+                future.set_result(reply)
+
+        self.send(command, resolve)
+        return await future
+
+    def _flush(self) -> None:
+        # Writing to a closing transport inside a reply callback would kill the link for good.
+        if self._out and self._transport is not None and not self._transport.is_closing():
+            self._transport.write(b"".join(self._out))
+        self._out.clear()
+
+    def data_received(self, data: bytes) -> None:
+        self._reader.feed(data)
+        try:
+            reply = self._reader.gets()
+            while reply is not False:
+                self._deliver(reply)
+                reply = self._reader.gets()
+        except hiredis.ProtocolError as error:
+            log.error("Redis sent what is not RESP (%s); closing the connection", error)
+            self.close()
+
+    def _deliver(self, reply: Reply) -> None:
+        on_reply = self._waiting.popleft()
+        try:
+            on_reply(reply)
+        except Exception:  # one request's fault must not stop the replies behind it
+            log.exception("a reply of Redis could not be handled")
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.lost = True
+        self._out.clear()
+        error = StoreUnavailableError("the connection to Redis was lost before it answered")
+        waiting, self._waiting = self._waiting, deque()
+        for on_reply in waiting:
+            try:
+                on_reply(error)
+            except Exception:  # as above
+                log.exception("the loss of Redis could not be handled")
+        self._on_lost(exc)
+
+    def close(self) -> None:
+        if self._transport is not None:
+            self._transport.close()

@@ -1,0 +1,506 @@
+"""The ledger in Redis: read a snapshot, decide, write all or nothing, in one round trip where possible.
+
+A caller hands ``transact`` a pure *step*, from snapshot to plan. The store runs the steps of one account one after
+the other, keeps recent snapshots, gathers what one loop tick decided into one script call per lane, and calls the
+step again with the fresh snapshot when another worker was faster (optimistic concurrency on the account's version).
+Nothing here knows what the plans mean.
+"""
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from time import perf_counter
+from typing import Any, Final
+
+from balance.embedded import Address
+from balance.keys import LAYOUT, Keys
+from balance.model import Account, Lookup, Plan, Session, Step, Subscriber
+from balance.records import (
+    pack_account,
+    pack_session,
+    pack_version,
+    unpack_account,
+    unpack_session,
+    unpack_subscriber,
+)
+from balance.resp import RedisLink, Reply, StoreError, StoreUnavailableError
+
+log = logging.getLogger("balance.store")
+
+ABSENT: Final = Session(b"", b"", "", b"", 0, 0, 0)
+"""Passed to a step that asked for an ended session when there is none."""
+
+MAX_ATTEMPTS: Final = 16
+"""Version conflicts in a row after which an operation is given up."""
+
+MAX_PLANS: Final = 256
+"""Plans in one script call; keeps the script short, so that nothing else waits for it long."""
+
+ROUND_TRIP_BOUNDS_S: Final = (
+    0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0,
+)  # fmt: skip
+
+OnPlan = Callable[["Plan | StoreError"], None]
+OnSubscriber = Callable[["Subscriber | StoreError | None"], None]
+OnAccountId = Callable[["bytes | StoreError | None"], None]
+
+
+@dataclass(slots=True, frozen=True)
+class StoreSettings:
+    address: Address
+    partitions: int = 64
+    account_cache_entries: int = 100_000
+    directory_cache_ms: int = 5_000
+    """How long a worker may use what it knows about an identity after it was moved elsewhere."""
+    session_directory_ttl_s: int = 7 * 86_400
+    commits_in_flight: int = 2
+    """Script calls per lane that may be under way: one fills while the other is written to disk."""
+
+
+@dataclass(slots=True)
+class StoreStatistics:
+    commits: int = 0
+    plans: int = 0
+    conflicts: int = 0
+    reads: int = 0
+    reconnects: int = 0
+    failures: int = 0
+    round_trips: list[int] = field(default_factory=lambda: [0] * (len(ROUND_TRIP_BOUNDS_S) + 1))
+    round_trip_seconds: float = 0.0
+
+    def round_trip(self, seconds: float) -> None:
+        index = 0
+        for bound in ROUND_TRIP_BOUNDS_S:
+            if seconds <= bound:
+                break
+            index += 1
+        self.round_trips[index] += 1
+        self.round_trip_seconds += seconds
+
+
+class _Line:
+    """Everything under way for one account: operations run one at a time, in the order they came."""
+
+    __slots__ = ("account", "account_id", "busy", "loaded", "waiting")
+
+    def __init__(self, account_id: bytes) -> None:
+        self.account_id = account_id
+        self.account: Account | None = None
+        self.loaded = False
+        self.busy = False
+        self.waiting: deque[_Operation] = deque()
+
+
+class _Operation:
+    __slots__ = ("attempts", "done", "line", "plan", "step")
+
+    def __init__(self, line: _Line, step: Step, done: OnPlan) -> None:
+        self.line = line
+        self.step = step
+        self.done = done
+        self.plan: Plan | None = None
+        self.attempts = 0
+
+
+class _Lane:
+    __slots__ = ("in_flight", "keys", "queue")
+
+    def __init__(self, journal: bytes, watch: bytes, outbox: bytes) -> None:
+        self.keys = (journal, watch, outbox)
+        self.queue: list[_Operation] = []
+        self.in_flight = 0
+
+
+class Store:
+    """The ledger's store. All callbacks run in the event loop that ``start`` ran in."""
+
+    def __init__(self, settings: StoreSettings) -> None:
+        self.settings = settings
+        self.keys = Keys(settings.partitions, clustered=False)
+        self.statistics = StoreStatistics()
+        self._script = (Path(__file__).parent / "scripts" / "commit.lua").read_text(encoding="utf-8")
+        self._sha = b""
+        self._link: RedisLink | None = None
+        self._lines: dict[bytes, _Line] = {}
+        self._lanes = {
+            lane: _Lane(self.keys.journal(lane), self.keys.watch(lane), self.keys.outbox(lane))
+            for lane in self.keys.lanes()
+        }
+        self._subscribers: dict[tuple[int, bytes], tuple[Subscriber, int]] = {}
+        self._sessions: dict[bytes, bytes] = {}
+        self._flush_due = False
+        self._closing = False
+        self._reconnecting: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Connect. Raises StoreUnavailableError with the reason if Redis cannot be reached."""
+        self._loop = asyncio.get_running_loop()
+        await self._connect()
+
+    async def stop(self) -> None:
+        self._closing = True
+        if self._reconnecting is not None:
+            self._reconnecting.cancel()
+        if self._link is not None:
+            self._link.close()
+
+    @property
+    def available(self) -> bool:
+        return self._link is not None and not self._link.lost
+
+    async def _connect(self) -> None:
+        address = self.settings.address
+        link = RedisLink(self._loop, self._lost)
+        try:
+            if address.unix_path is not None:
+                await self._loop.create_unix_connection(lambda: link, str(address.unix_path))
+            else:
+                await self._loop.create_connection(lambda: link, address.host, address.port)
+            self._sha = await link.call("SCRIPT", "LOAD", self._script)
+            await self._check_layout(link)
+        except (OSError, StoreError) as error:
+            link.close()
+            raise StoreUnavailableError(f"Redis at {address.url} cannot be used: {error}") from error
+        self._link = link
+
+    async def _check_layout(self, link: RedisLink) -> None:
+        """Agree with the store on how many partitions it has; the first to come decides."""
+        await link.call("HSETNX", LAYOUT, "partitions", self.keys.partitions)
+        found = int(await link.call("HGET", LAYOUT, "partitions"))
+        if found != self.keys.partitions:
+            raise StoreError(
+                f"it was laid out with {found} partitions but store.partitions says {self.keys.partitions}; "
+                f"set store.partitions to {found}"
+            )
+
+    def _lost(self, reason: Exception | None) -> None:
+        for line in self._lines.values():
+            line.loaded = False  # what was under way may or may not have been written
+        if self._closing or self._reconnecting is not None or self._link is None:
+            return
+        log.error("the connection to Redis at %s was lost (%s)", self.settings.address.url, reason)
+        self._reconnecting = self._loop.create_task(self._reconnect())
+
+    async def _reconnect(self) -> None:
+        delay = 0.02
+        while not self._closing:
+            try:
+                await self._connect()
+            except StoreUnavailableError as error:
+                log.warning("%s; trying again in %.2f s", error, delay)
+                await asyncio.sleep(delay)
+                delay = min(delay * 2, 1.0)
+                continue
+            self.statistics.reconnects += 1
+            log.warning("connected to Redis at %s again", self.settings.address.url)
+            break
+        self._reconnecting = None
+
+    # -- accounts ------------------------------------------------------------------------------------------------
+
+    def transact(self, account_id: bytes, step: Step, done: OnPlan) -> None:
+        """Run ``step`` on the account's snapshot and write its plan; ``done`` gets the plan, or a StoreError.
+
+        After a StoreUnavailableError it is not known whether the plan was written; the same request repeated finds out.
+        """
+        line = self._lines.get(account_id)
+        if line is None:
+            line = _Line(account_id)
+            if len(self._lines) >= self.settings.account_cache_entries:
+                self._evict()
+            self._lines[account_id] = line
+        operation = _Operation(line, step, done)
+        if line.busy:
+            line.waiting.append(operation)
+        else:
+            line.busy = True
+            self._begin(operation)
+
+    async def commit(self, account_id: bytes, step: Step) -> Plan:
+        """``transact`` for those who can wait. Raises StoreError, or what ``step`` raises."""
+        future: asyncio.Future[Plan] = self._loop.create_future()
+
+        def done(result: Plan | StoreError) -> None:
+            if future.done():
+                return
+            if isinstance(result, StoreError):
+                future.set_exception(result.__cause__ or result)
+            else:
+                future.set_result(result)
+
+        self.transact(account_id, step, done)
+        return await future
+
+    def _evict(self) -> None:
+        """Drop the oldest idle snapshot; busy ones go to the back of the line."""
+        for _ in range(8):
+            account_id = next(iter(self._lines))
+            line = self._lines.pop(account_id)
+            if not line.busy:
+                return
+            self._lines[account_id] = line
+
+    def _begin(self, operation: _Operation) -> None:
+        line = operation.line
+        if line.loaded:
+            self._decide(operation, None)
+            return
+        link = self._link
+        if link is None or link.lost:
+            self._finish(operation, StoreUnavailableError("the store cannot be reached"))
+            return
+
+        def on_value(reply: Reply) -> None:
+            if isinstance(reply, Exception):
+                self._finish(operation, _as_store_error(reply))
+                return
+            if self._load(operation, reply):
+                self._decide(operation, None)
+
+        self.statistics.reads += 1
+        link.send((b"GET", self.keys.account(line.account_id)), on_value)
+
+    def _load(self, operation: _Operation, value: bytes | None) -> bool:
+        line = operation.line
+        try:
+            line.account = unpack_account(line.account_id, value) if value else None
+        except ValueError as error:
+            self._finish(operation, StoreError(str(error)))
+            return False
+        line.loaded = True
+        return True
+
+    def _decide(self, operation: _Operation, ended: Session | None) -> None:
+        line = operation.line
+        try:
+            plan = operation.step(line.account, ended)
+        except Exception as error:
+            refusal = StoreError(str(error))
+            refusal.__cause__ = error
+            self._finish(operation, refusal)
+            return
+        if isinstance(plan, Lookup):
+            self._look_up(operation, plan.session_id)
+            return
+        if plan.account is None and plan.ended is None:
+            self._finish(operation, plan)
+            return
+        operation.plan = plan
+        lane = self._lanes[self.keys.lane(line.account_id)]
+        lane.queue.append(operation)
+        if not self._flush_due and lane.in_flight < self.settings.commits_in_flight:
+            self._flush_due = True
+            self._loop.call_soon(self._flush)
+
+    def _look_up(self, operation: _Operation, session_id: bytes) -> None:
+        link = self._link
+        if link is None or link.lost:
+            self._finish(operation, StoreUnavailableError("the store cannot be reached"))
+            return
+
+        def on_value(reply: Reply) -> None:
+            if isinstance(reply, Exception):
+                self._finish(operation, _as_store_error(reply))
+            else:
+                self._decide(operation, unpack_session(reply) if reply else ABSENT)
+
+        self.statistics.reads += 1
+        link.send((b"GET", self.keys.ended(operation.line.account_id, session_id)), on_value)
+
+    def _flush(self) -> None:
+        self._flush_due = False
+        for lane in self._lanes.values():
+            while lane.queue and lane.in_flight < self.settings.commits_in_flight:
+                batch, lane.queue = lane.queue[:MAX_PLANS], lane.queue[MAX_PLANS:]
+                self._send_batch(lane, batch)
+
+    def _send_batch(self, lane: _Lane, batch: list[_Operation]) -> None:
+        link = self._link
+        if link is None or link.lost:
+            for operation in batch:
+                self._finish(operation, StoreUnavailableError("the store cannot be reached"))
+            return
+        command: list[Any] = [b"EVALSHA", self._sha, 3 + 2 * len(batch), *lane.keys]
+        outgoing: list[Any] = []
+        arguments: list[Any] = []
+        for index, operation in enumerate(batch):
+            plan = operation.plan
+            assert plan is not None
+            account_id = operation.line.account_id
+            account_key = self.keys.account(account_id)
+            command.append(account_key)
+            session_id = plan.first_of or (plan.ended.session_id if plan.ended else b"")
+            command.append(self.keys.ended(account_id, session_id) if session_id else account_key)
+            arguments += (
+                account_id,
+                pack_version(plan.expected_version),
+                pack_account(plan.account) if plan.account else b"",
+                plan.watch_ms if plan.watch_ms >= 0 else b"",
+                plan.journal,
+                b"1" if plan.first_of else b"",
+                pack_session(plan.ended) if plan.ended else b"",
+                plan.ended_ttl_ms,
+            )
+            if plan.outbox:
+                outgoing += (index, plan.outbox)
+            if plan.opened or plan.closed:
+                self._session_directory(link, account_id, plan)
+        command.append(len(outgoing) // 2)
+        command += outgoing
+        command += arguments
+        started = perf_counter()
+        lane.in_flight += 1
+        self.statistics.commits += 1
+        self.statistics.plans += len(batch)
+
+        def on_reply(reply: Reply) -> None:
+            lane.in_flight -= 1
+            self.statistics.round_trip(perf_counter() - started)
+            self._settled(batch, reply)
+            if lane.queue:
+                self._flush()
+
+        link.send(tuple(command), on_reply)
+
+    def _session_directory(self, link: RedisLink, account_id: bytes, plan: Plan) -> None:
+        """Note which account holds a session, for requests that name only the session."""
+        if plan.opened:
+            self._sessions[plan.opened] = account_id
+            ttl = self.settings.session_directory_ttl_s
+            link.send((b"SET", self.keys.session(plan.opened), account_id, b"EX", ttl), _ignore)
+        if plan.closed:
+            self._sessions.pop(plan.closed, None)
+            link.send((b"DEL", self.keys.session(plan.closed)), _ignore)
+
+    def _settled(self, batch: list[_Operation], reply: Reply) -> None:
+        if isinstance(reply, Exception):
+            if str(reply).startswith("NOSCRIPT"):
+                self._reload_script(batch)
+                return
+            for operation in batch:
+                self._finish(operation, _as_store_error(reply))
+            return
+        if not reply:
+            for operation in batch:
+                self._written(operation)
+            return
+        refused: dict[int, tuple[int, bytes]] = {
+            reply[at]: (reply[at + 1], reply[at + 2]) for at in range(0, len(reply), 3)
+        }
+        for index, operation in enumerate(batch):
+            refusal = refused.get(index)
+            if refusal is None:
+                self._written(operation)
+            else:
+                self._again(operation, *refusal)
+
+    def _written(self, operation: _Operation) -> None:
+        plan = operation.plan
+        assert plan is not None
+        if plan.account is not None:
+            operation.line.account = plan.account
+        self._finish(operation, plan)
+
+    def _again(self, operation: _Operation, reason: int, value: bytes) -> None:
+        """Decide once more: on a fresher snapshot, or knowing that the session has ended already."""
+        operation.plan = None
+        if reason == 1:
+            self._decide(operation, unpack_session(value))
+            return
+        self.statistics.conflicts += 1
+        operation.attempts += 1
+        if operation.attempts >= MAX_ATTEMPTS:
+            operation.line.loaded = False
+            self._finish(operation, StoreError("the account changes faster than this operation can follow"))
+        elif self._load(operation, value):
+            self._decide(operation, None)
+
+    def _reload_script(self, batch: list[_Operation]) -> None:
+        """Redis was restarted or its script cache flushed: load the script and put the batch in front again."""
+        link = self._link
+        if link is None or link.lost:
+            for operation in batch:
+                self._finish(operation, StoreUnavailableError("the store cannot be reached"))
+            return
+        link.send((b"SCRIPT", b"LOAD", self._script), _ignore)
+        lane = self._lanes[self.keys.lane(batch[0].line.account_id)]
+        lane.queue = batch + lane.queue
+        self._flush()
+
+    def _finish(self, operation: _Operation, result: Plan | StoreError) -> None:
+        line = operation.line
+        if isinstance(result, StoreError) and result.__cause__ is None:
+            self.statistics.failures += 1
+            line.loaded = False
+        if line.waiting:
+            # In a tick of its own: an account with a long queue must not recurse.
+            self._loop.call_soon(self._begin, line.waiting.popleft())
+        else:
+            line.busy = False
+        try:
+            operation.done(result)
+        except Exception:  # one request's fault must not hold up the others of the batch
+            log.exception("the result of an operation could not be handled")
+
+    # -- directories ---------------------------------------------------------------------------------------------
+
+    def find_subscriber(self, kind: int, value: bytes, now_ms: int, done: OnSubscriber) -> None:
+        """The subscriber an identity belongs to, or None."""
+        known = self._subscribers.get((kind, value))
+        if known is not None and now_ms - known[1] < self.settings.directory_cache_ms:
+            done(known[0])
+            return
+        link = self._link
+        if link is None or link.lost:
+            done(StoreUnavailableError("the store cannot be reached"))
+            return
+
+        def on_value(reply: Reply) -> None:
+            if isinstance(reply, Exception):
+                done(_as_store_error(reply))
+            elif reply is None:
+                self._subscribers.pop((kind, value), None)
+                done(None)
+            else:
+                subscriber = unpack_subscriber(reply)
+                if len(self._subscribers) >= self.settings.account_cache_entries:
+                    self._subscribers.pop(next(iter(self._subscribers)))
+                self._subscribers[(kind, value)] = (subscriber, now_ms)
+                done(subscriber)
+
+        self.statistics.reads += 1
+        link.send((b"GET", self.keys.identity(kind, value)), on_value)
+
+    def account_of_session(self, session_id: bytes) -> bytes | None:
+        """The account that holds a session, as far as this worker knows."""
+        return self._sessions.get(session_id)
+
+    def find_session(self, session_id: bytes, done: OnAccountId) -> None:
+        """The account that holds a session another worker opened, or None."""
+        link = self._link
+        if link is None or link.lost:
+            done(StoreUnavailableError("the store cannot be reached"))
+            return
+
+        def on_value(reply: Reply) -> None:
+            done(_as_store_error(reply) if isinstance(reply, Exception) else reply)
+
+        self.statistics.reads += 1
+        link.send((b"GET", self.keys.session(session_id)), on_value)
+
+    async def call(self, *command: Any) -> Reply:
+        """One command outside the hot path. Raises StoreError."""
+        if self._link is None or self._link.lost:
+            raise StoreUnavailableError("the store cannot be reached")
+        return await self._link.call(*command)
+
+
+def _ignore(reply: Reply) -> None:
+    """Replies of writes that only speed things up: losing one costs a look-up."""
+
+
+def _as_store_error(reply: Exception) -> StoreError:
+    return reply if isinstance(reply, StoreError) else StoreError(f"Redis refused: {reply}")

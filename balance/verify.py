@@ -1,0 +1,364 @@
+"""Checks a whole store: entries against balances, reservations against sessions, limits; safe on a live store.
+
+How it stays free of false alarms while others write: a commit writes an account and its journal record in one
+script, so at any instant an account stands exactly where its last record left it. The journal is read first, up to
+where it ended at the start. Then the accounts are read a page at a time; an account that is newer than the journal
+read so far waits until the journal has been read on to its version, and is compared at that point. What is read
+later of an account compared before is still checked against its chain.
+
+Memory: some hundred octets per account, whatever the length of the journal.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Final
+
+from balance.directory import CREATE, TOP_UP, account_ids_in_store, read_values
+from balance.journal import BEGINNING, entries, last_entry_id, read_record
+from balance.model import MAIN_BUCKET, Account, AccountKind, Bucket, Unit
+from balance.records import JournalRecord, unpack_account
+from balance.resp import StoreError
+from balance.store import Store
+
+EXPIRE: Final = "expire"
+"""Operation that empties what lapsed; everything else that lowers a balance is a debit."""
+
+DISCREPANCIES_KEPT: Final = 1000
+
+# One bucket's place in the flat list of _Entries.
+_ID, _BALANCE, _RESERVED, _CREDITED, _DEBITED, _LAPSED, _WIDTH = 0, 1, 2, 3, 4, 5, 6
+
+
+@dataclass(slots=True)
+class Total:
+    """Sums over all accounts of one currency, or over all allowances of one unit.
+
+    Micro-units of money, or units; ``credited - debited - lapsed`` is ``balances`` when all is well.
+    """
+
+    unit: Unit
+    currency: int | None
+    """ISO 4217 numeric code; None for allowances."""
+    credited: int = 0
+    """First balances and top-ups."""
+    debited: int = 0
+    """Charged, less what was refunded."""
+    lapsed: int = 0
+    """Expired allowances that were taken away."""
+    balances: int = 0
+    reserved: int = 0
+
+
+@dataclass(slots=True)
+class Report:
+    """What a check of the store found."""
+
+    accounts: int = 0
+    journal_records: int = 0
+    open_sessions: int = 0
+    open_reservations: int = 0
+    """Services of open sessions that hold a reservation."""
+    totals: list[Total] = field(default_factory=list)
+    discrepancy_count: int = 0
+    discrepancies: list[str] = field(default_factory=list)
+    """The first ``DISCREPANCIES_KEPT`` of them, one sentence each."""
+
+    @property
+    def consistent(self) -> bool:
+        return self.discrepancy_count == 0
+
+    def add(self, sentence: str) -> None:
+        self.discrepancy_count += 1
+        if len(self.discrepancies) < DISCREPANCIES_KEPT:
+            self.discrepancies.append(sentence)
+
+    def total(self, unit: Unit, currency: int | None) -> Total:
+        for total in self.totals:
+            if total.unit == unit and total.currency == currency:
+                return total
+        self.totals.append(Total(unit, currency))
+        return self.totals[-1]
+
+
+class _Entries:
+    """What the journal says of one account, as far as it has been read."""
+
+    __slots__ = ("buckets", "compared", "version")
+
+    def __init__(self) -> None:
+        self.version = 0
+        self.buckets: list[int] = []
+        """``_WIDTH`` numbers per bucket."""
+        self.compared = False
+
+    def at(self, bucket_id: int) -> int:
+        """Where a bucket's numbers start, -1 if the journal has not named it."""
+        for at in range(0, len(self.buckets), _WIDTH):
+            if self.buckets[at] == bucket_id:
+                return at
+        return -1
+
+    def bucket_ids(self) -> list[int]:
+        return self.buckets[::_WIDTH]
+
+
+async def verify(store: Store) -> Report:
+    """Check the whole store. Raises StoreError if it cannot be read to the end."""
+    return await _Verification(store).run()
+
+
+class _Verification:
+    def __init__(self, store: Store) -> None:
+        self.store = store
+        self.report = Report()
+        self.known: dict[bytes, _Entries] = {}
+        self.waiting: dict[bytes, Account] = {}
+        """Accounts read at a version that the journal has not been read to."""
+        self.positions = {lane: BEGINNING for lane in store.keys.lanes()}
+
+    async def run(self) -> Report:
+        await self._read_journals()
+        async for account_ids in account_ids_in_store(self.store):
+            await self._compare_page([each for each in account_ids if not self._is_compared(each)])
+        # Those that the journal knows and the scan has not met: created since, or gone.
+        unmet = [account_id for account_id, entry in self.known.items() if not entry.compared]
+        for at in range(0, len(unmet), 500):
+            await self._compare_page(unmet[at : at + 500], must_exist=True)
+        self.report.totals.sort(key=lambda total: (total.unit, total.currency or 0))
+        return self.report
+
+    def _is_compared(self, account_id: bytes) -> bool:
+        entry = self.known.get(account_id)
+        return entry is not None and entry.compared
+
+    # -- the journal ---------------------------------------------------------------------------------------------
+
+    async def _read_journals(self) -> None:
+        """Read on from where the last reading stopped to where the journals end now."""
+        for lane in self.positions:
+            until = await last_entry_id(self.store, lane)
+            async for page in entries(self.store, lane, self.positions[lane], until):
+                for entry_id, records in page:
+                    for packed in records:
+                        self._record(entry_id, packed)
+                self.positions[lane] = page[-1][0]
+
+    def _record(self, entry_id: bytes, packed: bytes) -> None:
+        self.report.journal_records += 1
+        try:
+            record = read_record(entry_id, packed)
+        except StoreError as error:
+            self.report.add(f"{error}.")
+            return
+        entry = self.known.get(record.account_id)
+        if entry is None:
+            entry = self.known[record.account_id] = _Entries()
+        name = _shown(record.account_id)
+        if record.version <= entry.version:
+            self.report.add(
+                f"Account {name}: version {record.version} has more than one journal record, or they are out of "
+                f"order (entry {entry_id.decode()})."
+            )
+            return
+        gap = record.version > entry.version + 1
+        if gap:
+            self.report.add(
+                f"Account {name}: {_missing(entry.version + 1, record.version - 1)} in the journal."
+            )
+        entry.version = record.version
+        self._apply(entry, record, gap)
+        account = self.waiting.get(record.account_id)
+        if account is not None and entry.version >= account.version:
+            del self.waiting[record.account_id]
+            if entry.version == account.version:
+                self._compare(account, entry)
+
+    def _apply(self, entry: _Entries, record: JournalRecord, gap: bool) -> None:
+        """Add a record to the sums; unless records before it are missing, it must start where the last one ended."""
+        for change in record.changes:
+            at = entry.at(change.bucket_id)
+            if at < 0:
+                at = len(entry.buckets)
+                entry.buckets += (change.bucket_id, 0, 0, 0, 0, 0)
+            numbers = entry.buckets
+            if not gap:
+                self._check_chain(
+                    record,
+                    f"the balance of bucket {change.bucket_id}",
+                    numbers[at + _BALANCE],
+                    change.balance_after - change.balance_delta,
+                )
+                self._check_chain(
+                    record,
+                    f"what is reserved of bucket {change.bucket_id}",
+                    numbers[at + _RESERVED],
+                    change.reserved_after - change.reserved_delta,
+                )
+            numbers[at + _BALANCE] = change.balance_after
+            numbers[at + _RESERVED] = change.reserved_after
+            if record.operation in (CREATE, TOP_UP):
+                numbers[at + _CREDITED] += change.balance_delta
+            elif record.operation == EXPIRE:
+                numbers[at + _LAPSED] -= change.balance_delta
+            else:
+                numbers[at + _DEBITED] -= change.balance_delta
+
+    def _check_chain(self, record: JournalRecord, what: str, left: int, found: int) -> None:
+        if left != found:
+            self.report.add(
+                f"Account {_shown(record.account_id)}: the record of version {record.version} ({record.operation}) "
+                f"says that {what} was {found} before, but the record before it left {left}."
+            )
+
+    # -- accounts ------------------------------------------------------------------------------------------------
+
+    async def _compare_page(self, account_ids: list[bytes], must_exist: bool = False) -> None:
+        values = await read_values(self.store, account_ids)
+        for account_id, value in zip(account_ids, values, strict=True):
+            if value is not None:
+                self._meet(account_id, value)
+            elif must_exist:
+                entry = self.known[account_id]
+                entry.compared = True
+                self.report.add(
+                    f"Account {_shown(account_id)}: the journal has it up to version {entry.version}, but it is not "
+                    "in the store."
+                )
+        if self.waiting:
+            await self._read_journals()
+        for account_id, account in self.waiting.items():
+            entry = self.known.setdefault(account_id, _Entries())
+            self.report.add(
+                f"Account {_shown(account_id)}: {_missing(entry.version + 1, account.version)} in the journal."
+            )
+            self._compare(account, entry)
+        self.waiting.clear()
+
+    def _meet(self, account_id: bytes, value: bytes) -> None:
+        """Compare an account with its entries, or let it wait for them."""
+        try:
+            account = unpack_account(account_id, value)
+        except ValueError as error:
+            self.known.setdefault(account_id, _Entries()).compared = True
+            self.report.add(f"{str(error)[0].upper()}{str(error)[1:]}.")
+            return
+        entry = self.known.get(account_id)
+        if entry is None or entry.version < account.version:
+            self.waiting[account_id] = account
+            return
+        if entry.version > account.version:
+            self.report.add(
+                f"Account {_shown(account_id)}: it is at version {account.version}, but the journal goes on to "
+                f"version {entry.version}."
+            )
+        self._compare(account, entry)
+
+    def _compare(self, account: Account, entry: _Entries) -> None:
+        """Everything that must hold of one account at one version."""
+        if entry.compared:
+            return
+        entry.compared = True
+        report = self.report
+        report.accounts += 1
+        report.open_sessions += len(account.sessions)
+        for sentence in (
+            *self._against_entries(account, entry),
+            *_against_sessions(account),
+            *_against_limits(account),
+        ):
+            report.add(f"Account {_shown(account.account_id)}: {sentence}.")
+        for session in account.sessions.values():
+            report.open_reservations += sum(1 for use in session.services if use.parts)
+
+    def _against_entries(self, account: Account, entry: _Entries) -> Iterable[str]:
+        for bucket in account.buckets:
+            unit = Unit(bucket.unit)
+            total = self.report.total(unit, account.currency if unit == Unit.MONEY else None)
+            total.balances += bucket.balance
+            total.reserved += bucket.reserved
+            at = entry.at(bucket.bucket_id)
+            if at < 0:
+                yield f"bucket {bucket.bucket_id} has no journal record"
+                continue
+            _, balance, reserved, credited, debited, lapsed = entry.buckets[at : at + _WIDTH]
+            total.credited += credited
+            total.debited += debited
+            total.lapsed += lapsed
+            if bucket.balance != balance:
+                yield (
+                    f"bucket {bucket.bucket_id} holds {_amount(bucket, bucket.balance)}, but its last journal record "
+                    f"left {balance}"
+                )
+            if bucket.reserved != reserved:
+                yield (
+                    f"bucket {bucket.bucket_id} has {_amount(bucket, bucket.reserved)} reserved, but its last journal "
+                    f"record left {reserved}"
+                )
+            entered = credited - debited - lapsed
+            if entered != bucket.balance:
+                yield (
+                    f"the journal records of bucket {bucket.bucket_id} sum to {entered}, but it holds "
+                    f"{_amount(bucket, bucket.balance)}"
+                )
+        for bucket_id in entry.bucket_ids():
+            if account.bucket(bucket_id) is None:
+                yield f"the journal names bucket {bucket_id}, which it does not have"
+
+
+def _against_sessions(account: Account) -> Iterable[str]:
+    """Reservations: each bucket's is the sum of the parts that open sessions hold."""
+    held: dict[int, int] = {}
+    for session in account.sessions.values():
+        for use in session.services:
+            for bucket_id, amount in use.parts:
+                held[bucket_id] = held.get(bucket_id, 0) + amount
+                if account.bucket(bucket_id) is None:
+                    yield (
+                        f"session {_shown(session.session_id)} holds a reservation on bucket {bucket_id}, which the "
+                        "account does not have"
+                    )
+                if amount <= 0:
+                    yield f"session {_shown(session.session_id)} holds a reservation of {amount}"
+    for bucket in account.buckets:
+        promised = held.get(bucket.bucket_id, 0)
+        if promised != bucket.reserved:
+            yield (
+                f"bucket {bucket.bucket_id} has {_amount(bucket, bucket.reserved)} reserved, but its open sessions "
+                f"hold {promised}"
+            )
+
+
+def _against_limits(account: Account) -> Iterable[str]:
+    """Prepaid never below zero, postpaid never below minus its credit limit; nothing promised that is not there."""
+    if len({bucket.bucket_id for bucket in account.buckets}) != len(account.buckets):
+        yield "two of its buckets have the same number"
+    main = account.bucket(MAIN_BUCKET)
+    if main is None or main.unit != Unit.MONEY:
+        yield f"it has no money bucket {MAIN_BUCKET}"
+    for bucket in account.buckets:
+        credit = 0
+        if account.kind == AccountKind.POSTPAID and bucket.bucket_id == MAIN_BUCKET:
+            credit = account.credit_limit_micro
+        if bucket.balance < -credit:
+            limit = f"its credit limit of {credit} allows" if credit else "zero"
+            yield f"bucket {bucket.bucket_id} holds {_amount(bucket, bucket.balance)}, less than {limit}"
+        elif bucket.reserved > bucket.balance + credit:
+            yield (
+                f"bucket {bucket.bucket_id} has {_amount(bucket, bucket.reserved)} reserved, more than the "
+                f"{bucket.balance + credit} it can give"
+            )
+        if bucket.reserved < 0:
+            yield f"bucket {bucket.bucket_id} has a negative amount reserved, {_amount(bucket, bucket.reserved)}"
+
+
+def _amount(bucket: Bucket, amount: int) -> str:
+    unit = "micro-units" if bucket.unit == Unit.MONEY else Unit(bucket.unit).name.lower()
+    return f"{amount} {unit}"
+
+
+def _missing(first: int, last: int) -> str:
+    return f"version {first} is missing" if first == last else f"versions {first} to {last} are missing"
+
+
+def _shown(name: bytes) -> str:
+    return name.decode("utf-8", "backslashreplace")

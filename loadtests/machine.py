@@ -1,0 +1,92 @@
+"""The operating system's accounting of the processes under load, and the facts of the machine (Linux, /proc)."""
+
+import os
+import platform
+from pathlib import Path
+from typing import Final, NamedTuple
+
+_TICKS: Final = os.sysconf("SC_CLK_TCK") if hasattr(os, "sysconf") else 100
+
+
+class MachineError(Exception):
+    """The machine cannot be measured; one sentence says why."""
+
+
+class Usage(NamedTuple):
+    """What a process has used so far."""
+
+    cpu_s: float
+    """User and system time of all its threads, ended ones too."""
+    resident_octets: int
+
+
+def usage(pid: int) -> Usage:
+    """Read /proc/<pid>. Raises MachineError where there is no such process or no /proc."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text(encoding="ascii", errors="replace")
+        status = Path(f"/proc/{pid}/status").read_text(encoding="ascii", errors="replace")
+    except OSError as error:
+        raise MachineError(f"process {pid} cannot be measured: {error}; the load test needs Linux") from error
+    # The command's name in parentheses may hold spaces; utime and stime are fields 14 and 15, proc(5).
+    fields = stat[stat.rindex(")") + 2 :].split()
+    resident = 0
+    for row in status.splitlines():
+        if row.startswith("VmRSS:"):
+            resident = int(row.split()[1]) * 1024
+    return Usage((int(fields[11]) + int(fields[12])) / _TICKS, resident)
+
+
+def pin(pid: int, cores: set[int]) -> None:
+    """Let a process and its threads run on these cores only."""
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        os.sched_setaffinity(int(task.name), cores)
+
+
+class Placement(NamedTuple):
+    """Which cores who runs on; empty sets: anywhere."""
+
+    worker: set[int]
+    redis: set[int]
+    generator: set[int]
+
+    def describe(self) -> str:
+        if not self.worker:
+            return "not pinned: worker, Redis and generator share all cores"
+        if self.redis == self.generator:
+            return (
+                f"worker on core {_names(self.worker)}; Redis and the generator share core {_names(self.redis)}; "
+                f"for the floor its client takes the worker's core and Redis has its own to itself"
+            )
+        return (
+            f"worker on core {_names(self.worker)}, Redis on core {_names(self.redis)}, "
+            f"generator on core {_names(self.generator)}; the floor's client takes the worker's core"
+        )
+
+
+def placement(pinned: bool) -> Placement:
+    """Worker and Redis on a core each, and the generator on a third or, on two cores, beside Redis: the worker is the
+    one whose maximum is sought, so nothing else runs on its core. On a single core nothing is pinned."""
+    cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
+    if not pinned or len(cores) < 2:
+        return Placement(set(), set(), set())
+    return Placement({cores[0]}, {cores[1]}, set(cores[2:]) or {cores[1]})
+
+
+def _names(cores: set[int]) -> str:
+    return ", ".join(str(core) for core in sorted(cores))
+
+
+def describe() -> str:
+    """Processor, cores, system and interpreter in one line."""
+    model = platform.processor() or platform.machine()
+    try:
+        for row in Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines():
+            if row.startswith("model name"):
+                model = row.partition(":")[2].strip()
+                break
+    except OSError:
+        pass
+    return (
+        f"{os.cpu_count()} cores of {model}, {platform.system()} {platform.release()}, "
+        f"{platform.python_implementation()} {platform.python_version()}"
+    )

@@ -1,0 +1,107 @@
+"""Requests of load sessions, encoded once and patched for each message.
+
+A load session is I, U, U, T with two Multiple-Services-Credit-Controls, Rating-Group 10 and none, as a PGW sends
+them (`simulators.messages.pgw_request`). Only five things differ from message to message: the header's two
+identifiers, Session-Id, IMSI and MSISDN; all have a fixed length, so a message is six constant pieces with five
+patches between them.
+"""
+
+from struct import Struct
+from typing import Final, NamedTuple
+
+from protocols.diameter.codec import build
+from protocols.diameter.codes import Application, CCRequestType, Command, Flag, ReportingReason
+from simulators.audit import DATA
+from simulators.messages import DataService, DataUsage, Origin, pgw_request
+from simulators.population import FIRST_IMSI, FIRST_MSISDN, Subscriber
+
+STEPS: Final = 4
+"""Requests of one session: I, U, U, T."""
+REQUESTED_OCTETS: Final = 1 << 20
+USED_OCTETS: Final = 700_000
+"""Per report and service; less than any grant, and not a divisor of the tariff's MiB."""
+SESSION_MICRO: Final = 2 * DATA.price_micro((STEPS - 1) * USED_OCTETS)
+"""What one complete session costs by the sample tariff, micro-units."""
+
+REALM: Final = "load.example.net"
+SERVER_REALM: Final = "ocs.example.net"
+
+_KINDS: Final = (
+    CCRequestType.INITIAL,
+    CCRequestType.UPDATE,
+    CCRequestType.UPDATE,
+    CCRequestType.TERMINATION,
+)
+_PLACEHOLDER: Final = Subscriber(0, "499999999999", "269999999999999", False)
+_IDENTIFIERS: Final = 12
+"""Offset of Hop-by-Hop and End-to-End Identifier in the header."""
+
+IDENTIFIERS: Final = Struct(">II")
+
+
+class Line(NamedTuple):
+    """One subscriber as patched into messages."""
+
+    imsi: bytes
+    msisdn: bytes
+
+
+def line(number: int) -> Line:
+    """The digits of subscriber `number`, from 1."""
+    return Line(b"%d" % (FIRST_IMSI + number), b"%d" % (FIRST_MSISDN + number))
+
+
+class Template:
+    """One request of a load session."""
+
+    __slots__ = ("length", "pieces")
+
+    def __init__(self, origin_host: str, step: int, session_id_length: int, at_s: int) -> None:
+        name = "#" * session_id_length
+        origin = Origin(origin_host, REALM, SERVER_REALM)
+        body = pgw_request(origin, _PLACEHOLDER, name, _KINDS[step], step, at_s, _services(step), None)
+        flags = Flag.REQUEST | Flag.PROXIABLE
+        message = build(Command.CREDIT_CONTROL, Application.CREDIT_CONTROL, flags, 0, 0, [body])
+        self.length = len(message)
+        patches = [(_IDENTIFIERS, IDENTIFIERS.size)]
+        for text in (name, _PLACEHOLDER.imsi, _PLACEHOLDER.msisdn):
+            patches.append((message.index(text.encode()), len(text)))
+        self.pieces: list[bytes] = []
+        position = 0
+        for offset, size in patches:
+            self.pieces.append(message[position:offset])
+            position = offset + size
+        self.pieces.append(message[position:])
+
+    def message(self, hop_by_hop: int, end_to_end: int, session_id: bytes, subscriber: Line) -> bytes:
+        """The request with everything filled in."""
+        head, before_session, before_imsi, before_msisdn, tail = self.pieces
+        return b"".join(
+            (
+                head,
+                IDENTIFIERS.pack(hop_by_hop, end_to_end),
+                before_session,
+                session_id,
+                before_imsi,
+                subscriber.imsi,
+                before_msisdn,
+                subscriber.msisdn,
+                tail,
+            )
+        )
+
+
+def _services(step: int) -> list[DataService]:
+    """The two services of a request: usage from the second request on, units asked for until the last."""
+    last = step == STEPS - 1
+    usage = None
+    if step:
+        half = USED_OCTETS // 2
+        usage = DataUsage(half, USED_OCTETS - half, 20, None if last else ReportingReason.QUOTA_EXHAUSTED)
+    requested = None if last else REQUESTED_OCTETS
+    return [DataService(group, requested, usage, ReportingReason.FINAL if last else None) for group in (10, None)]
+
+
+def session_id(origin_host: str, started_s: int, number: int) -> bytes:
+    """Session-Id of a run's session: always as long as any other of the same origin (RFC 6733 section 8.8)."""
+    return b"%b;%010d;%010d" % (origin_host.encode(), started_s, number)

@@ -1,0 +1,1 @@
+"""The online charging core: listeners, interfaces, charging, rating, outbox and the command line."""

@@ -1,0 +1,574 @@
+"""Session and event charging: find the account, rate, reserve and debit, all in one plan (RFC 8506, TS 32.299).
+
+``Charging.charge`` takes a decoded Credit-Control-Request and calls back with the ``Outcome`` to answer. The decision
+itself is ``Charge.step``: pure, from the account's snapshot to a ``Plan``, called again when the snapshot was stale.
+
+A request is known by its Session-Id, CC-Request-Type and CC-Request-Number: answered once, the same answer ever after
+(RFC 8506 appendix C.3; conformance row 16), while the session runs and for some minutes after it ended.
+"""
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+from balance.ledger import (
+    Draft,
+    expire_buckets,
+    has_more,
+    release,
+    release_session,
+    reserve,
+    service,
+    settle,
+)
+from balance.model import (
+    NOTHING,
+    UNLIMITED,
+    Account,
+    Grant,
+    Lookup,
+    Outcome,
+    Plan,
+    Rate,
+    ServiceUse,
+    Session,
+    SessionState,
+    Subscriber,
+    Unit,
+)
+from balance.records import make_plan, pack_outcome, unpack_outcome
+from balance.resp import StoreError
+from balance.store import ABSENT, Store
+from occ import cdr
+from occ.rating.catalogue import Catalogue, Service
+from protocols.credit_control import CreditControlRequest, ServiceRequest, Units
+from protocols.diameter.codec import avp
+
+log = logging.getLogger("occ.charging")
+
+INITIAL: Final = 1
+UPDATE: Final = 2
+TERMINATION: Final = 3
+EVENT: Final = 4
+DIRECT_DEBITING: Final = 0
+
+SUCCESS: Final = 2001
+TOO_BUSY: Final = 3004
+END_USER_SERVICE_DENIED: Final = 4010
+CREDIT_LIMIT_REACHED: Final = 4012
+UNKNOWN_SESSION_ID: Final = 5002
+INVALID_AVP_VALUE: Final = 5004
+UNABLE_TO_COMPLY: Final = 5012
+USER_UNKNOWN: Final = 5030
+RATING_FAILED: Final = 5031
+
+ANSWERS_KEPT: Final = 8
+"""Outcomes an open session remembers; a client has few requests of one session under way at a time."""
+
+SERVICES_A_SESSION: Final = 256
+"""Rating-Groups and Service-Identifiers one session may use; bounds what one client can make an account hold."""
+
+LARGEST_REPORT: Final = 1 << 54
+"""Units one report may claim; keeps sums far inside 64 bits whatever a client sends."""
+
+_E164: Final = 0
+
+OnOutcome = Callable[[Outcome], None]
+
+
+@dataclass(slots=True, frozen=True)
+class ChargingSettings:
+    answer_replay_ms: int = 300_000
+    """How long the answers of an ended session are kept; RFC 6733 section 5.5.4 asks for four minutes at least."""
+    late_termination_ms: int = 3_600_000
+    """How long a termination may come after supervision ended its session and still be debited."""
+    tcc_factor: int = 2
+    """Supervision time as a multiple of the Validity-Time, RFC 8506 section 13."""
+
+
+@dataclass(slots=True)
+class ChargingStatistics:
+    """Counted since this worker started; open sessions and reservations from what stood open then."""
+
+    debited_micro: int = 0
+    leaked_micro: int = 0
+    open_sessions: int = 0
+    open_reservations: int = 0
+    expired_sessions: int = 0
+    replayed: int = 0
+    late_terminations: int = 0
+
+    def add(self, plan: Plan) -> None:
+        """Count a plan that was written."""
+        self.debited_micro += plan.debited_micro
+        self.leaked_micro += plan.leaked_micro
+        self.open_sessions += plan.sessions_delta
+        self.open_reservations += plan.reservations_delta
+
+
+class Charging:
+    """Charges requests against the accounts of one store with the prices of one catalogue."""
+
+    def __init__(self, store: Store, catalogue: Catalogue, settings: ChargingSettings) -> None:
+        self.store = store
+        self.catalogue = catalogue
+        self.settings = settings
+        self.statistics = ChargingStatistics()
+
+    def charge(self, request: CreditControlRequest, now_ms: int, done: OnOutcome) -> None:
+        """Charge one request; ``done`` is called once, when what it says is on disk.
+
+        A store that cannot be reached gives DIAMETER_TOO_BUSY, so that the client fails over by its own rules.
+        """
+        Charge(self, request, now_ms, done).begin()
+
+
+class Charge:
+    """One request on its way through the ledger."""
+
+    __slots__ = (
+        "_done",
+        "_identity",
+        "charging",
+        "key",
+        "now_ms",
+        "request",
+        "subscriber",
+    )
+
+    def __init__(
+        self, charging: Charging, request: CreditControlRequest, now_ms: int, done: OnOutcome
+    ) -> None:
+        self.charging = charging
+        self.request = request
+        self.now_ms = now_ms
+        self._done = done
+        self._identity = 0
+        self.subscriber: Subscriber | None = None
+        key = request.session_id
+        if request.sub_session_id is not None:
+            key += (
+                b"/%d" % request.sub_session_id
+            )  # RFC 8506 section 8.5: sub-sessions are sessions of their own
+        self.key = key
+
+    # -- who pays ------------------------------------------------------------------------------------------------
+
+    def begin(self) -> None:
+        kind = self.request.request_type
+        action = self.request.requested_action or DIRECT_DEBITING
+        if kind == EVENT and action != DIRECT_DEBITING:
+            failed = avp("Requested-Action", action)
+            self._done(Outcome(INVALID_AVP_VALUE, failed_avp=failed))
+            return
+        if kind == UPDATE or kind == TERMINATION:
+            account_id = self.charging.store.account_of_session(self.key)
+            if account_id is not None:
+                self.charging.store.transact(account_id, self.step, self._on_plan)
+                return
+        self._find_subscriber()
+
+    def _find_subscriber(self) -> None:
+        """Try the Subscription-Ids in the order they were sent."""
+        subscriptions = self.request.subscriptions
+        if self._identity < len(subscriptions):
+            kind, value = subscriptions[self._identity]
+            if kind == _E164 and value[:1] == b"+":
+                value = value[1:]
+            self.charging.store.find_subscriber(kind, value, self.now_ms, self._on_subscriber)
+        elif self.request.request_type in (UPDATE, TERMINATION):
+            self.charging.store.find_session(self.key, self._on_session)
+        else:
+            self._done(Outcome(USER_UNKNOWN))
+
+    def _on_subscriber(self, found: Subscriber | StoreError | None) -> None:
+        if isinstance(found, Subscriber):
+            self.subscriber = found
+            self.charging.store.transact(found.account_id, self.step, self._on_plan)
+        elif found is None:
+            self._identity += 1
+            self._find_subscriber()
+        else:
+            self._done(Outcome(TOO_BUSY))
+
+    def _on_session(self, account_id: bytes | StoreError | None) -> None:
+        if isinstance(account_id, bytes):
+            self.charging.store.transact(account_id, self.step, self._on_plan)
+        else:
+            self._done(Outcome(UNKNOWN_SESSION_ID if account_id is None else TOO_BUSY))
+
+    def _on_plan(self, result: Plan | StoreError) -> None:
+        if isinstance(result, StoreError):
+            if result.__cause__ is None:
+                self._done(Outcome(TOO_BUSY))
+            else:
+                log.error("session %r could not be charged", self.key, exc_info=result.__cause__)
+                self._done(Outcome(UNABLE_TO_COMPLY))
+            return
+        assert result.outcome is not None
+        self.charging.statistics.add(result)
+        self._done(result.outcome)
+
+    # -- the decision --------------------------------------------------------------------------------------------
+
+    def step(self, account: Account | None, ended: Session | None) -> Plan | Lookup:
+        """What the request does to the account: pure, may be called again with a fresher snapshot."""
+        if account is None:
+            return Plan(Outcome(USER_UNKNOWN))
+        request = self.request
+        kind = request.request_type
+        session = account.sessions.get(self.key)
+        if session is None:
+            session = ended
+        if session is not None and session is not ABSENT:
+            kept = session.answer(kind, request.request_number)
+            if kept is not None:
+                self.charging.statistics.replayed += 1
+                return Plan(unpack_outcome(kept))
+            if request.request_number <= session.forgotten_number:
+                return Plan(Outcome(UNABLE_TO_COMPLY))  # a repeat from long ago: debit nothing, grant nothing
+        if self.key in account.sessions:
+            if kind == INITIAL or kind == EVENT:
+                return self._initial_on_open(account)
+            return self._continue(account)
+        if kind == INITIAL or kind == EVENT:
+            if ended is not None and ended is not ABSENT:
+                return Plan(Outcome(UNABLE_TO_COMPLY))
+            plan = (
+                self._event(Draft(account, self.now_ms))
+                if kind == EVENT
+                else self._initial(Draft(account, self.now_ms))
+            )
+            plan.first_of = self.key
+            return plan
+        if ended is None:
+            return Lookup(self.key)
+        if ended.state == SessionState.EXPIRED and ended is not ABSENT:
+            return self._late(account, ended)
+        return Plan(Outcome(UNKNOWN_SESSION_ID))
+
+    def _initial_on_open(self, account: Account) -> Plan:
+        """Row 22: refused, unless the client has lost its state since, as a raised Origin-State-Id tells."""
+        old = account.sessions[self.key]
+        if (self.request.origin_state_id or 0) <= old.origin_state_id or self.request.request_type == EVENT:
+            return Plan(Outcome(UNABLE_TO_COMPLY))
+        draft = Draft(account, self.now_ms)
+        session = draft.session(self.key)
+        assert session is not None
+        before = session.totals()
+        release_session(draft, session)
+        records = cdr.closing_records(session, self.now_ms, cdr.CLIENT_RESTARTED)
+        draft.close(session)
+        plan = self._initial(draft, records)
+        plan.count(before, session.totals(), -1)
+        plan.first_of = b""
+        return plan
+
+    def _initial(self, draft: Draft, records: tuple[bytes, ...] = ()) -> Plan:
+        session = self._new_session()
+        outcome, longest_s = self._answer_services(draft, session)
+        if outcome.result_code != SUCCESS:
+            return self._refused(draft, session, outcome, records)
+        self._remember(session, outcome)
+        session.expires_ms = self.now_ms + longest_s * 1000 * self.charging.settings.tcc_factor
+        draft.open(session)
+        plan = self._plan(draft, "reserve", outcome, records)
+        plan.opened = self.key
+        plan.count(NOTHING, session.totals(), 1)
+        return plan
+
+    def _refused(self, draft: Draft, session: Session, outcome: Outcome, records: tuple[bytes, ...]) -> Plan:
+        """Nothing was reserved, no session opened; only the answer is kept for a repeat."""
+        plan = self._plan(draft, "refuse", outcome, records) if records else Plan(outcome)
+        plan.expected_version = draft.before.version
+        self._remember(session, outcome)
+        self._keep_ended(plan, session, SessionState.REFUSED)
+        return plan
+
+    def _continue(self, account: Account) -> Plan:
+        """An update or termination of an open session."""
+        draft = Draft(account, self.now_ms)
+        session = draft.session(self.key)
+        assert session is not None
+        before = session.totals()
+        outcome, longest_s = self._answer_services(draft, session)
+        self._remember(session, outcome)
+        # RFC 8506 section 7 table 6: a termination ends the session, and so does a failure at command level.
+        if self.request.request_type != TERMINATION and outcome.result_code == SUCCESS:
+            session.expires_ms = self.now_ms + longest_s * 1000 * self.charging.settings.tcc_factor
+            plan = self._plan(draft, "charge", outcome, ())
+            plan.count(before, session.totals(), 0)
+            return plan
+        release_session(draft, session)
+        records = cdr.closing_records(session, self.now_ms, cdr.NORMAL)
+        draft.close(session)
+        plan = self._plan(draft, "terminate", outcome, records)
+        plan.closed = self.key
+        plan.count(before, session.totals(), -1)
+        self._keep_ended(plan, session, SessionState.CLOSED)
+        return plan
+
+    def _late(self, account: Account, ended: Session) -> Plan:
+        """Row 22: usage reported after supervision ended the session is debited once all the same."""
+        draft = Draft(account, self.now_ms)
+        session = ended.copy()
+        before = session.totals()
+        ends = self.request.request_type == TERMINATION
+        outcome, _ = self._answer_services(draft, session, late=True)
+        if not ends:
+            outcome = Outcome(UNKNOWN_SESSION_ID)
+        self._remember(session, outcome)
+        records = cdr.closing_records(session, self.now_ms, cdr.LATE) if ends else ()
+        plan = self._plan(draft, "late-charge", outcome, records)
+        plan.count(before, session.totals(), 0)
+        self._keep_ended(plan, session, SessionState.CLOSED if ends else SessionState.EXPIRED)
+        self.charging.statistics.late_terminations += 1
+        return plan
+
+    def _event(self, draft: Draft) -> Plan:
+        """Direct debiting, RFC 8506 section 6.3: all that was asked for, or nothing."""
+        session = self._new_session()
+        grants = [
+            self._event_grant(draft, session, each, session_rate)
+            for each, session_rate in self._rated_requests(session)
+        ]
+        outcome = self._outcome(grants, refuse_if_none=True)
+        if outcome.result_code != SUCCESS:
+            return self._refused(draft, session, outcome, ())
+        self._remember(session, outcome)
+        plan = self._plan(draft, "debit", outcome, cdr.closing_records(session, self.now_ms, cdr.EVENT))
+        plan.count(NOTHING, session.totals(), 0)
+        self._keep_ended(plan, session, SessionState.CLOSED)
+        return plan
+
+    def _event_grant(
+        self, draft: Draft, session: Session, asked: ServiceRequest, rated: "Rated | None"
+    ) -> Grant:
+        grant = Grant(_group(asked), asked.service_identifiers, SUCCESS)
+        if rated is None:
+            grant.result_code = RATING_FAILED
+            return grant
+        units = _wanted(asked.requested, rated.service)
+        use = _use(session, grant, rated.service)
+        if use is None:
+            grant.result_code = UNABLE_TO_COMPLY
+            return grant
+        if reserve(draft, use, rated.rate, units) < units:
+            release(draft, use)
+            grant.result_code = CREDIT_LIMIT_REACHED
+            return grant
+        settle(draft, use, rated.rate, units)
+        grant.unit, grant.units = int(rated.service.unit), units
+        return grant
+
+    # -- services of a request -----------------------------------------------------------------------------------
+
+    def _rated_requests(self, session: Session) -> "list[tuple[ServiceRequest, Rated | None]]":
+        """Every service the request names, with its place in the catalogue and its price."""
+        request = self.request
+        asked = request.services
+        if not asked and (request.requested is not None or request.used):
+            identifier = request.service_identifier
+            asked = (
+                ServiceRequest(
+                    None, () if identifier is None else (identifier,), request.requested, request.used, None
+                ),
+            )
+        return [(each, self._rated(session, each)) for each in asked]
+
+    def _rated(self, session: Session, asked: ServiceRequest) -> "Rated | None":
+        catalogue = self.charging.catalogue
+        identifiers = asked.service_identifiers
+        found = catalogue.classify(
+            self.request.service_context_id, _group(asked), identifiers[0] if identifiers else -1
+        )
+        if found is None:
+            return None
+        rate = catalogue.rate(session.plan, found.name)
+        return None if rate is None else Rated(found, rate)
+
+    def _answer_services(self, draft: Draft, session: Session, late: bool = False) -> tuple[Outcome, int]:
+        """Debit what every service reports, then reserve what each asks for; the longest validity in seconds.
+
+        All reports are settled before the first new reservation, so that what one service gives back another
+        can have. A service the request leaves out keeps its reservation.
+        """
+        kind = self.request.request_type
+        if kind == INITIAL:
+            expire_buckets(draft)
+        rated_requests = self._rated_requests(session)
+        grants: list[Grant] = []
+        uses: list[ServiceUse | None] = []
+        for asked, rated in rated_requests:
+            grant = Grant(_group(asked), asked.service_identifiers, SUCCESS)
+            grants.append(grant)
+            if rated is None:
+                grant.result_code = RATING_FAILED
+                uses.append(None)
+                continue
+            use = _use(session, grant, rated.service)
+            uses.append(use)
+            if use is None:
+                grant.result_code = UNABLE_TO_COMPLY
+            elif asked.used:
+                settle(draft, use, rated.rate, _reported(asked.used, rated.service.unit))
+            elif asked.requested is not None:
+                release(draft, use)
+        longest_s = 0
+        for (asked, rated), grant, use in zip(rated_requests, grants, uses, strict=True):
+            if rated is None or use is None:
+                continue
+            if rated.service.validity_time_s > longest_s:
+                longest_s = rated.service.validity_time_s
+            if asked.requested is None or kind == TERMINATION or late:
+                continue
+            self._grant(draft, use, grant, rated, asked.requested)
+        for grant, use, (_, rated) in zip(grants, uses, rated_requests, strict=True):
+            # Only now: what a later service reserved may have been the last of the money.
+            if grant.units > 0 and use is not None and rated is not None:
+                grant.final = not has_more(draft, use, rated.rate)
+        outcome = self._outcome(grants, refuse_if_none=kind == INITIAL)
+        return outcome, longest_s or _DEFAULT_VALIDITY_S
+
+    def _grant(self, draft: Draft, use: ServiceUse, grant: Grant, rated: "Rated", requested: Units) -> None:
+        granted = reserve(draft, use, rated.rate, _wanted(requested, rated.service))
+        if granted:
+            grant.unit, grant.units = int(rated.service.unit), granted
+            grant.validity_time_s = rated.service.validity_time_s
+        else:
+            grant.result_code = CREDIT_LIMIT_REACHED
+
+    def _outcome(self, grants: list[Grant], refuse_if_none: bool) -> Outcome:
+        """Row 27: one service's failure is its own; a first request of which nothing is left fails as a whole."""
+        request = self.request
+        outcome = Outcome(SUCCESS, grants, command_level=bool(grants) and not request.services)
+        failures = [grant.result_code for grant in grants if grant.result_code != SUCCESS]
+        if failures and len(failures) == len(grants) and (refuse_if_none or outcome.command_level):
+            outcome.result_code = failures[0]
+        if RATING_FAILED in failures:
+            outcome.failed_avp = self._unrateable(grants)
+        if (
+            refuse_if_none
+            and not grants
+            and not self.charging.catalogue.knows_context(request.service_context_id)
+        ):
+            outcome.result_code = RATING_FAILED
+            outcome.failed_avp = avp(
+                "Service-Context-Id", request.service_context_id.decode("utf-8", "replace")
+            )
+        return outcome
+
+    def _unrateable(self, grants: list[Grant]) -> bytes:
+        """Row 28: Failed-AVP names what could not be rated: the context if unknown, else the Rating-Group."""
+        request = self.request
+        if self.charging.catalogue.knows_context(request.service_context_id):
+            for grant in grants:
+                if grant.result_code == RATING_FAILED and grant.rating_group >= 0:
+                    return avp("Rating-Group", grant.rating_group)
+                if grant.result_code == RATING_FAILED and grant.service_identifiers:
+                    return avp("Service-Identifier", grant.service_identifiers[0])
+        return avp("Service-Context-Id", request.service_context_id.decode("utf-8", "replace"))
+
+    # -- writing it down -----------------------------------------------------------------------------------------
+
+    def _new_session(self) -> Session:
+        request = self.request
+        subscriber = self.subscriber
+        assert subscriber is not None  # first requests always come through the subscriber directory
+        return Session(
+            self.key,
+            subscriber.subscriber_id,
+            subscriber.plan,
+            request.origin_host,
+            request.origin_state_id or 0,
+            self.now_ms,
+            self.now_ms,
+            facts=cdr.facts(request),
+        )
+
+    def _remember(self, session: Session, outcome: Outcome) -> None:
+        """Keep the answer with the session, the oldest making room."""
+        answers = session.answers
+        request = self.request
+        answers.append((request.request_type, request.request_number, pack_outcome(outcome)))
+        if len(answers) > ANSWERS_KEPT:
+            forgotten = answers.pop(0)
+            if forgotten[1] > session.forgotten_number:
+                session.forgotten_number = forgotten[1]
+
+    def _plan(self, draft: Draft, operation: str, outcome: Outcome, records: tuple[bytes, ...]) -> Plan:
+        request = self.request
+        return make_plan(
+            draft, operation, (self.key, request.request_type, request.request_number), outcome, records
+        )
+
+    def _keep_ended(self, plan: Plan, session: Session, state: SessionState) -> None:
+        settings = self.charging.settings
+        session.state = state
+        if state != SessionState.EXPIRED:
+            session.services = []
+            session.facts = b""
+        plan.ended = session
+        plan.ended_ttl_ms = (
+            settings.late_termination_ms if state == SessionState.EXPIRED else settings.answer_replay_ms
+        )
+
+
+@dataclass(slots=True)
+class Rated:
+    """A service of a request as the catalogue knows it, and its price on the subscriber's plan."""
+
+    service: Service
+    rate: Rate
+
+
+_DEFAULT_VALIDITY_S: Final = 1800
+"""Supervision of a session that has been granted nothing yet."""
+
+
+def _group(asked: ServiceRequest) -> int:
+    return -1 if asked.rating_group is None else asked.rating_group
+
+
+def _use(session: Session, grant: Grant, found: Service) -> ServiceUse | None:
+    """The service within the session, new if this is its first request; None if the session has too many.
+
+    Row 26: a Rating-Group with a Service-Identifier targets the service, alone the whole group.
+    """
+    identifier = grant.service_identifiers[0] if grant.service_identifiers else -1
+    use = service(session, grant.rating_group, identifier)
+    if use is None:
+        if len(session.services) >= SERVICES_A_SESSION:
+            return None
+        use = ServiceUse(grant.rating_group, identifier, found.name, int(found.unit))
+        session.services.append(use)
+    return use
+
+
+def _measure(units: Units, unit: int) -> int | None:
+    """The amount in the unit the service is charged in, None if it is not told; other units are not its concern."""
+    if unit == Unit.OCTETS:
+        if units.total_octets is not None:
+            return units.total_octets
+        if units.input_octets is None and units.output_octets is None:
+            return None
+        return (units.input_octets or 0) + (units.output_octets or 0)
+    if unit == Unit.SECONDS:
+        return units.time
+    return units.service_specific
+
+
+def _reported(used: tuple[Units, ...], unit: int) -> int:
+    total = 0
+    for each in used:
+        total += _measure(each, unit) or 0
+    return total if total < LARGEST_REPORT else LARGEST_REPORT
+
+
+def _wanted(requested: Units | None, found: Service) -> int:
+    """Units to grant: as the client determined, else the catalogue's quota; never more than one grant may be."""
+    amount = None if requested is None else _measure(requested, found.unit)
+    if not amount or amount > UNLIMITED:
+        amount = found.quota_units
+    return amount if amount < found.maximum_quota_units else found.maximum_quota_units

@@ -1,0 +1,172 @@
+"""The Gy and Ro interface: Credit-Control-Request in, Credit-Control-Answer out (RFC 8506, TS 32.299).
+
+Nothing is decided here: a request is decoded, admitted, routed (RFC 6733 section 6.1.4) and handed to ``charging``;
+its outcome becomes an answer.
+"""
+
+import logging
+from collections.abc import Callable
+from time import perf_counter
+from typing import Final, Protocol
+
+from balance.model import Grant, Outcome, Unit
+from occ.charging import TOO_BUSY, UNABLE_TO_COMPLY, Charging
+from protocols.credit_control import (
+    CreditControlAnswer,
+    CreditControlRequest,
+    ServiceAnswer,
+    Units,
+    decode_request,
+    encode_answer,
+)
+from protocols.diameter.codec import error_answer
+from protocols.diameter.errors import DiameterError
+from protocols.diameter.events import RequestReceived
+
+log = logging.getLogger("occ.gy")
+
+SUCCESS: Final = 2001
+FINAL_UNIT_TERMINATE: Final = 0
+
+
+LATENCY_BOUNDS_S: Final = (
+    0.0005, 0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5,
+)  # fmt: skip
+
+TYPE_NAMES: Final = {1: "initial", 2: "update", 3: "termination", 4: "event"}
+
+
+class Peer(Protocol):
+    """Where a request came from and its answer goes; ``protocols.diameter.handle.PeerHandle`` is one."""
+
+    @property
+    def origin_realm(self) -> str:
+        """Origin-Realm of the peer's capabilities exchange."""
+
+    send: Callable[[bytes], bool]
+
+
+class RequestStatistics:
+    """Credit-control requests of this worker: answers by type and Result-Code, latency, requests under way."""
+
+    __slots__ = ("answers", "in_flight", "latency", "latency_seconds", "rejected")
+
+    def __init__(self) -> None:
+        self.answers: dict[tuple[int, int], int] = {}
+        """(CC-Request-Type, Result-Code) -> answers; type 0 where it could not be read."""
+        self.latency: dict[int, list[int]] = {
+            kind: [0] * (len(LATENCY_BOUNDS_S) + 1) for kind in (0, *TYPE_NAMES)
+        }
+        self.latency_seconds: dict[int, float] = dict.fromkeys(self.latency, 0.0)
+        self.in_flight = 0
+        self.rejected = 0
+        """Requests turned away because too many were under way."""
+
+    def answered(self, request_type: int, result_code: int, seconds: float) -> None:
+        key = (request_type, result_code)
+        self.answers[key] = self.answers.get(key, 0) + 1
+        index = 0
+        for bound in LATENCY_BOUNDS_S:
+            if seconds <= bound:
+                break
+            index += 1
+        self.latency[request_type][index] += 1
+        self.latency_seconds[request_type] += seconds
+
+
+class Gy:
+    """Answers the credit-control requests of one Diameter identity.
+
+    ``origin``: our Origin-Host and Origin-Realm, encoded. ``route`` gives the Result-Code of a request that is not
+    for us, or None. ``in_flight_limit``: more requests at once are answered DIAMETER_TOO_BUSY.
+    """
+
+    def __init__(
+        self,
+        charging: Charging,
+        origin: bytes,
+        route: Callable[[Peer, CreditControlRequest], int | None],
+        in_flight_limit: int,
+        clock: Callable[[], int],
+    ) -> None:
+        self._charging = charging
+        self._origin = origin
+        self._route = route
+        self._in_flight_limit = in_flight_limit
+        self._clock = clock
+        self.statistics = RequestStatistics()
+
+    def handle_ccr(self, peer: Peer, event: RequestReceived) -> None:
+        """Answer one request on the connection it came by; never raises."""
+        started = perf_counter()
+        statistics = self.statistics
+        message = event.message
+        try:
+            request = decode_request(message)
+        except DiameterError as error:
+            statistics.answered(0, error.result_code, perf_counter() - started)
+            peer.send(error_answer(message, error, self._origin))
+            return
+        if statistics.in_flight >= self._in_flight_limit:
+            statistics.rejected += 1
+            self._answer(peer, request, Outcome(TOO_BUSY), started)
+            return
+        elsewhere = self._route(peer, request)
+        if elsewhere is not None:
+            self._answer(peer, request, Outcome(elsewhere), started)
+            return
+        statistics.in_flight += 1
+
+        def done(outcome: Outcome) -> None:
+            statistics.in_flight -= 1
+            self._answer(peer, request, outcome, started)
+
+        try:
+            self._charging.charge(request, self._clock(), done)
+        except Exception:  # a fault of ours must cost one request, not the process
+            log.exception("session %r could not be charged", request.session_id)
+            done(Outcome(UNABLE_TO_COMPLY))
+
+    def _answer(self, peer: Peer, request: CreditControlRequest, outcome: Outcome, started: float) -> None:
+        answer = CreditControlAnswer(outcome.result_code)
+        if outcome.failed_avp:
+            answer.failed_avp = outcome.failed_avp
+        if outcome.command_level:
+            _grant_at_command_level(answer, outcome.grants[0])
+        elif outcome.grants:
+            answer.services = [_service_answer(grant) for grant in outcome.grants]
+        peer.send(encode_answer(request, answer, self._origin))
+        self.statistics.answered(request.request_type, outcome.result_code, perf_counter() - started)
+
+
+def _service_answer(grant: Grant) -> ServiceAnswer:
+    answer = ServiceAnswer(
+        grant.rating_group if grant.rating_group >= 0 else None,
+        grant.service_identifiers,
+        grant.result_code,
+    )
+    if grant.units >= 0:
+        answer.granted = _units(grant)
+    if grant.validity_time_s:
+        answer.validity_time = grant.validity_time_s
+    if grant.final:
+        answer.final_unit_action = FINAL_UNIT_TERMINATE
+    return answer
+
+
+def _grant_at_command_level(answer: CreditControlAnswer, grant: Grant) -> None:
+    """RFC 8506 section 3.2: what was asked for outside any service is granted outside as well."""
+    if grant.units >= 0:
+        answer.granted = _units(grant)
+    if grant.validity_time_s:
+        answer.validity_time = grant.validity_time_s
+    if grant.final:
+        answer.final_unit_action = FINAL_UNIT_TERMINATE
+
+
+def _units(grant: Grant) -> Units:
+    if grant.unit == Unit.OCTETS:
+        return Units(total_octets=grant.units)
+    if grant.unit == Unit.SECONDS:
+        return Units(time=grant.units)
+    return Units(service_specific=grant.units)

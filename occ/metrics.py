@@ -1,0 +1,185 @@
+"""Metrics for Prometheus, served at ``/metrics``, and the peers as JSON at ``/peers``.
+
+The hot path counts in plain attributes and lists; they become metric families only when somebody scrapes. One
+``labels().inc()`` would cost as much as a tenth of a request.
+"""
+
+import json
+import logging
+from collections.abc import Callable, Iterable, Iterator
+from socketserver import ThreadingMixIn
+from threading import Thread
+from typing import Any
+from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
+
+from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
+from prometheus_client.exposition import make_wsgi_app
+from prometheus_client.metrics_core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    Metric,
+)
+from prometheus_client.registry import Collector
+
+from balance.model import MICRO
+from balance.store import ROUND_TRIP_BOUNDS_S, StoreStatistics
+from occ.charging import ChargingStatistics
+from occ.gy import LATENCY_BOUNDS_S, TYPE_NAMES, RequestStatistics
+
+log = logging.getLogger("occ.metrics")
+
+Environ = dict[str, Any]
+StartResponse = Callable[..., Any]
+
+
+class OccCollector(Collector):
+    """Folds the counters of one worker into metric families at scrape time."""
+
+    def __init__(
+        self,
+        requests: RequestStatistics,
+        charging: ChargingStatistics,
+        store: StoreStatistics,
+        peers_up: Callable[[], int],
+        currency: str,
+    ) -> None:
+        self._requests = requests
+        self._charging = charging
+        self._store = store
+        self._peers_up = peers_up
+        self._currency = currency
+
+    def collect(self) -> Iterable[Metric]:
+        yield from self._request_metrics()
+        yield from self._ledger_metrics()
+        yield from self._store_metrics()
+        yield GaugeMetricFamily("occ_peers_up", "Diameter peers with an open connection", self._peers_up())
+
+    def _request_metrics(self) -> Iterator[Metric]:
+        answers = CounterMetricFamily(
+            "occ_requests", "Credit-control requests answered", labels=["type", "result"]
+        )
+        for (kind, result), count in sorted(self._requests.answers.copy().items()):
+            answers.add_metric([TYPE_NAMES.get(kind, "unreadable"), str(result)], count)
+        yield answers
+        latency = HistogramMetricFamily(
+            "occ_request_seconds", "From the request's last octet to its answer", labels=["type"]
+        )
+        for kind, name in TYPE_NAMES.items():
+            latency.add_metric(
+                [name],
+                _buckets(LATENCY_BOUNDS_S, self._requests.latency[kind]),
+                self._requests.latency_seconds[kind],
+            )
+        yield latency
+        yield GaugeMetricFamily(
+            "occ_requests_in_flight", "Requests accepted and not yet answered", self._requests.in_flight
+        )
+        yield CounterMetricFamily(
+            "occ_requests_rejected",
+            "Requests turned away because too many were under way",
+            self._requests.rejected,
+        )
+
+    def _ledger_metrics(self) -> Iterator[Metric]:
+        charging = self._charging
+        for name, text, micro in (
+            ("occ_money_debited", "Money debited, in currency units", charging.debited_micro),
+            (
+                "occ_money_leaked",
+                "Price of usage no balance covered, in currency units",
+                charging.leaked_micro,
+            ),
+        ):
+            money = CounterMetricFamily(name, text, labels=["currency"])
+            money.add_metric([self._currency], micro / MICRO)
+            yield money
+        yield GaugeMetricFamily("occ_open_sessions", "Credit-control sessions open", charging.open_sessions)
+        yield GaugeMetricFamily(
+            "occ_open_reservations", "Reservations held by open sessions", charging.open_reservations
+        )
+        for name, text, count in (
+            ("occ_replayed_answers", "Repeated requests answered from memory", charging.replayed),
+            ("occ_expired_sessions", "Sessions ended by supervision", charging.expired_sessions),
+            ("occ_late_terminations", "Reports that came after supervision", charging.late_terminations),
+        ):
+            yield CounterMetricFamily(name, text, count)
+
+    def _store_metrics(self) -> Iterator[Metric]:
+        store = self._store
+        round_trips = HistogramMetricFamily(
+            "occ_store_round_trip_seconds",
+            "One commit to Redis and back",
+            buckets=_buckets(ROUND_TRIP_BOUNDS_S, store.round_trips),
+            sum_value=store.round_trip_seconds,
+        )
+        yield round_trips
+        for name, text, count in (
+            ("occ_store_commits", "Script calls to Redis", store.commits),
+            ("occ_store_plans", "Operations written", store.plans),
+            ("occ_store_reads", "Look-ups in Redis", store.reads),
+            (
+                "occ_store_version_conflicts",
+                "Operations decided again on a fresher snapshot",
+                store.conflicts,
+            ),
+            ("occ_store_failures", "Operations the store did not carry out", store.failures),
+            ("occ_store_reconnects", "Connections to Redis made again", store.reconnects),
+        ):
+            yield CounterMetricFamily(name, text, count)
+
+
+def _buckets(bounds: Iterable[float], counts: list[int]) -> list[tuple[str, float]]:
+    """Cumulative (upper bound, count) pairs as Prometheus wants them."""
+    total = 0
+    pairs = []
+    for bound, count in zip([*map(str, bounds), "+Inf"], counts, strict=True):
+        total += count
+        pairs.append((bound, float(total)))
+    return pairs
+
+
+class _Server(ThreadingMixIn, WSGIServer):
+    daemon_threads = True
+
+
+class _QuietHandler(WSGIRequestHandler):
+    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the name is the base class's
+        log.debug(format, *args)
+
+
+class MetricsServer:
+    """HTTP for Prometheus and the command line, in a thread of its own."""
+
+    def __init__(self, collector: Collector, peers: Callable[[], list[dict[str, Any]]]) -> None:
+        registry = CollectorRegistry()
+        registry.register(collector)
+        ProcessCollector(registry=registry)
+        PlatformCollector(registry=registry)
+        GCCollector(registry=registry)
+        self._metrics = make_wsgi_app(registry)
+        self._peers = peers
+        self._server: WSGIServer | None = None
+
+    def start(self, host: str, port: int) -> int:
+        """Listen; the port that was taken (``port`` 0 takes a free one). Raises OSError."""
+        self._server = make_server(host, port, self._serve, _Server, _QuietHandler)
+        Thread(target=self._server.serve_forever, name="metrics", daemon=True).start()
+        return self._server.server_port
+
+    def stop(self) -> None:
+        if self._server is not None:
+            self._server.shutdown()
+            self._server.server_close()
+
+    def _serve(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+        path = environ.get("PATH_INFO", "/")
+        if path == "/metrics":
+            answer: Iterable[bytes] = self._metrics(environ, start_response)
+            return answer
+        if path == "/peers":
+            start_response("200 OK", [("Content-Type", "application/json")])
+            return [json.dumps(self._peers()).encode()]
+        start_response("404 Not Found", [("Content-Type", "text/plain")])
+        return [b"there is /metrics and /peers\n"]

@@ -1,0 +1,269 @@
+"""One online charging server process: its store, its Diameter identity, its background work, its metrics.
+
+``run`` is what ``occ serve`` calls. Everything is started in the order in which it depends on each other, and stopped
+in the opposite order: peers take their leave first, the ledger's store goes last.
+"""
+
+import asyncio
+import gc
+import logging
+import signal
+import sys
+from collections.abc import Callable
+from contextlib import AsyncExitStack
+from dataclasses import fields as dataclass_fields
+from pathlib import Path
+from typing import Any, Final
+
+import uvloop
+
+from balance.embedded import Address, EmbeddedRedis, EmbeddedSettings
+from balance.keys import LAYOUT
+from balance.records import unpack_account
+from balance.store import Store
+from balance.store import StoreSettings as LedgerStoreSettings
+from occ.charging import Charging
+from occ.charging import ChargingSettings as ChargeSettings
+from occ.clock import now_ms
+from occ.expiry import Expiry
+from occ.gy import Gy, Peer
+from occ.metrics import MetricsServer, OccCollector
+from occ.outbox import CdrFiles, Outbox
+from occ.outbox import CdrSettings as CdrFileSettings
+from occ.rating.catalogue import load_catalogue
+from occ.rating.currency import NUMERIC
+from occ.settings import Settings
+from protocols.credit_control import CreditControlRequest
+from protocols.diameter.codec import avp
+from protocols.diameter.codes import DisconnectCause
+from protocols.diameter.link import Statistics
+from protocols.diameter.node import Node, NodeSettings, PeerStatus, route
+
+log = logging.getLogger("occ.server")
+
+ROUTES_REMEMBERED: Final = 1024
+
+
+class OnlineChargingServer:
+    """A server that charges. ``start`` and ``stop`` belong to one event loop.
+
+    ``population``: a file of sample subscribers to create where they are missing (``occ.seed``), or None.
+    """
+
+    def __init__(self, settings: Settings, population: Path | None = None) -> None:
+        self.settings = settings
+        self._population = population
+        self._cleanup = AsyncExitStack()
+        self.redis_address = Address()
+        self.diameter_port = 0
+        self.metrics_port = 0
+        self.redis_program = ""
+
+    async def start(self) -> None:
+        """Start everything, or nothing: what had been started is stopped again before an error is raised.
+
+        Raises ConfigError, EmbeddedRedisError, StoreError or OSError, each saying what to do.
+        """
+        try:
+            await self._start()
+        except BaseException:
+            await self.stop()
+            raise
+
+    async def _start(self) -> None:
+        settings = self.settings
+        self.catalogue = load_catalogue(settings.catalogue)
+        self.redis_address = await self._redis()
+        self.store = Store(
+            LedgerStoreSettings(
+                self.redis_address,
+                settings.store.partitions,
+                account_cache_entries=max(1, settings.charging.account_cache_entries),
+            )
+        )
+        await self.store.start()
+        self._cleanup.push_async_callback(self.store.stop)
+        if self._population is not None:
+            from occ.seed import seed  # the sample population is a lab's; an operator's server never needs it
+
+            await seed(self.store, self._population, now_ms())
+        self.charging = Charging(
+            self.store,
+            self.catalogue,
+            ChargeSettings(
+                answer_replay_ms=settings.charging.answer_replay_seconds * 1000,
+                late_termination_ms=settings.charging.late_termination_seconds * 1000,
+                tcc_factor=settings.charging.tcc_factor,
+            ),
+        )
+        await self._count_open_sessions()
+        self._in_background("expiry", Expiry(self.charging).run())
+        cdr = settings.cdr
+        files = CdrFiles(CdrFileSettings(cdr.directory, cdr.rotate_bytes, cdr.rotate_seconds * 1000))
+        self.outbox = Outbox(self.store, files)
+        self._in_background("outbox", self.outbox.run())
+        await self._start_diameter()
+        self._start_metrics()
+        gc.collect()
+        gc.freeze()  # what lives as long as the server need not be looked at in every collection
+        gc.set_threshold(50_000, 50, 1000)
+
+    async def stop(self) -> None:
+        """Stop everything that was started, the newest first."""
+        await self._cleanup.aclose()
+
+    async def _redis(self) -> Address:
+        store = self.settings.store
+        if store.mode == "external":
+            assert store.url is not None
+            return store.url
+        embedded = EmbeddedRedis(
+            EmbeddedSettings(data_dir=store.redis_dir, server_binary=store.server_binary, fsync=store.fsync)
+        )
+        address = await embedded.start()
+        self._cleanup.push_async_callback(embedded.stop)
+        self.redis_program = str(embedded.program)
+        self.redis = embedded
+        return address
+
+    async def _origin_state_id(self) -> int:
+        """When this store was laid out: sessions live in the store, so they are lost exactly when it is.
+
+        Origin-State-Id must rise whenever session state was lost (RFC 6733 section 8.16), and only then.
+        """
+        await self.store.call("HSETNX", LAYOUT, "created", now_ms() // 1000)
+        return int(await self.store.call("HGET", LAYOUT, "created"))
+
+    async def _count_open_sessions(self) -> None:
+        """What stands open from before: every account with an open session is in the expiry index."""
+        statistics = self.charging.statistics
+        for lane in self.store.keys.lanes():
+            cursor = b"0"
+            while True:
+                cursor, found = await self.store.call("ZSCAN", self.store.keys.watch(lane), cursor, "COUNT", 500)
+                keys = [self.store.keys.account(account_id) for account_id in found[::2]]
+                values = await asyncio.gather(*(self.store.call("GET", key) for key in keys))
+                for key, value in zip(keys, values, strict=True):
+                    if value:
+                        account = unpack_account(self.store.keys.account_id_of(key), value)
+                        statistics.open_sessions += len(account.sessions)
+                        statistics.open_reservations += sum(
+                            session.totals().reservations for session in account.sessions.values()
+                        )
+                if cursor == b"0":
+                    break
+
+    async def _start_diameter(self) -> None:
+        diameter = self.settings.diameter
+        node_settings = NodeSettings(
+            diameter.origin_host,
+            diameter.origin_realm,
+            origin_state_id=await self._origin_state_id(),
+            policy=diameter.peers.policy,
+            watchdog_seconds=float(diameter.watchdog_seconds),
+            max_message_octets=diameter.max_message_bytes,
+        )
+        origin = avp("Origin-Host", diameter.origin_host) + avp("Origin-Realm", diameter.origin_realm)
+        self.gy = Gy(
+            self.charging, origin, _router(node_settings), self.settings.charging.in_flight_limit, now_ms
+        )
+        self.node = Node(node_settings, self.gy.handle_ccr)
+        self.diameter_port = await self.node.start(diameter.host, diameter.port)
+        self._cleanup.push_async_callback(self.node.stop, DisconnectCause.REBOOTING)
+
+    def _start_metrics(self) -> None:
+        loop = asyncio.get_running_loop()
+        collector = OccCollector(
+            self.gy.statistics,
+            self.charging.statistics,
+            self.store.statistics,
+            lambda: self.node.open_peers,
+            next(name for name, code in NUMERIC.items() if code == self.catalogue.currency),
+        )
+
+        def peers() -> list[dict[str, Any]]:
+            """Called in the thread of the HTTP server: the loop itself must look at its peers."""
+            future = asyncio.run_coroutine_threadsafe(_peers(self.node), loop)
+            return [_as_json(status) for status in future.result(timeout=5)]
+
+        metrics = MetricsServer(collector, peers)
+        self.metrics_port = metrics.start(self.settings.metrics.host, self.settings.metrics.port)
+        self._cleanup.callback(metrics.stop)
+
+    def _in_background(self, name: str, coroutine: Any) -> None:
+        task = asyncio.get_running_loop().create_task(coroutine, name=name)
+        task.add_done_callback(_report_end)
+
+        async def end() -> None:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+        self._cleanup.push_async_callback(end)
+
+
+def _report_end(task: asyncio.Task[None]) -> None:
+    if not task.cancelled() and task.exception() is not None:
+        log.critical("the background work %r ended", task.get_name(), exc_info=task.exception())
+
+
+async def _peers(node: Node) -> list[PeerStatus]:
+    return node.peers()
+
+
+def _as_json(status: PeerStatus) -> dict[str, Any]:
+    fields = {field.name: getattr(status, field.name) for field in dataclass_fields(status)}
+    fields["statistics"] = {name: getattr(status.statistics, name) for name in Statistics.__slots__}
+    return fields
+
+
+def _router(settings: NodeSettings) -> Callable[[Peer, CreditControlRequest], int | None]:
+    """RFC 6733 section 6.1.4 for decoded requests; the few destinations clients really use are remembered."""
+    known: dict[tuple[bytes | None, bytes, str], int | None] = {}
+
+    def decide(peer: Peer, request: CreditControlRequest) -> int | None:
+        host = request.destination_host
+        return route(
+            settings,
+            None if host is None else host.decode("utf-8", "replace"),
+            request.destination_realm.decode("utf-8", "replace"),
+            [record.decode("utf-8", "replace") for record in request.route_records],
+            peer.origin_realm,
+        )
+
+    def remembered(peer: Peer, request: CreditControlRequest) -> int | None:
+        if request.route_records:
+            return decide(peer, request)
+        key = (request.destination_host, request.destination_realm, peer.origin_realm)
+        try:
+            return known[key]
+        except KeyError:
+            if len(known) >= ROUTES_REMEMBERED:
+                known.clear()
+            result = known[key] = decide(peer, request)
+            return result
+
+    return remembered
+
+
+async def _serve(settings: Settings, population: Path | None, on_ready: Callable[[OnlineChargingServer], None]) -> None:
+    server = OnlineChargingServer(settings, population)
+    loop = asyncio.get_running_loop()
+    stopping = asyncio.Event()
+    for name in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(name, stopping.set)
+    await server.start()
+    try:
+        on_ready(server)
+        await stopping.wait()
+    finally:
+        await server.stop()
+
+
+def run(
+    settings: Settings, population: Path | None = None, on_ready: Callable[[OnlineChargingServer], None] = print
+) -> None:
+    """Serve until SIGINT or SIGTERM. Raises what ``OnlineChargingServer.start`` raises."""
+    logging.basicConfig(
+        level=settings.log_level.upper(), stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
+    )
+    uvloop.run(_serve(settings, population, on_ready))

@@ -1,0 +1,295 @@
+"""The server's settings: `config/occ.yaml`, then `OCC_…` environment variables, then options; the last wins.
+
+Every setting is checked when it is loaded; a mistake is a `ConfigError` that says where it stands and what is
+allowed there.
+"""
+
+import ipaddress
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Final
+
+from balance.embedded import Address
+from occ.yamlmap import (
+    ConfigError,
+    Node,
+    build,
+    choice,
+    integer,
+    leaf_paths,
+    list_of,
+    load_yaml,
+    nearest,
+    optional,
+    section,
+    setting,
+    shown,
+    text,
+)
+from protocols.diameter.settings import Admission, AllowedPeer, PeerPolicy
+
+IPNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+ENVIRONMENT_PREFIX: Final = "OCC_"
+CONFIG_VARIABLE: Final = "OCC_CONFIG"
+DIAMETER_PORT: Final = 3868
+
+_LABEL: Final = re.compile(r"(?!-)[A-Za-z0-9_-]{1,63}(?<!-)")
+
+
+def _is_domain_name(written: str, labels: int) -> bool:
+    parts = written.split(".")
+    return len(written) <= 255 and len(parts) >= labels and all(_LABEL.fullmatch(part) for part in parts)
+
+
+def _identity(node: Node) -> str:
+    """DiameterIdentity of a node (RFC 6733, 4.3.1): a fully qualified domain name, in ASCII."""
+    written = node.text()
+    if not _is_domain_name(written, labels=2):
+        raise node.error(
+            f"{node.path} must be a fully qualified domain name such as occ1.ocs.example.net, not {written!r}"
+        )
+    return written
+
+
+def _realm(node: Node) -> str:
+    written = node.text()
+    if not _is_domain_name(written, labels=1):
+        raise node.error(f"{node.path} must be a domain name such as ocs.example.net, not {written!r}")
+    return written
+
+
+def _host(node: Node) -> str:
+    written = node.text()
+    try:
+        return str(ipaddress.ip_address(written))
+    except ValueError:
+        pass
+    # Digits and dots alone are a mistyped address, not a name.
+    if not _is_domain_name(written, labels=1) or not re.search("[A-Za-z]", written):
+        raise node.error(f"{node.path} must be an IP address or a host name, not {written!r}") from None
+    return written
+
+
+def _network(node: Node) -> IPNetwork:
+    written = node.text()
+    try:
+        return ipaddress.ip_network(written)
+    except ValueError as error:
+        raise node.error(
+            f"{node.path} must be an IP address or a network such as 192.0.2.0/24, not {written!r} ({error})"
+        ) from None
+
+
+def _address(node: Node) -> Address:
+    try:
+        return Address.parse(node.text())
+    except ValueError as error:
+        raise node.error(f"{node.path} {error}") from None
+
+
+def _path(node: Node) -> Path:
+    return node.file_path()
+
+
+def _written_path(node: Node) -> Path:
+    return Path(node.text()).expanduser()
+
+
+def _allowed_peer(node: Node) -> AllowedPeer:
+    known = node.mapping(("identity", "realm", "networks", "connect_host", "connect_port"), required=["identity"])
+    try:
+        return AllowedPeer(
+            identity=_identity(known["identity"]),
+            realm=_realm(known["realm"]) if "realm" in known else None,
+            networks=list_of(_network)(known["networks"]) if "networks" in known else (),
+            connect_host=_host(known["connect_host"]) if "connect_host" in known else None,
+            connect_port=known["connect_port"].integer(1, 65535) if "connect_port" in known else DIAMETER_PORT,
+        )
+    except ValueError as error:
+        raise node.error(str(error)) from None
+
+
+@dataclass(frozen=True, slots=True)
+class PeerRules:
+    """Who may connect over Diameter."""
+
+    mode: str = setting(choice("lab", "strict"), "lab")
+    """"lab": any peer of any realm from loopback; "strict": those listed, each from its networks."""
+    allowed: tuple[AllowedPeer, ...] = setting(list_of(_allowed_peer), ())
+    """Peers that may connect (in strict mode), and peers that are dialed (in both)."""
+
+    def __post_init__(self) -> None:
+        if self.mode == "strict" and not self.allowed:
+            raise ValueError("strict mode with an empty list of allowed peers lets nobody in; list a peer")
+        # Raises ValueError for a peer that is listed twice.
+        _ = self.policy
+
+    @property
+    def policy(self) -> PeerPolicy:
+        """These rules as `protocols.diameter` takes them."""
+        return PeerPolicy(Admission(self.mode), self.allowed)
+
+
+@dataclass(frozen=True, slots=True)
+class DiameterSettings:
+    """The Diameter listener and this node's identity (RFC 6733)."""
+
+    host: str = setting(_host, "127.0.0.1")
+    port: int = setting(integer(0, 65535), DIAMETER_PORT)
+    """TCP port; 0: any free port."""
+    origin_host: str = setting(_identity, "occ1.ocs.example.net")
+    origin_realm: str = setting(_realm, "ocs.example.net")
+    watchdog_seconds: int = setting(integer(6, 86_400), 30)
+    """Tw, the watchdog's interval; 6 s is the floor of RFC 3539, 3.4.1."""
+    max_message_bytes: int = setting(integer(4096, 0xFFFFFC), 65_536)
+    """Longest message accepted; the header's length field (RFC 6733, 3) bounds it."""
+    peers: PeerRules = section(PeerRules)
+
+
+@dataclass(frozen=True, slots=True)
+class MetricsSettings:
+    """The HTTP listener of `/metrics`."""
+
+    host: str = setting(_host, "127.0.0.1")
+    port: int = setting(integer(0, 65535), 9464)
+    """TCP port; 0: any free port."""
+
+
+@dataclass(frozen=True, slots=True)
+class StoreSettings:
+    """Redis: a private one that starts and stops with the server, or one that is there."""
+
+    mode: str = setting(choice("embedded", "external"), "embedded")
+    url: Address | None = setting(optional(_address), None)
+    """The external server, written `redis://host:port` or `unix:///path`."""
+    server_binary: str | None = setting(optional(text()), None)
+    """Program of the embedded server, a path or a name on PATH; None: the first that is found."""
+    data_dir: Path = setting(_path, Path("../data"))
+    """Absolute once loaded."""
+    fsync: str = setting(choice("always", "everysec"), "always")
+    partitions: int = setting(integer(1, 9999), 64)
+    """Hash tags that accounts are spread over; fixed once there is data."""
+
+    def __post_init__(self) -> None:
+        if self.mode == "external" and self.url is None:
+            raise ValueError("store.mode is external, but store.url does not say where the server is")
+        if self.mode == "embedded" and self.url is not None:
+            raise ValueError("store.url is set, but store.mode is embedded; set store.mode to external as well")
+
+    @property
+    def redis_dir(self) -> Path:
+        """Where the embedded server keeps its files."""
+        return self.data_dir / "redis"
+
+
+@dataclass(frozen=True, slots=True)
+class ChargingSettings:
+    """Sessions, repeats and admission."""
+
+    answer_replay_seconds: int = setting(integer(240, 86_400), 300)
+    """How long a repeat gets the first answer; RFC 6733, 3 asks for 4 minutes."""
+    tcc_factor: int = setting(integer(1, 10), 2)
+    """Tcc in Validity-Times (RFC 8506, 13 recommends 2)."""
+    late_termination_seconds: int = setting(integer(0, 604_800), 3600)
+    """How long after Tcc the usage of a termination request is still debited."""
+    in_flight_limit: int = setting(integer(1, 1_000_000), 2000)
+    """Requests under way at once; further ones are answered DIAMETER_TOO_BUSY."""
+    account_cache_entries: int = setting(integer(0, 100_000_000), 100_000)
+    """Account snapshots a worker keeps; 0: none."""
+
+
+@dataclass(frozen=True, slots=True)
+class CdrSettings:
+    """Charging data records, JSON Lines."""
+
+    directory: Path = setting(_written_path, Path("cdr"))
+    """Absolute once loaded; a relative one starts at `store.data_dir`."""
+    rotate_bytes: int = setting(integer(4096, 1 << 40), 1 << 26)
+    """A file is closed when it has grown to this."""
+    rotate_seconds: int = setting(integer(1, 86_400 * 7), 3600)
+    """A file is closed when it is this old."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """All settings of one server process."""
+
+    diameter: DiameterSettings = section(DiameterSettings)
+    metrics: MetricsSettings = section(MetricsSettings)
+    store: StoreSettings = section(StoreSettings)
+    charging: ChargingSettings = section(ChargingSettings)
+    cdr: CdrSettings = section(CdrSettings)
+    catalogue: Path = setting(_path, Path("catalogue.yaml"))
+    """The tariff catalogue; absolute once loaded."""
+    log_level: str = setting(choice("debug", "info", "warning", "error"), "info")
+
+
+def load(
+    path: Path | None = None,
+    overrides: Mapping[str, str] | None = None,
+    environ: Mapping[str, str] | None = None,
+) -> Settings:
+    """Settings from a file, the environment and options.
+
+    `path` is the file; None: the one `OCC_CONFIG` names, else the `config/occ.yaml` shipped with the project.
+    `overrides` are options by dotted name, `{"diameter.port": "3869"}`; their relative paths, and those of
+    environment variables, start at the current directory. `environ` defaults to the process's environment;
+    empty variables count as unset. Raises `ConfigError`.
+    """
+    environ = os.environ if environ is None else environ
+    named = environ.get(CONFIG_VARIABLE)
+    root = load_yaml(path or (Path(named) if named else default_config_path()))
+    loaded = build(root, Settings, _from_environment(environ) | _from_options(overrides or {}))
+    # Paths that are left out start at the file's directory, like those that are written in it.
+    data_dir = (root.base / loaded.store.data_dir).resolve()
+    return replace(
+        loaded,
+        store=replace(loaded.store, data_dir=data_dir),
+        cdr=replace(loaded.cdr, directory=data_dir / loaded.cdr.directory),
+        catalogue=root.base / loaded.catalogue,
+    )
+
+
+def default_config_path() -> Path:
+    """The `config/occ.yaml` beside this package. Raises `ConfigError` where the package stands alone."""
+    path = Path(__file__).resolve().parent.parent / "config" / "occ.yaml"
+    if not path.is_file():
+        raise ConfigError(
+            shown(path), None, "there is no default configuration here; name one with --config or OCC_CONFIG"
+        )
+    return path
+
+
+def variable_name(path: str) -> str:
+    """The environment variable of a setting: `diameter.port` -> `OCC_DIAMETER_PORT`."""
+    return ENVIRONMENT_PREFIX + path.upper().replace(".", "_")
+
+
+def option_name(path: str) -> str:
+    """The command line's option for a setting: `diameter.port` -> `--diameter-port`."""
+    return "--" + path.replace(".", "-").replace("_", "-")
+
+
+def _from_environment(environ: Mapping[str, str]) -> dict[str, Node]:
+    paths = {variable_name(path): path for path in leaf_paths(Settings)}
+    nodes: dict[str, Node] = {}
+    for name, value in sorted(environ.items()):
+        if not name.startswith(ENVIRONMENT_PREFIX) or name == CONFIG_VARIABLE or not value:
+            continue
+        if name not in paths:
+            raise ConfigError(name, None, f"there is no such setting{nearest(name, paths)}")
+        nodes[paths[name]] = Node.scalar(value, name, paths[name], Path.cwd())
+    return nodes
+
+
+def _from_options(overrides: Mapping[str, str]) -> dict[str, Node]:
+    paths = leaf_paths(Settings)
+    for path in overrides:
+        if path not in paths:
+            raise ConfigError(option_name(path), None, f"there is no such setting{nearest(path, paths)}")
+    here = Path.cwd()
+    return {path: Node.scalar(value, option_name(path), path, here) for path, value in overrides.items()}

@@ -1,0 +1,60 @@
+"""Diameter credit control (RFC 8506 with 3GPP TS 32.299): typed CCR, CCA, RAR, RAA, ASR and ASA.
+
+``decode_request`` and ``encode_answer`` are the server's side, ``encode_request`` and ``decode_answer`` the
+client's. ``service_information`` builds the 3GPP part of requests.
+"""
+
+from protocols.credit_control.answer import encode_answer
+from protocols.credit_control.client import decode_answer, encode_request
+from protocols.credit_control.model import (
+    CreditControlAnswer,
+    CreditControlRequest,
+    Money,
+    ReceivedAnswer,
+    ServiceAnswer,
+    ServiceRequest,
+    Units,
+)
+from protocols.credit_control.request import decode_request
+from protocols.credit_control.service_information import ims_information, ps_information, sms_information
+from protocols.credit_control.session import (
+    AbortSessionRequest,
+    ReAuthRequest,
+    SessionAnswer,
+    decode_asa,
+    decode_asr,
+    decode_raa,
+    decode_rar,
+    encode_asa,
+    encode_asr,
+    encode_raa,
+    encode_rar,
+)
+
+__all__ = [
+    "AbortSessionRequest",
+    "CreditControlAnswer",
+    "CreditControlRequest",
+    "Money",
+    "ReAuthRequest",
+    "ReceivedAnswer",
+    "ServiceAnswer",
+    "ServiceRequest",
+    "SessionAnswer",
+    "Units",
+    "decode_answer",
+    "decode_asa",
+    "decode_asr",
+    "decode_raa",
+    "decode_rar",
+    "decode_request",
+    "encode_answer",
+    "encode_asa",
+    "encode_asr",
+    "encode_raa",
+    "encode_rar",
+    "encode_request",
+    "ims_information",
+    "ps_information",
+    "sms_information",
+]

@@ -1,0 +1,167 @@
+"""Typed credit-control messages (RFC 8506 section 3, 3GPP TS 32.299 clause 6.4).
+
+Names, identifiers and addresses are ``bytes`` as on the wire; times are seconds, volumes octets, moments Unix
+seconds. None means that the AVP is absent.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+# #: Amount of money: Value-Digits, Exponent, Currency-Code (ISO 4217 number) or None. Worth digits *
+# 10**exponent.
+Money = tuple[int, int, int | None]
+
+
+@dataclass(slots=True)
+class Units:
+    """Requested-, Granted- or Used-Service-Unit (RFC 8506 sections 8.17-8.19).
+
+    ``time`` in seconds, the octets as such. All None for an empty Requested-Service-Unit: the server chooses.
+    ``tariff_change_usage`` and ``reporting_reason`` occur in used units only.
+    """
+
+    time: int | None = None
+    total_octets: int | None = None
+    input_octets: int | None = None
+    output_octets: int | None = None
+    service_specific: int | None = None
+    money: Money | None = None
+    tariff_change_usage: int | None = None
+    reporting_reason: int | None = None
+
+
+@dataclass(slots=True)
+class ServiceRequest:
+    """One Multiple-Services-Credit-Control of a request (RFC 8506 section 8.16).
+
+    ``requested`` None: no Requested-Service-Unit, so no new quota is wanted.
+    ``reporting_reason``: Reporting-Reason at this level (TS 32.299 clause 7.2.175).
+    ``triggers``: Trigger-Type values of a Trigger here (TS 32.299 clause 7.2.235).
+    """
+
+    rating_group: int | None = None
+    service_identifiers: tuple[int, ...] = ()
+    requested: Units | None = None
+    used: tuple[Units, ...] = ()
+    reporting_reason: int | None = None
+    triggers: tuple[int, ...] = ()
+
+
+@dataclass(slots=True)
+class CreditControlRequest:
+    """A Credit-Control-Request (RFC 8506 section 3.1).
+
+    ``flags``: command flags of the header, T included. ``request_type``: CCRequestType.
+    ``event_timestamp``: Unix seconds.
+    ``subscriptions``: (Subscription-Id-Type, data) of the command, then those of a type that only
+    Service-Information has; Subscription-Id-Extension counts as the type it stands for.
+    ``requested``, ``used``, ``service_identifier``: command level, for a single service.
+    ``proxy_infos``: all Proxy-Info AVPs as received, to be returned.
+    ``called_station_id``: the APN. ``called_party``, ``calling_party``: of IMS-Information, or recipient and
+    originator of SMS-Information.
+    """
+
+    flags: int
+    hop_by_hop: int
+    end_to_end: int
+    session_id: bytes
+    origin_host: bytes
+    origin_realm: bytes
+    destination_realm: bytes
+    service_context_id: bytes
+    request_type: int
+    request_number: int
+    destination_host: bytes | None = None
+    sub_session_id: int | None = None
+    event_timestamp: int | None = None
+    subscriptions: tuple[tuple[int, bytes], ...] = ()
+    requested_action: int | None = None
+    multiple_services_indicator: int | None = None
+    termination_cause: int | None = None
+    origin_state_id: int | None = None
+    services: tuple[ServiceRequest, ...] = ()
+    requested: Units | None = None
+    used: tuple[Units, ...] = ()
+    service_identifier: int | None = None
+    route_records: tuple[bytes, ...] = ()
+    proxy_infos: bytes = b""
+    user_name: bytes | None = None
+    called_station_id: bytes | None = None
+    sgsn_mcc_mnc: bytes | None = None
+    called_party: bytes | None = None
+    calling_party: bytes | None = None
+    role_of_node: int | None = None
+    aoc_request_type: int | None = None
+
+
+@dataclass(slots=True)
+class ServiceAnswer:
+    """One Multiple-Services-Credit-Control of an answer (RFC 8506 section 8.16, TS 32.299 clause 7.1.9).
+
+    ``granted`` None: no Granted-Service-Unit. Times in seconds, thresholds in the unit they are of.
+    Final-Unit-Indication is sent if ``final_unit_action`` is set; the fields after it belong to REDIRECT and
+    RESTRICT_ACCESS (section 8.34). ``failed_avp``: one encoded AVP, to go into Failed-AVP.
+    """
+
+    rating_group: int | None = None
+    service_identifiers: tuple[int, ...] = ()
+    result_code: int | None = None
+    granted: Units | None = None
+    validity_time: int | None = None
+    final_unit_action: int | None = None
+    redirect_address_type: int | None = None
+    redirect_server_address: bytes | None = None
+    filter_ids: tuple[bytes, ...] = ()
+    restriction_rules: tuple[bytes, ...] = ()
+    volume_quota_threshold: int | None = None
+    time_quota_threshold: int | None = None
+    unit_quota_threshold: int | None = None
+    quota_holding_time: int | None = None
+    failed_avp: bytes | None = None
+
+
+@dataclass(slots=True)
+class CreditControlAnswer:
+    """A Credit-Control-Answer, without what it repeats of its request (RFC 8506 section 3.2).
+
+    ``granted``, ``validity_time``, ``final_unit_action``: command level, for a single service.
+    ``cost``: Cost-Information, ``remaining_balance``: Remaining-Balance (TS 32.299 clause 7.2.172).
+    ``failed_avp``: one encoded AVP, to go into Failed-AVP. ``error_message``: text for people.
+    """
+
+    result_code: int
+    services: Sequence[ServiceAnswer] = ()
+    granted: Units | None = None
+    validity_time: int | None = None
+    final_unit_action: int | None = None
+    redirect_address_type: int | None = None
+    redirect_server_address: bytes | None = None
+    filter_ids: tuple[bytes, ...] = ()
+    restriction_rules: tuple[bytes, ...] = ()
+    cost: Money | None = None
+    check_balance_result: int | None = None
+    cc_session_failover: int | None = None
+    credit_control_failure_handling: int | None = None
+    direct_debiting_failure_handling: int | None = None
+    low_balance_indication: int | None = None
+    remaining_balance: Money | None = None
+    failed_avp: bytes | None = None
+    error_message: bytes | None = None
+
+
+@dataclass(slots=True)
+class ReceivedAnswer(CreditControlAnswer):
+    """A Credit-Control-Answer as a client receives it.
+
+    ``result_code`` is Experimental-Result-Code where the answer has that instead, 0 if neither.
+    ``request_type`` and ``request_number`` are None in answers with the E bit that leave them out.
+    """
+
+    flags: int = 0
+    hop_by_hop: int = 0
+    end_to_end: int = 0
+    session_id: bytes | None = None
+    origin_host: bytes = b""
+    origin_realm: bytes = b""
+    request_type: int | None = None
+    request_number: int | None = None

@@ -1,0 +1,326 @@
+"""One transport connection, without the transport: bytes in, events and bytes out.
+
+A `Link` cuts the octet stream into messages, hands application messages out behind nothing but
+their header, matches answers to requests by Hop-by-Hop Identifier, and passes the three commands of
+the base protocol on to its `receiver`: the peer table until the connection has a peer, then the peer.
+
+The owner of the socket calls `receive_data`, writes what it finds in `output`, and does what
+`disconnect` says. Nothing in here reads a clock, opens a socket or raises for what arrives.
+"""
+
+from enum import Enum
+from random import Random
+from struct import Struct
+from typing import Final, Protocol
+
+from protocols.diameter import codec
+from protocols.diameter.codes import Command, Flag, ResultCode
+from protocols.diameter.errors import DiameterError, MessageError
+from protocols.diameter.events import AnswerReceived, Event, PendingRequest, RequestReceived, Role
+from protocols.diameter.watchdog import Watchdog
+
+HEADER_OCTETS: Final = codec.HEADER_LENGTH
+MAX_OCTETS_BEFORE_OPEN: Final = 64 << 10
+"""Longest message from a connection that has not shown its capabilities: strangers get little memory."""
+
+_HEADER: Final = Struct("!IIIII")
+"""Version and length, flags and command, Application-Id, hop-by-hop, end-to-end (RFC 6733 section 3)."""
+_LENGTH_MASK: Final = 0xFFFFFF
+_COMMAND_MASK: Final = 0xFFFFFF
+
+_REQUEST: Final[int] = Flag.REQUEST
+_RETRANSMIT: Final[int] = Flag.RETRANSMIT
+_REQUEST_BIT: Final[int] = Flag.REQUEST << 24
+_ERROR_BIT: Final[int] = Flag.ERROR << 24
+
+BASE_COMMANDS: Final[frozenset[int]] = frozenset(
+    (int(Command.CAPABILITIES_EXCHANGE), int(Command.DEVICE_WATCHDOG), int(Command.DISCONNECT_PEER))
+)
+"""The commands between neighbours. They are known by their code, whatever Application-Id they carry."""
+
+
+class Disconnect(Enum):
+    """What the owner of the socket has to do about the connection."""
+
+    NO = "keep it"
+    FLUSH = "write what is in output, then close"
+    ABORT = "reset it"
+    """Nothing sensible can be said to the other side any more (RFC 6733 2.1)."""
+
+
+class Statistics:
+    """Counters of one peer, over all its connections."""
+
+    __slots__ = (
+        "answers_discarded",
+        "answers_received",
+        "answers_sent",
+        "errors_sent",
+        "octets_received",
+        "octets_sent",
+        "requests_discarded",
+        "requests_received",
+        "requests_sent",
+    )
+
+    def __init__(self) -> None:
+        self.requests_received = 0
+        """Application requests handed out."""
+        self.answers_sent = 0
+        """Answers to them."""
+        self.requests_sent = 0
+        """Application requests of ours, those sent again included."""
+        self.answers_received = 0
+        """Answers that matched one of them."""
+        self.answers_discarded = 0
+        """Answers that matched none (RFC 6733 6.2.1)."""
+        self.requests_discarded = 0
+        """Requests that came when none may be served any more."""
+        self.errors_sent = 0
+        """Requests answered with an error by the base protocol alone."""
+        self.octets_received = 0
+        self.octets_sent = 0
+
+    def add(self, other: "Statistics") -> None:
+        """Fold the counters of another object in."""
+        for name in Statistics.__slots__:
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+
+
+class Header:
+    """The header fields of one base protocol message, beside its octets."""
+
+    __slots__ = ("command", "flags", "hop_by_hop", "version")
+
+    def __init__(self, version: int, command: int, flags: int, hop_by_hop: int) -> None:
+        self.version = version
+        self.command = command
+        self.flags = flags
+        self.hop_by_hop = hop_by_hop
+
+    @property
+    def is_request(self) -> bool:
+        """The R bit."""
+        return self.flags & _REQUEST != 0
+
+    def is_answer_to(self, command: int, hop_by_hop: int | None) -> bool:
+        """Whether this answers the request of ours with that command and Hop-by-Hop Identifier."""
+        return not self.is_request and self.command == command and self.hop_by_hop == hop_by_hop
+
+
+class Receiver(Protocol):
+    """What stands behind a connection: its reception until the CER came, then its peer."""
+
+    def base_message(self, link: "Link", message: bytes, header: Header, now: float, events: list[Event]) -> None:
+        """A base protocol message, one of another version, or any message on a connection that is not open."""
+
+    def recovered(self, events: list[Event]) -> None:
+        """The watchdog of an open connection that was suspect is satisfied again."""
+
+    def link_lost(self, link: "Link", reason: str, now: float) -> list[Event]:
+        """The transport of the connection is gone."""
+
+    def next_timeout(self) -> float | None:
+        """When to call `handle_timeout`; None: not before something else happened."""
+
+    def handle_timeout(self, now: float) -> list[Event]:
+        """Time has passed; safe to call too early and too often."""
+
+    def take_changed(self) -> "list[Link]":
+        """Other connections that may have something to write or to be closed."""
+
+
+class Link:
+    """One connection, from the moment the transport is up."""
+
+    __slots__ = (
+        "_buffer",
+        "_hop_by_hop",
+        "_needed",
+        "base_messages",
+        "disconnect",
+        "is_open",
+        "local_address",
+        "max_message_octets",
+        "origin",
+        "output",
+        "pending",
+        "receiver",
+        "remote_address",
+        "role",
+        "statistics",
+        "takes_requests",
+        "watchdog",
+    )
+
+    def __init__(
+        self,
+        role: Role,
+        *,
+        remote_address: str,
+        local_address: str,
+        receiver: Receiver,
+        origin: bytes,
+        random: Random,
+    ) -> None:
+        """`origin` is our Origin-Host and Origin-Realm, encoded, for error answers."""
+        self.role = role
+        self.remote_address = remote_address
+        self.local_address = local_address
+        self.receiver = receiver
+        self.origin = origin
+        self.is_open = False
+        """The capabilities exchange is done: application messages may come."""
+        self.takes_requests = False
+        """The state is I-Open or R-Open; in Closing requests are dropped and only answers wanted."""
+        self.disconnect = Disconnect.NO
+        self.output: list[bytes] = []
+        """Whole messages to be written, in this order; the owner empties it."""
+        self.pending: dict[int, PendingRequest] = {}
+        """Our requests without an answer by Hop-by-Hop Identifier, oldest first."""
+        self.base_messages = 0
+        """How many messages went to the receiver: whenever it moves, the peer may have changed."""
+        self.statistics = Statistics()
+        self.watchdog: Watchdog | None = None
+        self.max_message_octets = MAX_OCTETS_BEFORE_OPEN
+        self._hop_by_hop = random.getrandbits(32)  # RFC 6733 section 3: starts anywhere, then counts up
+        self._buffer = bytearray()
+        self._needed = HEADER_OCTETS
+
+    # Input
+
+    def receive_data(self, data: bytes, now: float) -> list[Event]:
+        """Take what the transport received, at time `now`; returns what it meant, in order."""
+        events: list[Event] = []
+        if self.disconnect is not Disconnect.NO:
+            return events
+        self.statistics.octets_received += len(data)
+        watchdog = self.watchdog
+        if watchdog is not None and watchdog.heard(now):
+            self.receiver.recovered(events)
+        if self._buffer:
+            # Only once the awaited octets are there is the buffer looked at again, so that a message
+            # that dribbles in costs no more than one that comes at once.
+            self._buffer += data
+            if len(self._buffer) < self._needed:
+                return events
+            data = bytes(self._buffer)
+            self._buffer.clear()
+        self._messages(data, now, events)
+        return events
+
+    def _messages(self, data: bytes, now: float, events: list[Event]) -> None:
+        """Cut `data` into messages; keep the incomplete rest."""
+        position = 0
+        available = len(data)
+        statistics = self.statistics
+        while available - position >= HEADER_OCTETS:
+            first, second, application, hop_by_hop, end_to_end = _HEADER.unpack_from(data, position)
+            length = first & _LENGTH_MASK
+            if length < HEADER_OCTETS or length & 3 or length > self.max_message_octets:
+                self._bad_length(data[position : position + HEADER_OCTETS], length, second)
+                return
+            following = position + length
+            if following > available:
+                self._keep(data, position, length)
+                return
+            message = data[position:following]
+            position = following
+            command = second & _COMMAND_MASK
+            if not self.is_open or command in BASE_COMMANDS or first >> 24 != 1:
+                header = Header(first >> 24, command, second >> 24, hop_by_hop)
+                self.base_messages += 1
+                self.receiver.base_message(self, message, header, now, events)
+                if self.disconnect is not Disconnect.NO:
+                    return
+            elif second & _REQUEST_BIT:
+                if second & _ERROR_BIT or not self.takes_requests:
+                    self._not_taken(message)
+                    continue
+                statistics.requests_received += 1
+                events.append(RequestReceived(message, command, application, second >> 24, hop_by_hop, end_to_end))
+            else:
+                request = self.pending.pop(hop_by_hop, None)
+                if request is None:
+                    statistics.answers_discarded += 1
+                    continue
+                statistics.answers_received += 1
+                flags = second >> 24
+                events.append(AnswerReceived(message, command, application, flags, hop_by_hop, end_to_end, request))
+        if position < available:
+            self._keep(data, position, HEADER_OCTETS)
+
+    def _not_taken(self, message: bytes) -> None:
+        if self.takes_requests:
+            self.answer_error(message, bad_bits("R and E"))
+        else:  # RFC 6733 5.6 has no Rcv-Message in Closing: the sender will repeat it elsewhere
+            self.statistics.requests_discarded += 1
+
+    def _keep(self, data: bytes, position: int, needed: int) -> None:
+        self._buffer += data[position:]
+        self._needed = needed
+
+    def _bad_length(self, header: bytes, length: int, second: int) -> None:
+        """RFC 6733 7.1.5: 5015. The stream is out of step and cannot be recovered (RFC 6733 2.1)."""
+        is_capabilities_request = second & _COMMAND_MASK == Command.CAPABILITIES_EXCHANGE
+        if second & _REQUEST_BIT and (self.is_open or is_capabilities_request):
+            error = MessageError(
+                ResultCode.INVALID_MESSAGE_LENGTH,
+                f"message length {length} is not a multiple of 4 from {HEADER_OCTETS} to {self.max_message_octets}",
+                close=True,
+            )
+            self.answer_error(header, error)
+        else:
+            self.disconnect = Disconnect.ABORT
+
+    # Output
+
+    @property
+    def can_answer(self) -> bool:
+        """Whether an answer may still be sent: the connection is up, be it about to close."""
+        return self.disconnect is Disconnect.NO
+
+    def next_hop_by_hop(self) -> int:
+        """A Hop-by-Hop Identifier that no pending request of this connection has (RFC 6733 section 3)."""
+        while True:
+            self._hop_by_hop = (self._hop_by_hop + 1) & 0xFFFFFFFF
+            if self._hop_by_hop not in self.pending:
+                return self._hop_by_hop
+
+    def send_answer(self, message: bytes) -> None:
+        """Put an encoded answer to a request of this connection in line."""
+        self.statistics.answers_sent += 1
+        self.output.append(message)
+
+    def send_request(self, request: PendingRequest, *, again: bool = False) -> int:
+        """Put `request.message` in line under a new Hop-by-Hop Identifier, which is returned.
+
+        `again` sets the T flag: it was sent before over another connection (RFC 6733 5.5.4).
+        """
+        hop_by_hop = self.next_hop_by_hop()
+        message = request.message
+        flags = message[4] | _RETRANSMIT if again else message[4]
+        request.message = b"".join(
+            (message[:4], bytes((flags,)), message[5:12], hop_by_hop.to_bytes(4, "big"), message[16:])
+        )
+        self.pending[hop_by_hop] = request
+        self.statistics.requests_sent += 1
+        self.output.append(request.message)
+        return hop_by_hop
+
+    def answer_error(self, message: bytes, error: DiameterError) -> None:
+        """Answer a request that did not get as far as an application; close if the error says so."""
+        self.statistics.errors_sent += 1
+        self.output.append(codec.error_answer(message, error, self.origin))
+        if error.close:
+            self.disconnect = Disconnect.FLUSH
+
+
+def bad_version(version: int) -> MessageError:
+    """RFC 6733 7.1.5: 5011. The length was sound, so the stream is still in step and the connection can stay."""
+    return MessageError(ResultCode.UNSUPPORTED_VERSION, f"Diameter version {version} is not supported")
+
+
+def bad_bits(what: str) -> MessageError:
+    """RFC 6733 7.1.3: 3008 for a combination of header bits that no request may have."""
+    return MessageError(ResultCode.INVALID_HDR_BITS, f"a request must not have both {what} set")

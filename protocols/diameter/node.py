@@ -1,0 +1,466 @@
+"""One local Diameter node on asyncio: listeners, dialing, the open peers, requests and answers.
+
+A `Node` joins `peer_table.PeerTable`, which knows the protocol, with `connection.DiameterConnection`,
+which knows sockets. What it adds is what needs both: which peer is dialed when, which connection an
+answer or a request goes by, and what is answered before an application sees a request (3001 and 3007,
+from the header alone).
+
+Callbacks run inside the event loop and must not block. `on_request` gets every request of a command that
+`NodeSettings.applications` lists; whoever takes it answers with `PeerHandle.send`.
+"""
+
+import asyncio
+import logging
+import ssl
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from random import Random, SystemRandom
+from typing import Final
+
+from protocols.diameter.codes import DisconnectCause, ResultCode
+from protocols.diameter.connection import DiameterConnection
+from protocols.diameter.errors import MessageError
+from protocols.diameter.events import (
+    AnswerReceived,
+    Closed,
+    Event,
+    Opened,
+    PeerEvent,
+    Recovered,
+    Refused,
+    RequestFailed,
+    RequestReceived,
+    StateIdChanged,
+    Suspect,
+)
+from protocols.diameter.handle import DEFAULT_TIMEOUT_SECONDS, PeerHandle, PeerStatus
+from protocols.diameter.link import Disconnect, Link
+from protocols.diameter.outgoing import OnAnswer, OutgoingRequest, RequestError, RequestQueue
+from protocols.diameter.peer import Peer
+from protocols.diameter.peer_table import PeerTable
+from protocols.diameter.reception import accept
+from protocols.diameter.routing import route
+from protocols.diameter.settings import Admission, AllowedPeer, NodeSettings, PeerPolicy
+from protocols.diameter.watchdog import WatchdogState
+
+__all__ = [
+    "Admission",
+    "AllowedPeer",
+    "AnswerReceived",
+    "ConnectError",
+    "Node",
+    "NodeSettings",
+    "PeerHandle",
+    "PeerPolicy",
+    "PeerStatus",
+    "RequestError",
+    "RequestFailed",
+    "RequestReceived",
+    "route",
+]
+
+_LOG: Final = logging.getLogger("protocols.diameter.node")
+
+_BACKLOG: Final = 1024
+_MAX_WARNED: Final = 1000
+"""Refused peers that were logged as a warning; after that many the list starts anew."""
+
+OnRequest = Callable[[PeerHandle, RequestReceived], None]
+OnEvent = Callable[[PeerEvent], None]
+
+
+class ConnectError(Exception):
+    """A connection to a peer could not be opened; the message says why."""
+
+
+class Node:
+    """One DiameterIdentity, its listeners and its peers. Belongs to the event loop it is used in."""
+
+    def __init__(
+        self,
+        settings: NodeSettings,
+        on_request: OnRequest,
+        on_event: OnEvent | None = None,
+        *,
+        random: Random | None = None,
+    ) -> None:
+        """`random` draws identifiers, watchdog jitter and reconnection delays; tests give a seeded one."""
+        self.settings = settings
+        self._on_request = on_request
+        self._on_event = on_event
+        self._random = random or SystemRandom()
+        self._table = PeerTable(settings, self._random)
+        self._commands = {
+            int(application): frozenset(map(int, commands)) for application, commands in settings.applications.items()
+        }
+        self._known_commands: frozenset[int] = frozenset().union(*self._commands.values())
+        self._connections: dict[Link, DiameterConnection] = {}
+        self._handles: dict[DiameterConnection, PeerHandle] = {}
+        self._open: dict[str, PeerHandle] = {}
+        self._requests = RequestQueue(self._find)
+        self._servers: list[asyncio.Server] = []
+        self._dialers: list[asyncio.Task[None]] = []
+        self._awaited: dict[DiameterConnection, asyncio.Future[PeerHandle]] = {}
+        self._moved = asyncio.Event()
+        self._warned: set[tuple[str, str, str]] = set()
+        self._stopping = False
+
+    # Starting and stopping
+
+    async def start(self, host: str, port: int, tls: ssl.SSLContext | None = None) -> int:
+        """Listen on an address, and dial the configured peers; returns the port (give 0 for any).
+
+        With `tls`, TLS runs from the first octet. May be called again for another address or port. Raises OSError
+        if the address cannot be had.
+        """
+        server = await asyncio.get_running_loop().create_server(
+            lambda: DiameterConnection(self, self._accepted), host, port, ssl=tls, backlog=_BACKLOG
+        )
+        self._servers.append(server)
+        self.start_dialing()
+        return int(server.sockets[0].getsockname()[1])
+
+    def start_dialing(self, tls: ssl.SSLContext | None = None) -> None:
+        """Open connections with all configured peers that have a `connect_host`, and keep them open."""
+        if self._dialers:
+            return
+        for peer in self._table:
+            if peer.configured is not None and peer.configured.connect_host is not None:
+                self._dialers.append(asyncio.create_task(self._keep_open(peer, peer.configured, tls)))
+
+    async def stop(self, cause: DisconnectCause = DisconnectCause.REBOOTING) -> None:
+        """Take leave of every peer with a DPR, wait for the DPAs within bounds, close everything (RFC 6733 5.4)."""
+        self._stopping = True
+        for server in self._servers:
+            server.close()
+        for dialer in self._dialers:
+            dialer.cancel()
+        await asyncio.gather(*self._dialers, return_exceptions=True)
+        now = asyncio.get_running_loop().time()
+        for link, connection in list(self._connections.items()):
+            receiver = link.receiver
+            if isinstance(receiver, Peer):
+                self.connection_events(connection, receiver.stop(cause, now))
+                self.serve(link)
+            elif link.disconnect is Disconnect.NO:
+                link.disconnect = Disconnect.FLUSH
+            connection.service()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self.settings.disconnect_timeout_seconds):
+                while self._connections:
+                    self._moved.clear()
+                    await self._moved.wait()
+        for connection in list(self._connections.values()):
+            connection.abort("it sent no DPA in time")
+        while self._connections:
+            self._moved.clear()
+            await self._moved.wait()
+        for server in self._servers:
+            await server.wait_closed()
+        self._servers.clear()
+        self._dialers.clear()
+
+    # Peers
+
+    def peers(self) -> list[PeerStatus]:
+        """All peers that are configured or connected."""
+        now = asyncio.get_running_loop().time()
+        return [self._status(peer, now) for peer in self._table]
+
+    def _status(self, peer: Peer, now: float) -> PeerStatus:
+        link, capabilities = peer.open_link, peer.capabilities
+        if link is None or capabilities is None or link.watchdog is None:
+            return PeerStatus(peer.identity, state=peer.state.value, statistics=peer.statistics)
+        return PeerStatus(
+            origin_host=capabilities.origin_host,
+            origin_realm=capabilities.origin_realm,
+            state=peer.state.value,
+            watchdog=link.watchdog.state.value,
+            remote_address=link.remote_address,
+            applications=tuple(sorted(capabilities.in_common(self.settings))),
+            product_name=capabilities.product_name,
+            origin_state_id=capabilities.origin_state_id,
+            open_seconds=now - peer.opened_at,
+            pending_requests=len(link.pending),
+            statistics=peer.statistics,
+        )
+
+    def handle(self, origin_host: str) -> PeerHandle | None:
+        """The open peer of that identity, whatever the case of its letters."""
+        return self._open.get(origin_host.lower())
+
+    @property
+    def open_peers(self) -> int:
+        """How many peers are open."""
+        return len(self._open)
+
+    def next_end_to_end(self) -> int:
+        """An End-to-End Identifier for a new request (RFC 6733 section 3)."""
+        return self._table.next_end_to_end()
+
+    async def connect(
+        self,
+        host: str,
+        port: int,
+        *,
+        identity: str | None = None,
+        tls: ssl.SSLContext | None = None,
+        server_hostname: str | None = None,
+    ) -> PeerHandle:
+        """Open one connection, as a client does; it is not opened again when it closes.
+
+        `identity` is the Origin-Host to expect; None takes whoever answers. Raises ConnectError.
+        """
+        peer = self._table.nameless() if identity is None else self._table.find_or_add(identity)
+        if not peer.is_closed():
+            raise ConnectError(f"{peer.identity} has a connection in state {peer.state.value} already")
+        connection, opened = await self._dial(peer, host, port, tls, server_hostname)
+        try:
+            return await opened
+        except asyncio.CancelledError:
+            connection.abort("nobody waits for it any more")
+            raise
+
+    async def _dial(
+        self,
+        peer: Peer,
+        host: str,
+        port: int,
+        tls: ssl.SSLContext | None,
+        server_hostname: str | None = None,
+    ) -> tuple[DiameterConnection, asyncio.Future[PeerHandle]]:
+        """Open a transport for a closed peer; the future knows when the peer is open. Raises ConnectError."""
+        loop = asyncio.get_running_loop()
+        opened: asyncio.Future[PeerHandle] = loop.create_future()
+        peer.start(loop.time())
+
+        def factory() -> DiameterConnection:
+            connection = DiameterConnection(self, peer.connected)
+            self._awaited[connection] = opened
+            return connection
+
+        try:
+            async with asyncio.timeout(self.settings.connect_timeout_seconds):
+                _, connection = await loop.create_connection(
+                    factory, host, port, ssl=tls, server_hostname=server_hostname
+                )
+        except (OSError, TimeoutError) as error:
+            reason = str(error) or "no connection in time"
+            events = peer.connect_failed(reason, loop.time())
+            self._serve_peer(peer)
+            self._peer_events(events)
+            raise ConnectError(f"cannot connect to {host} port {port}: {reason}") from error
+        return connection, opened
+
+    async def _keep_open(self, peer: Peer, allowed: AllowedPeer, tls: ssl.SSLContext | None) -> None:
+        """Dial a configured peer whenever it is closed, more and more slowly while that fails (RFC 6733 2.1)."""
+        settings = self.settings
+        assert allowed.connect_host is not None
+        delay = settings.reconnect_min_seconds
+        while True:
+            while not peer.is_closed() or not peer.may_reconnect:
+                self._moved.clear()
+                await self._moved.wait()
+            opened_at = peer.opened_at
+            with suppress(ConnectError):  # the Refused event has been logged
+                await self._dial(peer, allowed.connect_host, allowed.connect_port, tls)
+            while not peer.is_closed():
+                self._moved.clear()
+                await self._moved.wait()
+            if peer.opened_at != opened_at:
+                delay = settings.reconnect_min_seconds
+            await asyncio.sleep(delay * (1 + 0.1 * self._random.random()))
+            delay = min(2 * delay, settings.reconnect_max_seconds)
+
+    # Requests of ours
+
+    def send_request(
+        self,
+        target: PeerHandle | str,
+        message: bytes,
+        on_answer: OnAnswer,
+        timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS,
+        alternates: Sequence[str] = (),
+    ) -> None:
+        """Send an encoded request to a peer, given by handle or Origin-Host; its Hop-by-Hop Identifier is filled in.
+
+        `on_answer` is called exactly once, later, with the answer or with RequestFailed. Should the connection
+        fail or fall silent before, the request is sent again with the T flag over a newer connection of the same
+        peer or over one with a host in `alternates`, if there is one (RFC 6733 5.5.4).
+        """
+        host = target if isinstance(target, str) else target.origin_host
+        deadline = asyncio.get_running_loop().time() + timeout_seconds
+        self._requests.send(OutgoingRequest(message, on_answer, deadline, (host, *alternates)))
+
+    def _find(self, hosts: tuple[str, ...], other_than: Link | None) -> DiameterConnection | None:
+        """The first open connection with one of the hosts, better one whose watchdog is content."""
+        doubtful = None
+        for host in hosts:
+            handle = self._open.get(host.lower())
+            if handle is None or not handle.is_open:
+                continue
+            link = handle.connection.link
+            if link is None or link is other_than:
+                continue
+            if link.watchdog is not None and link.watchdog.state is WatchdogState.OKAY:
+                return handle.connection
+            doubtful = doubtful or handle.connection
+        return doubtful if other_than is None else None
+
+    # What connections report
+
+    def _accepted(self, remote: str, local: str, now: float) -> tuple[Link | None, list[Event]]:
+        if self._stopping:
+            return None, []
+        if len(self._connections) >= self.settings.max_connections:
+            _LOG.warning(
+                "refused a connection from %s: there are max_connections = %d already",
+                remote,
+                self.settings.max_connections,
+            )
+            return None, []
+        return accept(self._table, remote, local, now), []
+
+    def connection_up(self, connection: DiameterConnection) -> None:
+        """See `connection.Owner`."""
+        assert connection.link is not None
+        self._connections[connection.link] = connection
+
+    def connection_down(self, connection: DiameterConnection) -> None:
+        """See `connection.Owner`."""
+        if connection.link is not None:
+            self._connections.pop(connection.link, None)
+        self._handles.pop(connection, None)
+        self._settle(connection, "it closed its connection before it was open")
+        self._moved.set()
+
+    def serve(self, link: Link) -> None:
+        """See `connection.Owner`."""
+        receiver = link.receiver
+        if isinstance(receiver, Peer):
+            self._serve_peer(receiver)
+
+    def _serve_peer(self, peer: Peer) -> None:
+        for link in peer.take_changed():
+            connection = self._connections.get(link)
+            if connection is not None:
+                connection.service()
+        self._moved.set()
+
+    def connection_events(self, connection: DiameterConnection, events: list[Event]) -> None:
+        """See `connection.Owner`; the hot path."""
+        for event in events:
+            if isinstance(event, RequestReceived):
+                commands = self._commands.get(event.application)
+                if commands is None or event.command not in commands:
+                    self._refuse_request(connection, event)
+                    continue
+                try:
+                    self._on_request(self._handles[connection], event)
+                except Exception:
+                    _LOG.exception("the handler of a request raised")
+                    self._answer_error(connection, event, ResultCode.UNABLE_TO_COMPLY, "internal error")
+            elif isinstance(event, AnswerReceived):
+                self._requests.answered(event)
+            else:
+                if isinstance(event, Refused):
+                    self._settle(connection, event.reason)
+                self._peer_events((event,))
+
+    def _refuse_request(self, connection: DiameterConnection, event: RequestReceived) -> None:
+        """RFC 6733 7.1.3: 3001 for a command that no application of ours has, 3007 for a foreign application."""
+        if event.command in self._known_commands and event.application not in self._commands:
+            result, what = ResultCode.APPLICATION_UNSUPPORTED, f"application {event.application}"
+        else:
+            result, what = ResultCode.COMMAND_UNSUPPORTED, f"command {event.command}"
+        self._answer_error(connection, event, result, f"{what} is not supported")
+
+    def _answer_error(
+        self, connection: DiameterConnection, event: RequestReceived, result: ResultCode, text: str
+    ) -> None:
+        if connection.link is not None:
+            connection.link.answer_error(event.message, MessageError(result, text))
+            connection.flush_soon()
+
+    # What happens to peers
+
+    def _peer_events(self, events: Sequence[Event]) -> None:
+        for event in events:
+            if isinstance(event, RequestReceived | AnswerReceived):
+                continue
+            if isinstance(event, Opened):
+                self._peer_opened(event)
+            elif isinstance(event, Closed):
+                self._peer_closed(event)
+            elif isinstance(event, Refused):
+                self._peer_refused(event)
+            elif isinstance(event, Suspect):
+                self._peer_suspect(event)
+            elif isinstance(event, Recovered):
+                _LOG.info("peer %s is heard again", event.origin_host)
+            elif isinstance(event, StateIdChanged):
+                _LOG.info(
+                    "peer %s lost its sessions: Origin-State-Id %d, was %d", event.origin_host, event.new, event.old
+                )
+            self._moved.set()
+            if self._on_event is not None:
+                try:
+                    self._on_event(event)
+                except Exception:
+                    _LOG.exception("the handler of a peer event raised")
+
+    def _peer_opened(self, event: Opened) -> None:
+        peer = self._table.find(event.origin_host)
+        link = peer.open_link if peer is not None else None
+        connection = self._connections.get(link) if link is not None else None
+        if connection is None:
+            return
+        handle = PeerHandle(connection, event, self.send_request)
+        self._handles[connection] = handle
+        self._open[event.origin_host.lower()] = handle
+        awaited = self._awaited.pop(connection, None)
+        if awaited is not None and not awaited.done():
+            awaited.set_result(handle)
+        _LOG.info(
+            "peer %s (realm %s, %s) is open from %s",
+            event.origin_host,
+            event.origin_realm,
+            event.product_name.encode("unicode_escape").decode("ascii") or "no product name",
+            event.remote_address,
+        )
+
+    def _peer_closed(self, event: Closed) -> None:
+        self._open.pop(event.origin_host.lower(), None)
+        _LOG.info("peer %s is closed: %s", event.origin_host, event.reason)
+        self._requests.connection_lost(event.unanswered, event.reason)
+
+    def _peer_suspect(self, event: Suspect) -> None:
+        _LOG.warning("peer %s does not answer its watchdog", event.origin_host)
+        handle = self._open.get(event.origin_host.lower())
+        if handle is not None and handle.connection.link is not None:
+            self._requests.suspect(handle.connection.link)
+
+    def _peer_refused(self, event: Refused) -> None:
+        """Log it once as a warning, since such a peer comes back every few seconds."""
+        key = (event.origin_host, event.remote_address, event.reason)
+        level = logging.DEBUG if key in self._warned else logging.WARNING
+        if len(self._warned) >= _MAX_WARNED:
+            self._warned.clear()
+        self._warned.add(key)
+        _LOG.log(
+            level,
+            "%s peer %s%s at %s: %s%s",
+            "refused" if event.hint else "no connection with",
+            event.origin_host or "of unknown identity",
+            f" (realm {event.origin_realm})" if event.origin_realm else "",
+            event.remote_address or "unknown address",
+            event.reason,
+            f"; to let it in, {event.hint}" if event.hint else "",
+        )
+
+    def _settle(self, connection: DiameterConnection, reason: str) -> None:
+        """Whoever waits for this connection to open waits in vain."""
+        awaited = self._awaited.pop(connection, None)
+        if awaited is not None and not awaited.done():
+            awaited.set_exception(ConnectError(reason))
+            awaited.exception()  # nobody has to look at it

@@ -1,0 +1,31 @@
+"""Fixtures that more than one package's tests use."""
+
+import asyncio
+from collections.abc import Iterator
+
+import pytest
+import redis
+
+from balance.embedded import Address, EmbeddedRedis, EmbeddedSettings
+
+
+@pytest.fixture(scope="session")
+def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedRedis]:
+    """A real Redis or Valkey server with `appendfsync always`, shared by all tests; not to be stopped by them."""
+    server = EmbeddedRedis(EmbeddedSettings(data_dir=tmp_path_factory.mktemp("redis")))
+    # A loop of its own: asyncio.run would take the current loop away from the tests.
+    loop = asyncio.new_event_loop()
+    try:
+        loop.run_until_complete(server.start())
+        yield server
+        loop.run_until_complete(server.stop())
+    finally:
+        loop.close()
+
+
+@pytest.fixture
+def clean_redis(redis_server: EmbeddedRedis) -> Address:
+    """Where the shared server listens; nothing is stored in it."""
+    with redis.Redis.from_url(redis_server.address.url) as client:
+        client.flushall()
+    return redis_server.address
