@@ -112,7 +112,7 @@ async def create_account(
         if bucket.expires_ms and bucket.expires_ms <= now_ms:
             raise LedgerError("a bucket cannot expire before it exists")
 
-    def step(account: Account | None, ended: Session | None) -> Plan:
+    def step(account: Account | None, _: Session | None) -> Plan:
         if account is not None:
             raise LedgerError(f"account {account_id.decode()} exists already")
         draft = Draft(
@@ -176,9 +176,7 @@ async def top_up_account(
         plan = make_plan(draft, TOP_UP, (reason, reference), None)
         plan.first_of = name
         kept: bytes = msgpack.packb((bucket_id, amount, bucket.balance, draft.account.version))
-        plan.ended = Session(
-            name, b"", "", b"", 0, now_ms, now_ms, state=SessionState.CLOSED, answers=[(0, 0, kept)]
-        )
+        plan.ended = Session(name, b"", "", b"", 0, now_ms, now_ms, state=SessionState.CLOSED, answers=[(0, 0, kept)])
         plan.ended_ttl_ms = REFERENCE_TTL_MS
         return plan
 
@@ -238,12 +236,12 @@ async def read_values(store: Store, account_ids: Sequence[bytes]) -> list[bytes 
     return values
 
 
-async def add_subscriber(store: Store, subscriber: Subscriber) -> None:
+async def add_subscriber(store: Store, subscriber: Subscriber) -> bool:
     """Enter a subscriber under each of its identities; an identity belongs to one subscriber only.
 
-    Raises LedgerError if the account does not exist, an identity is malformed or belongs to somebody else (those
-    entered before it are taken back), or all of it is there already; StoreError. What an earlier call that was cut
-    off had entered is completed.
+    Returns whether anything was new: what an earlier call that was cut off had entered is completed. Raises
+    LedgerError if the account does not exist, or an identity is malformed or belongs to somebody else (then those
+    entered before it are taken back); StoreError.
     """
     _check_subscriber(subscriber)
     if not await store.call("EXISTS", store.keys.account(subscriber.account_id)):
@@ -264,8 +262,7 @@ async def add_subscriber(store: Store, subscriber: Subscriber) -> None:
         raise LedgerError(
             f"identity {describe_identity(kind, value)} belongs to subscriber {owner} already; nothing was changed"
         )
-    if not entered:
-        raise LedgerError(f"subscriber {subscriber.subscriber_id.decode()} exists already")
+    return bool(entered)
 
 
 async def read_subscriber(store: Store, kind: int, value: bytes) -> Subscriber | None:
@@ -290,8 +287,8 @@ def _account(account_id: bytes, value: bytes) -> Account:
 def _check_name(what: str, name: bytes) -> None:
     if not _NAME.fullmatch(name):
         raise LedgerError(
-            f"{what} {name[:80].decode('utf-8', 'replace')!r} is not a usable name: letters, digits and . _ @ + - only, "
-            "64 at most, a letter or digit first"
+            f"{what} {_quoted(name)} is not a usable name: letters, digits and . _ @ + - only, 64 at most, "
+            "a letter or digit first"
         )
 
 
@@ -309,6 +306,8 @@ def _check_subscriber(subscriber: Subscriber) -> None:
             raise LedgerError(f"Subscription-Id-Type {kind} is not one of RFC 8506 section 8.47, 0 to 4")
         pattern, wanted = _IDENTITIES[kind]
         if len(value) > 255 or not pattern.fullmatch(value):
-            raise LedgerError(
-                f"{IdentityType(kind).name} {value[:80].decode('utf-8', 'replace')!r} is malformed: it must be {wanted}"
-            )
+            raise LedgerError(f"{IdentityType(kind).name} {_quoted(value)} is malformed: it must be {wanted}")
+
+
+def _quoted(value: bytes) -> str:
+    return repr(value[:80].decode("utf-8", "replace"))

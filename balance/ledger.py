@@ -32,7 +32,7 @@ def spending_order(bucket: Bucket) -> tuple[int, int, int]:
 class Draft:
     """One account while an operation is being worked out; a copy on write of the snapshot ``before``."""
 
-    __slots__ = ("_own_sessions", "account", "before", "now_ms")
+    __slots__ = ("_own_services", "_own_sessions", "account", "before", "now_ms")
 
     def __init__(self, before: Account, now_ms: int) -> None:
         self.before = before
@@ -48,6 +48,7 @@ class Draft:
             before.sessions.copy(),
         )
         self._own_sessions: set[bytes] = set()
+        self._own_services: list[ServiceUse] = []
 
     def free(self, bucket: Bucket) -> int:
         """What a bucket can still give: balance, less reserved, plus the credit limit on the main bucket; >= 0.
@@ -92,6 +93,36 @@ class Draft:
         self.account.sessions[session_id] = session
         return session
 
+    def service(self, session: Session, rating_group: int, service_identifier: int) -> ServiceUse | None:
+        """The service of a session as a copy that may be changed, or None if the session has not used it yet.
+
+        ``session`` must itself be one that may be changed. Asked again, the same copy is returned.
+        """
+        for index, use in enumerate(session.services):
+            if use.rating_group == rating_group and use.service_identifier == service_identifier:
+                return self._own(session, index, use)
+        return None
+
+    def _own(self, session: Session, index: int, use: ServiceUse) -> ServiceUse:
+        for known in self._own_services:
+            if known is use:
+                return use
+        copy = use.copy()
+        session.services[index] = copy
+        self._own_services.append(copy)
+        return copy
+
+    def release_session(self, session: Session) -> None:
+        """Give back all that a session has reserved; ``session`` must be one that may be changed."""
+        for index, use in enumerate(session.services):
+            if use.parts or use.granted:
+                release(self, self._own(session, index, use))
+
+    def add_service(self, session: Session, use: ServiceUse) -> None:
+        """Add a service that the session uses for the first time."""
+        session.services.append(use)
+        self._own_services.append(use)
+
     def open(self, session: Session) -> None:
         """Add a session to the account."""
         self._own_sessions.add(session.session_id)
@@ -104,19 +135,6 @@ class Draft:
                 raise LedgerError(f"session {session.session_id!r} still holds a reservation")
         self.account.sessions.pop(session.session_id, None)
         self._own_sessions.discard(session.session_id)
-
-
-def service(session: Session, rating_group: int, service_identifier: int) -> ServiceUse | None:
-    """The service of a session as a copy that may be changed, or None if the session has not used it yet.
-
-    ``session`` must itself be a copy taken from ``Draft.session``.
-    """
-    for index, use in enumerate(session.services):
-        if use.rating_group == rating_group and use.service_identifier == service_identifier:
-            copy = use.copy()
-            session.services[index] = copy
-            return copy
-    return None
 
 
 def settle(draft: Draft, use: ServiceUse, rate: Rate, units: int) -> int:
@@ -155,9 +173,7 @@ def _take_allowance(draft: Draft, unit: int, units: int) -> int:
     return units
 
 
-def _debit_money(
-    draft: Draft, use: ServiceUse, rate: Rate, units: int, reserved_parts: list[tuple[int, int]]
-) -> int:
+def _debit_money(draft: Draft, use: ServiceUse, rate: Rate, units: int, reserved_parts: list[tuple[int, int]]) -> int:
     """Debit the price of ``units`` more units: THE place where money leaves an account. Micro-units debited."""
     use.paid_units += units
     price = rate.price_micro(use.paid_units)
@@ -258,15 +274,6 @@ def release(draft: Draft, use: ServiceUse) -> None:
         draft.bucket(bucket_id).reserved -= amount
     use.parts = []
     use.granted = 0
-
-
-def release_session(draft: Draft, session: Session) -> None:
-    """Give back all that a session has reserved; ``session`` must be a copy taken from ``Draft.session``."""
-    for index, use in enumerate(session.services):
-        if use.parts or use.granted:
-            copy = use.copy()
-            session.services[index] = copy
-            release(draft, copy)
 
 
 def top_up(draft: Draft, amount: int, bucket_id: int = MAIN_BUCKET) -> None:

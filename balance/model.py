@@ -132,7 +132,7 @@ class ServiceUse:
         return self.priced_micro - self.leaked_micro
 
 
-@dataclass(slots=True, frozen=True)
+@dataclass(slots=True)
 class Totals:
     """What a session comes to, over all its services."""
 
@@ -298,9 +298,7 @@ class Plan:
     def count(self, before: Totals, after: Totals, sessions_delta: int) -> None:
         """Note for the statistics what the operation did to a session."""
         self.leaked_micro += after.leaked_micro - before.leaked_micro
-        self.debited_micro += (after.priced_micro - before.priced_micro) - (
-            after.leaked_micro - before.leaked_micro
-        )
+        self.debited_micro += (after.priced_micro - before.priced_micro) - (after.leaked_micro - before.leaked_micro)
         self.reservations_delta += after.reservations - before.reservations
         self.sessions_delta += sessions_delta
 

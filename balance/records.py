@@ -149,9 +149,7 @@ def unpack_outcome(value: bytes) -> Outcome:
 
 
 def pack_subscriber(subscriber: Subscriber) -> bytes:
-    packed: bytes = _pack(
-        (subscriber.subscriber_id, subscriber.account_id, subscriber.plan, subscriber.identities)
-    )
+    packed: bytes = _pack((subscriber.subscriber_id, subscriber.account_id, subscriber.plan, subscriber.identities))
     return packed
 
 

@@ -8,7 +8,7 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import hiredis
 
@@ -42,8 +42,7 @@ class RedisLink(asyncio.Protocol):
         self.lost = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.WriteTransport)
-        self._transport = transport
+        self._transport = cast(asyncio.WriteTransport, transport)  # uvloop's are none by inheritance
 
     def send(self, command: tuple[Any, ...], on_reply: OnReply) -> None:
         """Queue one command (a tuple of bytes, str or int); ``on_reply`` gets its reply or an Exception."""

@@ -114,7 +114,7 @@ class _Verification:
         self.known: dict[bytes, _Entries] = {}
         self.waiting: dict[bytes, Account] = {}
         """Accounts read at a version that the journal has not been read to."""
-        self.positions = {lane: BEGINNING for lane in store.keys.lanes()}
+        self.positions = dict.fromkeys(store.keys.lanes(), BEGINNING)
 
     async def run(self) -> Report:
         await self._read_journals()
@@ -130,6 +130,9 @@ class _Verification:
     def _is_compared(self, account_id: bytes) -> bool:
         entry = self.known.get(account_id)
         return entry is not None and entry.compared
+
+    def _found(self, account_id: bytes, sentence: str) -> None:
+        self.report.add(f"Account {_shown(account_id)}: {sentence}.")
 
     # -- the journal ---------------------------------------------------------------------------------------------
 
@@ -148,23 +151,22 @@ class _Verification:
         try:
             record = read_record(entry_id, packed)
         except StoreError as error:
-            self.report.add(f"{error}.")
+            sentence = str(error)
+            self.report.add(f"{sentence[0].upper()}{sentence[1:]}.")
             return
         entry = self.known.get(record.account_id)
         if entry is None:
             entry = self.known[record.account_id] = _Entries()
-        name = _shown(record.account_id)
         if record.version <= entry.version:
-            self.report.add(
-                f"Account {name}: version {record.version} has more than one journal record, or they are out of "
-                f"order (entry {entry_id.decode()})."
+            self._found(
+                record.account_id,
+                f"version {record.version} has more than one journal record, or they are out of order "
+                f"(entry {entry_id.decode()})",
             )
             return
         gap = record.version > entry.version + 1
         if gap:
-            self.report.add(
-                f"Account {name}: {_missing(entry.version + 1, record.version - 1)} in the journal."
-            )
+            self._found(record.account_id, _missing(entry.version + 1, record.version - 1))
         entry.version = record.version
         self._apply(entry, record, gap)
         account = self.waiting.get(record.account_id)
@@ -174,7 +176,7 @@ class _Verification:
                 self._compare(account, entry)
 
     def _apply(self, entry: _Entries, record: JournalRecord, gap: bool) -> None:
-        """Add a record to the sums; unless records before it are missing, it must start where the last one ended."""
+        """Add a record to the sums; it must start where the last one ended, unless some are missing between."""
         for change in record.changes:
             at = entry.at(change.bucket_id)
             if at < 0:
@@ -205,9 +207,10 @@ class _Verification:
 
     def _check_chain(self, record: JournalRecord, what: str, left: int, found: int) -> None:
         if left != found:
-            self.report.add(
-                f"Account {_shown(record.account_id)}: the record of version {record.version} ({record.operation}) "
-                f"says that {what} was {found} before, but the record before it left {left}."
+            self._found(
+                record.account_id,
+                f"the record of version {record.version} ({record.operation}) says that {what} was {found} before, "
+                f"but the record before it left {left}",
             )
 
     # -- accounts ------------------------------------------------------------------------------------------------
@@ -220,17 +223,12 @@ class _Verification:
             elif must_exist:
                 entry = self.known[account_id]
                 entry.compared = True
-                self.report.add(
-                    f"Account {_shown(account_id)}: the journal has it up to version {entry.version}, but it is not "
-                    "in the store."
-                )
+                self._found(account_id, f"the journal has it up to version {entry.version}, but it is not in the store")
         if self.waiting:
             await self._read_journals()
         for account_id, account in self.waiting.items():
             entry = self.known.setdefault(account_id, _Entries())
-            self.report.add(
-                f"Account {_shown(account_id)}: {_missing(entry.version + 1, account.version)} in the journal."
-            )
+            self._found(account_id, _missing(entry.version + 1, account.version))
             self._compare(account, entry)
         self.waiting.clear()
 
@@ -238,18 +236,20 @@ class _Verification:
         """Compare an account with its entries, or let it wait for them."""
         try:
             account = unpack_account(account_id, value)
+            for bucket in account.buckets:
+                Unit(bucket.unit)
         except ValueError as error:
             self.known.setdefault(account_id, _Entries()).compared = True
-            self.report.add(f"{str(error)[0].upper()}{str(error)[1:]}.")
+            self._found(account_id, f"its value cannot be read ({error})")
             return
         entry = self.known.get(account_id)
         if entry is None or entry.version < account.version:
             self.waiting[account_id] = account
             return
         if entry.version > account.version:
-            self.report.add(
-                f"Account {_shown(account_id)}: it is at version {account.version}, but the journal goes on to "
-                f"version {entry.version}."
+            self._found(
+                account_id,
+                f"it is at version {account.version}, but the journal goes on to version {entry.version}",
             )
         self._compare(account, entry)
 
@@ -266,7 +266,7 @@ class _Verification:
             *_against_sessions(account),
             *_against_limits(account),
         ):
-            report.add(f"Account {_shown(account.account_id)}: {sentence}.")
+            self._found(account.account_id, sentence)
         for session in account.sessions.values():
             report.open_reservations += sum(1 for use in session.services if use.parts)
 
@@ -285,21 +285,12 @@ class _Verification:
             total.debited += debited
             total.lapsed += lapsed
             if bucket.balance != balance:
-                yield (
-                    f"bucket {bucket.bucket_id} holds {_amount(bucket, bucket.balance)}, but its last journal record "
-                    f"left {balance}"
-                )
+                yield f"{_holds(bucket)}, but its last journal record left {balance}"
             if bucket.reserved != reserved:
-                yield (
-                    f"bucket {bucket.bucket_id} has {_amount(bucket, bucket.reserved)} reserved, but its last journal "
-                    f"record left {reserved}"
-                )
+                yield f"{_has_reserved(bucket)}, but its last journal record left {reserved}"
             entered = credited - debited - lapsed
             if entered != bucket.balance:
-                yield (
-                    f"the journal records of bucket {bucket.bucket_id} sum to {entered}, but it holds "
-                    f"{_amount(bucket, bucket.balance)}"
-                )
+                yield f"{_holds(bucket)}, but its journal records sum to {entered}"
         for bucket_id in entry.bucket_ids():
             if account.bucket(bucket_id) is None:
                 yield f"the journal names bucket {bucket_id}, which it does not have"
@@ -322,14 +313,11 @@ def _against_sessions(account: Account) -> Iterable[str]:
     for bucket in account.buckets:
         promised = held.get(bucket.bucket_id, 0)
         if promised != bucket.reserved:
-            yield (
-                f"bucket {bucket.bucket_id} has {_amount(bucket, bucket.reserved)} reserved, but its open sessions "
-                f"hold {promised}"
-            )
+            yield f"{_has_reserved(bucket)}, but its open sessions hold {promised}"
 
 
 def _against_limits(account: Account) -> Iterable[str]:
-    """Prepaid never below zero, postpaid never below minus its credit limit; nothing promised that is not there."""
+    """Prepaid never below zero, postpaid never below minus its credit limit; no promise without cover."""
     if len({bucket.bucket_id for bucket in account.buckets}) != len(account.buckets):
         yield "two of its buckets have the same number"
     main = account.bucket(MAIN_BUCKET)
@@ -341,23 +329,29 @@ def _against_limits(account: Account) -> Iterable[str]:
             credit = account.credit_limit_micro
         if bucket.balance < -credit:
             limit = f"its credit limit of {credit} allows" if credit else "zero"
-            yield f"bucket {bucket.bucket_id} holds {_amount(bucket, bucket.balance)}, less than {limit}"
+            yield f"{_holds(bucket)}, less than {limit}"
         elif bucket.reserved > bucket.balance + credit:
-            yield (
-                f"bucket {bucket.bucket_id} has {_amount(bucket, bucket.reserved)} reserved, more than the "
-                f"{bucket.balance + credit} it can give"
-            )
+            yield f"{_has_reserved(bucket)}, more than the {bucket.balance + credit} it can give"
         if bucket.reserved < 0:
-            yield f"bucket {bucket.bucket_id} has a negative amount reserved, {_amount(bucket, bucket.reserved)}"
+            yield f"{_has_reserved(bucket)}, which is less than nothing"
 
 
-def _amount(bucket: Bucket, amount: int) -> str:
-    unit = "micro-units" if bucket.unit == Unit.MONEY else Unit(bucket.unit).name.lower()
-    return f"{amount} {unit}"
+def _holds(bucket: Bucket) -> str:
+    return f"bucket {bucket.bucket_id} holds {bucket.balance} {_unit_name(bucket)}"
+
+
+def _has_reserved(bucket: Bucket) -> str:
+    return f"bucket {bucket.bucket_id} has {bucket.reserved} {_unit_name(bucket)} reserved"
+
+
+def _unit_name(bucket: Bucket) -> str:
+    return "micro-units" if bucket.unit == Unit.MONEY else Unit(bucket.unit).name.lower()
 
 
 def _missing(first: int, last: int) -> str:
-    return f"version {first} is missing" if first == last else f"versions {first} to {last} are missing"
+    if first == last:
+        return f"version {first} is missing in the journal"
+    return f"versions {first} to {last} are missing in the journal"
 
 
 def _shown(name: bytes) -> str:

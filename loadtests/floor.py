@@ -8,7 +8,8 @@ is made. `appendfsync` stays as it was.
 
 The client keeps `depth` script calls of `plans` plans each under way. It runs as a process of its own:
 
-    python -m loadtests.floor --socket S --sample FILE --accounts A --partitions P --plans N --depth D --seconds T
+    python -m loadtests.floor --socket S --pid REDIS --sample FILE --accounts A --partitions P \\
+        --plans N --depth D --seconds T
 """
 
 import argparse
@@ -18,6 +19,7 @@ import select
 import socket
 import sys
 from collections import deque
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from struct import Struct
@@ -25,7 +27,7 @@ from time import perf_counter, process_time
 from typing import Any, Final
 
 from balance.keys import Keys
-from balance.model import Subscriber
+from loadtests.machine import usage
 from loadtests.templates import line
 
 PLAN_ARGUMENTS: Final = 8
@@ -226,10 +228,8 @@ class Floor:
                 unsent += call
                 waiting.append(expected)
             if unsent:
-                try:
+                with suppress(BlockingIOError):
                     unsent = unsent[link.send(unsent) :]
-                except BlockingIOError:
-                    pass
             readable, _, _ = select.select((link,), (link,) if unsent else (), (), 1.0)
             if not readable:
                 continue
@@ -298,6 +298,7 @@ def load(data: dict[str, Any]) -> Sample:
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m loadtests.floor", description="The commit script alone.")
     parser.add_argument("--socket", required=True)
+    parser.add_argument("--pid", type=int, required=True)
     parser.add_argument("--sample", required=True)
     parser.add_argument("--accounts", type=int, required=True)
     parser.add_argument("--partitions", type=int, required=True)
@@ -310,10 +311,14 @@ def main() -> int:
         link.connect(options.socket)
         floor = Floor(link, sample, versions(link, options.accounts, options.partitions))
         floor.run(options.plans, options.depth, min(1.0, options.seconds / 4))
-        before = process_time()
+        client, redis = process_time(), usage(options.pid).cpu_s
         written, took = floor.run(options.plans, options.depth, options.seconds)
-        busy = (process_time() - before) / took
-    sys.stdout.write(json.dumps({"plans": written, "seconds": took, "client_busy": busy}) + "\n")
+        result = {
+            "rate": written / took,
+            "client_busy": (process_time() - client) / took,
+            "redis_busy": (usage(options.pid).cpu_s - redis) / took,
+        }
+    sys.stdout.write(json.dumps(result) + "\n")
     return 0
 
 

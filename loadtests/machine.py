@@ -76,6 +76,21 @@ def _names(cores: set[int]) -> str:
     return ", ".join(str(core) for core in sorted(cores))
 
 
+def filesystem(directory: Path) -> str:
+    """Type of the file system a directory is on; on a tmpfs an fsync costs nothing, which makes the figures void."""
+    best, kind = "", "an unknown file system"
+    try:
+        mounts = Path("/proc/mounts").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return kind
+    for row in mounts.splitlines():
+        fields = row.split()
+        point = fields[1].replace("\\040", " ")
+        if directory.resolve().is_relative_to(point) and len(point) >= len(best):
+            best, kind = point, fields[2]
+    return f"{kind} (an fsync costs nothing there: do not compare)" if kind in ("tmpfs", "ramfs") else kind
+
+
 def describe() -> str:
     """Processor, cores, system and interpreter in one line."""
     model = platform.processor() or platform.machine()

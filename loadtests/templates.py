@@ -9,10 +9,10 @@ patches between them.
 from struct import Struct
 from typing import Final, NamedTuple
 
-from protocols.diameter.codec import build
-from protocols.diameter.codes import Application, CCRequestType, Command, Flag, ReportingReason
+from protocols.credit_control import ServiceRequest, Units
+from protocols.diameter.codes import CCRequestType, ReportingReason
 from simulators.audit import DATA
-from simulators.messages import DataService, DataUsage, Origin, pgw_request
+from simulators.messages import Head, pgw_request
 from simulators.population import FIRST_IMSI, FIRST_MSISDN, Subscriber
 
 STEPS: Final = 4
@@ -58,14 +58,13 @@ class Template:
 
     def __init__(self, origin_host: str, step: int, session_id_length: int, at_s: int) -> None:
         name = "#" * session_id_length
-        origin = Origin(origin_host, REALM, SERVER_REALM)
-        body = pgw_request(origin, _PLACEHOLDER, name, _KINDS[step], step, at_s, _services(step), None)
-        flags = Flag.REQUEST | Flag.PROXIABLE
-        message = build(Command.CREDIT_CONTROL, Application.CREDIT_CONTROL, flags, 0, 0, [body])
+        head = Head(origin_host, REALM, SERVER_REALM, name, _PLACEHOLDER, _KINDS[step], step, at_s, 0)
+        message = pgw_request(head, _services(step))
         self.length = len(message)
         patches = [(_IDENTIFIERS, IDENTIFIERS.size)]
-        for text in (name, _PLACEHOLDER.imsi, _PLACEHOLDER.msisdn):
-            patches.append((message.index(text.encode()), len(text)))
+        patches += [
+            (message.index(text.encode()), len(text)) for text in (name, _PLACEHOLDER.imsi, _PLACEHOLDER.msisdn)
+        ]
         self.pieces: list[bytes] = []
         position = 0
         for offset, size in patches:
@@ -91,15 +90,17 @@ class Template:
         )
 
 
-def _services(step: int) -> list[DataService]:
+def _services(step: int) -> list[ServiceRequest]:
     """The two services of a request: usage from the second request on, units asked for until the last."""
     last = step == STEPS - 1
-    usage = None
+    used: tuple[Units, ...] = ()
     if step:
         half = USED_OCTETS // 2
-        usage = DataUsage(half, USED_OCTETS - half, 20, None if last else ReportingReason.QUOTA_EXHAUSTED)
-    requested = None if last else REQUESTED_OCTETS
-    return [DataService(group, requested, usage, ReportingReason.FINAL if last else None) for group in (10, None)]
+        exhausted = None if last else ReportingReason.QUOTA_EXHAUSTED
+        used = (Units(20, USED_OCTETS, half, USED_OCTETS - half, reporting_reason=exhausted),)
+    requested = None if last else Units(total_octets=REQUESTED_OCTETS)
+    reason = ReportingReason.FINAL if last else None
+    return [ServiceRequest(group, (), requested, used, reason) for group in (10, None)]
 
 
 def session_id(origin_host: str, started_s: int, number: int) -> bytes:

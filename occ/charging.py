@@ -17,9 +17,7 @@ from balance.ledger import (
     expire_buckets,
     has_more,
     release,
-    release_session,
     reserve,
-    service,
     settle,
 )
 from balance.model import (
@@ -42,6 +40,7 @@ from balance.resp import StoreError
 from balance.store import ABSENT, Store
 from occ import cdr
 from occ.rating.catalogue import Catalogue, Service
+from occ.rating.price import FreePrice
 from protocols.credit_control import CreditControlRequest, ServiceRequest, Units
 from protocols.diameter.codec import avp
 
@@ -137,9 +136,7 @@ class Charge:
         "subscriber",
     )
 
-    def __init__(
-        self, charging: Charging, request: CreditControlRequest, now_ms: int, done: OnOutcome
-    ) -> None:
+    def __init__(self, charging: Charging, request: CreditControlRequest, now_ms: int, done: OnOutcome) -> None:
         self.charging = charging
         self.request = request
         self.now_ms = now_ms
@@ -148,9 +145,7 @@ class Charge:
         self.subscriber: Subscriber | None = None
         key = request.session_id
         if request.sub_session_id is not None:
-            key += (
-                b"/%d" % request.sub_session_id
-            )  # RFC 8506 section 8.5: sub-sessions are sessions of their own
+            key += b"/%d" % request.sub_session_id  # RFC 8506 section 8.5: sub-sessions are sessions of their own
         self.key = key
 
     # -- who pays ------------------------------------------------------------------------------------------------
@@ -257,7 +252,7 @@ class Charge:
         session = draft.session(self.key)
         assert session is not None
         before = session.totals()
-        release_session(draft, session)
+        draft.release_session(session)
         records = cdr.closing_records(session, self.now_ms, cdr.CLIENT_RESTARTED)
         draft.close(session)
         plan = self._initial(draft, records)
@@ -300,7 +295,7 @@ class Charge:
             plan = self._plan(draft, "charge", outcome, ())
             plan.count(before, session.totals(), 0)
             return plan
-        release_session(draft, session)
+        draft.release_session(session)
         records = cdr.closing_records(session, self.now_ms, cdr.NORMAL)
         draft.close(session)
         plan = self._plan(draft, "terminate", outcome, records)
@@ -329,11 +324,11 @@ class Charge:
     def _event(self, draft: Draft) -> Plan:
         """Direct debiting, RFC 8506 section 6.3: all that was asked for, or nothing."""
         session = self._new_session()
-        grants = [
-            self._event_grant(draft, session, each, session_rate)
-            for each, session_rate in self._rated_requests(session)
-        ]
-        outcome = self._outcome(grants, refuse_if_none=True)
+        parts = self._parts(draft, session)
+        for part in parts:
+            if part.use is not None:
+                self._debit_event(draft, part, part.use)
+        outcome = self._outcome([part.grant for part in parts], refuse_if_none=True)
         if outcome.result_code != SUCCESS:
             return self._refused(draft, session, outcome, ())
         self._remember(session, outcome)
@@ -342,51 +337,46 @@ class Charge:
         self._keep_ended(plan, session, SessionState.CLOSED)
         return plan
 
-    def _event_grant(
-        self, draft: Draft, session: Session, asked: ServiceRequest, rated: "Rated | None"
-    ) -> Grant:
-        grant = Grant(_group(asked), asked.service_identifiers, SUCCESS)
-        if rated is None:
-            grant.result_code = RATING_FAILED
-            return grant
-        units = _wanted(asked.requested, rated.service)
-        use = _use(session, grant, rated.service)
-        if use is None:
-            grant.result_code = UNABLE_TO_COMPLY
-            return grant
-        if reserve(draft, use, rated.rate, units) < units:
+    @staticmethod
+    def _debit_event(draft: Draft, part: "Part", use: ServiceUse) -> None:
+        units = _wanted(part.asked.requested, part.service)
+        if reserve(draft, use, part.rate, units) < units:
             release(draft, use)
-            grant.result_code = CREDIT_LIMIT_REACHED
-            return grant
-        settle(draft, use, rated.rate, units)
-        grant.unit, grant.units = int(rated.service.unit), units
-        return grant
+            part.grant.result_code = CREDIT_LIMIT_REACHED
+            return
+        settle(draft, use, part.rate, units)
+        part.grant.unit, part.grant.units = int(part.service.unit), units
 
     # -- services of a request -----------------------------------------------------------------------------------
 
-    def _rated_requests(self, session: Session) -> "list[tuple[ServiceRequest, Rated | None]]":
-        """Every service the request names, with its place in the catalogue and its price."""
+    def _parts(self, draft: Draft, session: Session) -> "list[Part]":
+        """Every service the request names, with its place in the catalogue, its price and its use so far."""
         request = self.request
         asked = request.services
         if not asked and (request.requested is not None or request.used):
-            identifier = request.service_identifier
-            asked = (
-                ServiceRequest(
-                    None, () if identifier is None else (identifier,), request.requested, request.used, None
-                ),
-            )
-        return [(each, self._rated(session, each)) for each in asked]
-
-    def _rated(self, session: Session, asked: ServiceRequest) -> "Rated | None":
+            identifiers = () if request.service_identifier is None else (request.service_identifier,)
+            asked = (ServiceRequest(None, identifiers, request.requested, request.used),)
         catalogue = self.charging.catalogue
-        identifiers = asked.service_identifiers
-        found = catalogue.classify(
-            self.request.service_context_id, _group(asked), identifiers[0] if identifiers else -1
-        )
-        if found is None:
-            return None
-        rate = catalogue.rate(session.plan, found.name)
-        return None if rate is None else Rated(found, rate)
+        parts = []
+        for each in asked:
+            group = -1 if each.rating_group is None else each.rating_group
+            identifier = each.service_identifiers[0] if each.service_identifiers else -1
+            grant = Grant(group, each.service_identifiers, SUCCESS)
+            found = catalogue.classify(request.service_context_id, group, identifier)
+            rate = None if found is None else catalogue.rate(session.plan, found.name)
+            if found is None or rate is None:
+                grant.result_code = RATING_FAILED
+                parts.append(Part(each, grant, _UNRATED, _FREE, None))
+                continue
+            use = draft.service(session, group, identifier)
+            if use is None:
+                if len(session.services) >= SERVICES_A_SESSION:
+                    grant.result_code = UNABLE_TO_COMPLY
+                else:
+                    use = ServiceUse(group, identifier, found.name, int(found.unit))
+                    draft.add_service(session, use)
+            parts.append(Part(each, grant, found, rate, use))
+        return parts
 
     def _answer_services(self, draft: Draft, session: Session, late: bool = False) -> tuple[Outcome, int]:
         """Debit what every service reports, then reserve what each asks for; the longest validity in seconds.
@@ -397,47 +387,43 @@ class Charge:
         kind = self.request.request_type
         if kind == INITIAL:
             expire_buckets(draft)
-        rated_requests = self._rated_requests(session)
-        grants: list[Grant] = []
-        uses: list[ServiceUse | None] = []
-        for asked, rated in rated_requests:
-            grant = Grant(_group(asked), asked.service_identifiers, SUCCESS)
-            grants.append(grant)
-            if rated is None:
-                grant.result_code = RATING_FAILED
-                uses.append(None)
-                continue
-            use = _use(session, grant, rated.service)
-            uses.append(use)
-            if use is None:
-                grant.result_code = UNABLE_TO_COMPLY
-            elif asked.used:
-                settle(draft, use, rated.rate, _reported(asked.used, rated.service.unit))
-            elif asked.requested is not None:
-                release(draft, use)
+        parts = self._parts(draft, session)
         longest_s = 0
-        for (asked, rated), grant, use in zip(rated_requests, grants, uses, strict=True):
-            if rated is None or use is None:
+        for part in parts:
+            use = part.use
+            if use is None:
                 continue
-            if rated.service.validity_time_s > longest_s:
-                longest_s = rated.service.validity_time_s
-            if asked.requested is None or kind == TERMINATION or late:
-                continue
-            self._grant(draft, use, grant, rated, asked.requested)
-        for grant, use, (_, rated) in zip(grants, uses, rated_requests, strict=True):
-            # Only now: what a later service reserved may have been the last of the money.
-            if grant.units > 0 and use is not None and rated is not None:
-                grant.final = not has_more(draft, use, rated.rate)
-        outcome = self._outcome(grants, refuse_if_none=kind == INITIAL)
+            if part.asked.used:
+                settle(draft, use, part.rate, _reported(part.asked.used, part.service.unit))
+            elif part.asked.requested is not None:
+                release(draft, use)
+            if part.service.validity_time_s > longest_s:
+                longest_s = part.service.validity_time_s
+        if kind != TERMINATION and not late:
+            self._reserve(draft, parts)
+        outcome = self._outcome([part.grant for part in parts], refuse_if_none=kind == INITIAL)
         return outcome, longest_s or _DEFAULT_VALIDITY_S
 
-    def _grant(self, draft: Draft, use: ServiceUse, grant: Grant, rated: "Rated", requested: Units) -> None:
-        granted = reserve(draft, use, rated.rate, _wanted(requested, rated.service))
-        if granted:
-            grant.unit, grant.units = int(rated.service.unit), granted
-            grant.validity_time_s = rated.service.validity_time_s
-        else:
-            grant.result_code = CREDIT_LIMIT_REACHED
+    @staticmethod
+    def _reserve(draft: Draft, parts: "list[Part]") -> None:
+        for part in parts:
+            use, grant = part.use, part.grant
+            if use is None or part.asked.requested is None:
+                continue
+            if use.parts or use.granted:
+                # The request names the service twice: it has one reservation, so it gets one grant.
+                grant.result_code = UNABLE_TO_COMPLY
+                continue
+            granted = reserve(draft, use, part.rate, _wanted(part.asked.requested, part.service))
+            if granted:
+                grant.unit, grant.units = int(part.service.unit), granted
+                grant.validity_time_s = part.service.validity_time_s
+            else:
+                grant.result_code = CREDIT_LIMIT_REACHED
+        for part in parts:
+            # Only now: what a later service reserved may have been the last of the money.
+            if part.grant.units > 0 and part.use is not None:
+                part.grant.final = not has_more(draft, part.use, part.rate)
 
     def _outcome(self, grants: list[Grant], refuse_if_none: bool) -> Outcome:
         """Row 27: one service's failure is its own; a first request of which nothing is left fails as a whole."""
@@ -448,15 +434,9 @@ class Charge:
             outcome.result_code = failures[0]
         if RATING_FAILED in failures:
             outcome.failed_avp = self._unrateable(grants)
-        if (
-            refuse_if_none
-            and not grants
-            and not self.charging.catalogue.knows_context(request.service_context_id)
-        ):
+        if refuse_if_none and not grants and not self.charging.catalogue.knows_context(request.service_context_id):
             outcome.result_code = RATING_FAILED
-            outcome.failed_avp = avp(
-                "Service-Context-Id", request.service_context_id.decode("utf-8", "replace")
-            )
+            outcome.failed_avp = avp("Service-Context-Id", request.service_context_id.decode("utf-8", "replace"))
         return outcome
 
     def _unrateable(self, grants: list[Grant]) -> bytes:
@@ -499,9 +479,7 @@ class Charge:
 
     def _plan(self, draft: Draft, operation: str, outcome: Outcome, records: tuple[bytes, ...]) -> Plan:
         request = self.request
-        return make_plan(
-            draft, operation, (self.key, request.request_type, request.request_number), outcome, records
-        )
+        return make_plan(draft, operation, (self.key, request.request_type, request.request_number), outcome, records)
 
     def _keep_ended(self, plan: Plan, session: Session, state: SessionState) -> None:
         settings = self.charging.settings
@@ -510,40 +488,26 @@ class Charge:
             session.services = []
             session.facts = b""
         plan.ended = session
-        plan.ended_ttl_ms = (
-            settings.late_termination_ms if state == SessionState.EXPIRED else settings.answer_replay_ms
-        )
+        plan.ended_ttl_ms = settings.late_termination_ms if state == SessionState.EXPIRED else settings.answer_replay_ms
 
 
 @dataclass(slots=True)
-class Rated:
-    """A service of a request as the catalogue knows it, and its price on the subscriber's plan."""
+class Part:
+    """One service of a request: what is asked, what is granted, its place in the catalogue and in the session."""
 
+    asked: ServiceRequest
+    grant: Grant
     service: Service
     rate: Rate
+    use: ServiceUse | None
+    """None: it cannot be charged; ``grant`` says why, ``service`` and ``rate`` mean nothing."""
 
 
 _DEFAULT_VALIDITY_S: Final = 1800
 """Supervision of a session that has been granted nothing yet."""
 
-
-def _group(asked: ServiceRequest) -> int:
-    return -1 if asked.rating_group is None else asked.rating_group
-
-
-def _use(session: Session, grant: Grant, found: Service) -> ServiceUse | None:
-    """The service within the session, new if this is its first request; None if the session has too many.
-
-    Row 26: a Rating-Group with a Service-Identifier targets the service, alone the whole group.
-    """
-    identifier = grant.service_identifiers[0] if grant.service_identifiers else -1
-    use = service(session, grant.rating_group, identifier)
-    if use is None:
-        if len(session.services) >= SERVICES_A_SESSION:
-            return None
-        use = ServiceUse(grant.rating_group, identifier, found.name, int(found.unit))
-        session.services.append(use)
-    return use
+_UNRATED: Final = Service("", b"", None, Unit.EVENTS, 1, 1, 0)
+_FREE: Final = FreePrice(Unit.EVENTS)
 
 
 def _measure(units: Units, unit: int) -> int | None:

@@ -7,15 +7,15 @@ at once do it once.
 
 import asyncio
 import logging
+from collections.abc import Callable
 from typing import Final
 
-from balance.ledger import Draft, expire_buckets, next_wake_ms, release_session
+from balance.ledger import Draft, expire_buckets, next_wake_ms
 from balance.model import Account, Lookup, Plan, SessionState
 from balance.records import make_plan
 from balance.resp import StoreError
 from occ import cdr
 from occ.charging import Charging
-from occ.clock import now_ms
 
 log = logging.getLogger("occ.expiry")
 
@@ -24,9 +24,10 @@ ACCOUNTS_A_SCAN: Final = 500
 
 
 class Expiry:
-    """Wakes the accounts of a store that are due."""
+    """Wakes the accounts of a store that are due by ``clock`` (ms since the Unix epoch, UTC)."""
 
-    def __init__(self, charging: Charging) -> None:
+    def __init__(self, charging: Charging, clock: Callable[[], int]) -> None:
+        self._clock = clock
         self._store = charging.store
         self._statistics = charging.statistics
         self._late_termination_ms = charging.settings.late_termination_ms
@@ -35,7 +36,7 @@ class Expiry:
         """Scan until cancelled; an unreachable store is waited for."""
         while True:
             try:
-                found = await self.scan(now_ms())
+                found = await self.scan(self._clock())
             except StoreError as error:
                 log.debug("expiry waits: %s", error)
                 found = 0
@@ -60,9 +61,7 @@ class Expiry:
             plan = await self._store.commit(account_id, lambda account, _: self._step(account, now))
             if plan.account is None:
                 # Indexed, yet gone: nothing can expire, only the index entry is struck.
-                await self._store.call(
-                    "ZREM", self._store.keys.watch(self._store.keys.lane(account_id)), account_id
-                )
+                await self._store.call("ZREM", self._store.keys.watch(self._store.keys.lane(account_id)), account_id)
                 log.error("account %r stood in the expiry index but does not exist", account_id)
             if plan.ended is None:
                 return
@@ -80,7 +79,7 @@ class Expiry:
         session = draft.session(overdue)
         assert session is not None
         before = session.totals()
-        release_session(draft, session)
+        draft.release_session(session)
         records = cdr.closing_records(session, now, cdr.EXPIRED)
         draft.close(session)
         plan = self._plan(draft, "expire-session", (overdue,), records)

@@ -43,7 +43,9 @@ class Peer(Protocol):
     def origin_realm(self) -> str:
         """Origin-Realm of the peer's capabilities exchange."""
 
-    send: Callable[[bytes], bool]
+    @property
+    def send(self) -> Callable[[bytes], bool]:
+        """Sends an encoded answer; False if the connection is gone."""
 
 
 class RequestStatistics:

@@ -48,11 +48,13 @@ class OnlineChargingServer:
     """A server that charges. ``start`` and ``stop`` belong to one event loop.
 
     ``population``: a file of sample subscribers to create where they are missing (``occ.seed``), or None.
+    ``clock``: milliseconds since the Unix epoch, UTC, by which requests are charged and sessions supervised.
     """
 
-    def __init__(self, settings: Settings, population: Path | None = None) -> None:
+    def __init__(self, settings: Settings, population: Path | None = None, clock: Callable[[], int] = now_ms) -> None:
         self.settings = settings
         self._population = population
+        self._clock = clock
         self._cleanup = AsyncExitStack()
         self.redis_address = Address()
         self.diameter_port = 0
@@ -86,7 +88,7 @@ class OnlineChargingServer:
         if self._population is not None:
             from occ.seed import seed  # the sample population is a lab's; an operator's server never needs it
 
-            await seed(self.store, self._population, now_ms())
+            await seed(self.store, self._population, self._clock())
         self.charging = Charging(
             self.store,
             self.catalogue,
@@ -97,7 +99,8 @@ class OnlineChargingServer:
             ),
         )
         await self._count_open_sessions()
-        self._in_background("expiry", Expiry(self.charging).run())
+        self.expiry = Expiry(self.charging, self._clock)
+        self._in_background("expiry", self.expiry.run())
         cdr = settings.cdr
         files = CdrFiles(CdrFileSettings(cdr.directory, cdr.rotate_bytes, cdr.rotate_seconds * 1000))
         self.outbox = Outbox(self.store, files)
@@ -131,7 +134,7 @@ class OnlineChargingServer:
 
         Origin-State-Id must rise whenever session state was lost (RFC 6733 section 8.16), and only then.
         """
-        await self.store.call("HSETNX", LAYOUT, "created", now_ms() // 1000)
+        await self.store.call("HSETNX", LAYOUT, "created", self._clock() // 1000)
         return int(await self.store.call("HGET", LAYOUT, "created"))
 
     async def _count_open_sessions(self) -> None:
@@ -164,9 +167,7 @@ class OnlineChargingServer:
             max_message_octets=diameter.max_message_bytes,
         )
         origin = avp("Origin-Host", diameter.origin_host) + avp("Origin-Realm", diameter.origin_realm)
-        self.gy = Gy(
-            self.charging, origin, _router(node_settings), self.settings.charging.in_flight_limit, now_ms
-        )
+        self.gy = Gy(self.charging, origin, _router(node_settings), self.settings.charging.in_flight_limit, self._clock)
         self.node = Node(node_settings, self.gy.handle_ccr)
         self.diameter_port = await self.node.start(diameter.host, diameter.port)
         self._cleanup.push_async_callback(self.node.stop, DisconnectCause.REBOOTING)

@@ -42,7 +42,6 @@ _TAG: Final = "tag:yaml.org,2002:"
 _CORE_TAGS: Final = frozenset(
     _TAG + name for name in ("str", "int", "float", "bool", "null", "timestamp", "map", "seq", "merge", "value")
 )
-_LOADER: Final[Any] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _HOW: Final = "occ.yamlmap"
 
 
@@ -63,10 +62,13 @@ class ConfigError(Exception):
 def nearest(word: str, known: Iterable[str]) -> str:
     """`; did you mean 'port'?` for a near miss, else `; known: host, port`."""
     names = sorted(known)
-    close = difflib.get_close_matches(word.lower(), names, n=1, cutoff=0.6)
-    if close:
-        return f"; did you mean {close[0]!r}?"
-    return f"; known: {', '.join(names)}" if names else ""
+    return _did_you_mean(word, names) or (f"; known: {', '.join(names)}" if names else "")
+
+
+def _did_you_mean(word: str, names: Iterable[str]) -> str:
+    folded = {name.casefold(): name for name in names}
+    close = difflib.get_close_matches(word.casefold(), folded, n=1)
+    return f"; did you mean {folded[close[0]]!r}?" if close else ""
 
 
 class Node:
@@ -179,8 +181,7 @@ class Node:
         """One of the words of `allowed`."""
         written = self.text()
         if written not in allowed:
-            close = difflib.get_close_matches(written.lower(), sorted(allowed), n=1, cutoff=0.6)
-            hint = f"; did you mean {close[0]!r}?" if close else ""
+            hint = _did_you_mean(written, allowed)
             raise self.error(f"{self._name()} must be one of {', '.join(allowed)}, not {written!r}{hint}")
         return written
 
@@ -236,7 +237,8 @@ def parse_yaml(content: str, source: str, base: Path) -> Node:
 
 def _compose(content: str, source: str, base: Path) -> Node:
     try:
-        node = yaml.compose(content, Loader=_LOADER)
+        # Not the loader in C: nesting without end overruns its stack and takes the process down.
+        node = yaml.compose(content, Loader=yaml.SafeLoader)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         reason = " ".join(part for part in (error.context, error.problem) if part)

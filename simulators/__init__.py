@@ -1,1 +1,1 @@
-"""Charging clients: gateways (Gy), IMS and SMS nodes (Ro), and a seeded population. They know no server but the wire."""
+"""Charging clients: gateways (Gy), IMS and SMS nodes (Ro), and a seeded population; they know only the wire."""

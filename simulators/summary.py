@@ -40,6 +40,8 @@ class Summary:
     """Requests that got no answer, even when repeated."""
     disagreements: int = 0
     """Repeats answered differently from the first time: must be 0 (RFC 8506 section 6.5)."""
+    malformed: int = 0
+    """Answers that break the grammar of RFC 8506 section 3.2, which a client drops: must be 0."""
     latency: Latency = field(default_factory=Latency)
     seconds: float = 0.0
     """Duration of the run."""
@@ -60,6 +62,7 @@ class Summary:
             "refusals": {str(code): count for code, count in sorted(self.refusals.items())},
             "unanswered": self.unanswered,
             "disagreements": self.disagreements,
+            "malformed": self.malformed,
             "latency_p50_ms": self.latency.p50_ms,
             "latency_p95_ms": self.latency.p95_ms,
             "latency_p99_ms": self.latency.p99_ms,
@@ -83,8 +86,8 @@ class Statistics:
     """The counters of one run while it is under way; `summary` reads them off."""
 
     __slots__ = (
-        "_latencies_us", "answers", "disagreements", "final_grants", "grants", "refusals", "repeats", "requests",
-        "sessions", "unanswered",
+        "_latencies_us", "answers", "disagreements", "final_grants", "grants", "malformed", "refusals", "repeats",
+        "requests", "sessions", "unanswered",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -96,6 +99,7 @@ class Statistics:
         self.final_grants = 0
         self.unanswered = 0
         self.disagreements = 0
+        self.malformed = 0
         self.refusals: Counter[int] = Counter()
         self._latencies_us = array("L")
 
@@ -124,6 +128,7 @@ class Statistics:
             refusals=dict(self.refusals),
             unanswered=self.unanswered,
             disagreements=self.disagreements,
+            malformed=self.malformed,
             latency=self.latency(),
             seconds=seconds,
             debited_micro=debited_micro,

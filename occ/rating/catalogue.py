@@ -149,9 +149,7 @@ def read_catalogue(root: Node) -> Catalogue:
     code = values["currency"].text()
     if code not in NUMERIC:
         hint = f"; did you mean {code.upper()!r}?" if code.upper() in NUMERIC else ""
-        raise values["currency"].error(
-            f"currency must be a code of ISO 4217 such as EUR, not {code[:40]!r}{hint}"
-        )
+        raise values["currency"].error(f"currency must be a code of ISO 4217 such as EUR, not {code[:40]!r}{hint}")
     services: dict[str, Service] = {}
     for key, value in values["services"].table():
         service = _service(_name(key), value)
@@ -174,8 +172,7 @@ def _name(key: Node) -> str:
     written = key.text()
     if not _NAME.fullmatch(written):
         raise key.error(
-            "a name here is made of small letters, digits, '-', '_' and '.', at most 64 of them, "
-            f"not {written[:80]!r}"
+            f"a name here is made of small letters, digits, '-', '_' and '.', at most 64 of them, not {written[:80]!r}"
         )
     return written
 
@@ -199,7 +196,8 @@ def _service(name: str, node: Node) -> Service:
     if validity > UNSIGNED32_MAXIMUM:
         raise values["validity"].error(f"{node.path}.validity must be at most {UNSIGNED32_MAXIMUM} s")
     if unit == Unit.SECONDS and maximum > UNSIGNED32_MAXIMUM:
-        raise node.error(f"{node.path}: CC-Time cannot grant more than {UNSIGNED32_MAXIMUM} s")
+        larger = values.get("maximum_quota", values["quota"])
+        raise larger.error(f"{larger.path} must be at most {UNSIGNED32_MAXIMUM} s, the most that CC-Time can say")
     return Service(
         name=name,
         context=context.encode("ascii"),
@@ -279,9 +277,7 @@ def parse_size(written: str, unit: Unit) -> int:
     if match is None:
         raise ValueError(f"{written[:40]!r} is not a size such as '{_EXAMPLES[unit]}'")
     if match.group(2) not in words:
-        raise ValueError(
-            f"{match.group(2)[:40]!r} is no unit for {unit.name.lower()}; known: {', '.join(words)}"
-        )
+        raise ValueError(f"{match.group(2)[:40]!r} is no unit for {unit.name.lower()}; known: {', '.join(words)}")
     units = int(match.group(1)) * words[match.group(2)]
     if units > UNLIMITED:
         raise ValueError(f"{written[:40]!r} is more than can be counted")

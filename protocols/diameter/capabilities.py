@@ -161,17 +161,21 @@ class BaseMessages:
             self._state_id = (codec.avp("Origin-State-Id", settings.origin_state_id),)
         self._advertised = tuple(_advertised(settings))
 
-    def _own_capabilities(self, local_address: str) -> list[bytes]:
-        """The AVPs that CER and CEA share. `local_address` stands in for Host-IP-Address where none is set."""
+    def required_capabilities(self, local_address: str) -> bytes:
+        """What CER and CEA must have. `local_address` stands in for Host-IP-Address where none is set."""
         settings = self._settings
         addresses = settings.host_ip_addresses or (local_address,)
-        return [
-            *(codec.avp("Host-IP-Address", address) for address in addresses),
-            codec.avp("Vendor-Id", settings.vendor_id),
-            codec.avp("Product-Name", settings.product_name),
-            *self._state_id,
-            *self._advertised,
-        ]
+        return b"".join(
+            (
+                *(codec.avp("Host-IP-Address", address) for address in addresses),
+                codec.avp("Vendor-Id", settings.vendor_id),
+                codec.avp("Product-Name", settings.product_name),
+            )
+        )
+
+    def _own_capabilities(self, local_address: str) -> list[bytes]:
+        """The AVPs that CER and CEA share."""
+        return [self.required_capabilities(local_address), *self._state_id, *self._advertised]
 
     def capabilities_request(self, local_address: str, hop_by_hop: int, end_to_end: int) -> bytes:
         """CER (RFC 6733 5.3.1)."""

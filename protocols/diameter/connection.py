@@ -1,9 +1,10 @@
 """The asyncio shell around one `Link`: socket, timer, write batching, back-pressure, TLS.
 
-Everything that one loop iteration sends to a peer goes out in one `transport.write`. What piles up
-unread is bounded twice: above `high_water_octets` the peer is no longer read from, so it cannot cause
-more; above `max_output_octets` it is closed. Works alike under asyncio and uvloop; with an SSL context
-given to the listener or the dialer, TLS runs from the first octet (RFC 6733 2.1).
+Everything that one loop iteration sends to a peer goes out in one `transport.write`, up to
+`MAX_BATCH_MESSAGES`. What piles up unread is bounded twice: above `high_water_octets` the peer is no
+longer read from, so it cannot cause more; above `max_output_octets` it is closed. Works alike under
+asyncio and uvloop; with an SSL context given to the listener or the dialer, TLS runs from the first
+octet (RFC 6733 2.1).
 """
 
 import asyncio
@@ -20,6 +21,10 @@ from protocols.diameter.link import Disconnect, Link
 from protocols.diameter.settings import NodeSettings
 
 _LOG: Final = logging.getLogger("protocols.diameter.connection")
+
+MAX_BATCH_MESSAGES: Final = 512
+"""With more than this to write, it is written at once: back-pressure must be felt within the iteration, as
+uvloop reads megabytes in one."""
 
 _RESET_ON_CLOSE: Final = pack("ii", 1, 0)
 """struct linger: close with RST."""
@@ -111,9 +116,12 @@ class DiameterConnection(asyncio.Protocol):
             self._seen_base_messages = link.base_messages
             self._owner.serve(link)
             self.service()
-        elif link.output and not self._flush_due:
-            self._flush_due = True
-            self._loop.call_soon(self._flush)
+        elif link.output:
+            if len(link.output) > MAX_BATCH_MESSAGES:
+                self._write(link)
+            elif not self._flush_due:
+                self._flush_due = True
+                self._loop.call_soon(self._flush)
 
     def pause_writing(self) -> None:
         """The peer does not keep up with reading: what it sends must wait as well."""
@@ -188,25 +196,30 @@ class DiameterConnection(asyncio.Protocol):
 
     def _flush(self) -> None:
         self._flush_due = False
-        link, transport = self.link, self._transport
-        if link is None or transport is None or transport.is_closing():
+        link = self.link
+        if link is None:
             return
         if link.disconnect is Disconnect.ABORT:
             self.abort("")
             return
-        output = link.output
-        if output:
-            data = output[0] if len(output) == 1 else b"".join(output)
-            output.clear()
-            link.statistics.octets_sent += len(data)
-            transport.write(data)
-            unread = transport.get_write_buffer_size()
-            if unread > self._owner.settings.max_output_octets:
-                self._overflow(link, unread)
-                return
-        if link.disconnect is Disconnect.FLUSH:
-            transport.close()
+        if link.output:
+            self._write(link)
+        if link.disconnect is Disconnect.FLUSH and self._transport is not None and not self._transport.is_closing():
+            self._transport.close()
             self._set_abort_timer()
+
+    def _write(self, link: Link) -> None:
+        transport, output = self._transport, link.output
+        if transport is None or transport.is_closing():
+            output.clear()
+            return
+        data = output[0] if len(output) == 1 else b"".join(output)
+        output.clear()
+        link.statistics.octets_sent += len(data)
+        transport.write(data)
+        unread = transport.get_write_buffer_size()
+        if unread > self._owner.settings.max_output_octets:
+            self._overflow(link, unread)
 
     def _overflow(self, link: Link, unread: int) -> None:
         _LOG.error(

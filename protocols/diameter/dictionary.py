@@ -172,7 +172,10 @@ class Dictionary:
     def _add_specification(self, specification: Mapping[str, Any]) -> None:
         vendor = int(specification["vendor"])
         source = specification["source"]
-        for name, (code, type_name, m_flag, section) in specification["avps"].items():
+        for name, row in specification["avps"].items():
+            if not isinstance(row, list) or len(row) != 4:
+                raise DictionaryError(f"{source}: {name} must be [code, type, M rule, section]; quote names with dots")
+            code, type_name, m_flag, section = row
             try:
                 avp_type = AvpType(type_name)
             except ValueError:
@@ -189,7 +192,7 @@ class Dictionary:
                 name=name,
                 type=avp_type,
                 m_flag=m_flag,
-                section=f"{source} {section}",
+                section=f"{source} {section}".rstrip(),
                 key=key,
                 fixed_length=fixed_length,
                 minimum_length=_ADDRESS_LENGTH if avp_type is AvpType.ADDRESS else max(fixed_length, 0),

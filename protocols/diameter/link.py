@@ -28,6 +28,7 @@ _HEADER: Final = Struct("!IIIII")
 _LENGTH_MASK: Final = 0xFFFFFF
 _COMMAND_MASK: Final = 0xFFFFFF
 
+_CER: Final[int] = Command.CAPABILITIES_EXCHANGE
 _REQUEST: Final[int] = Flag.REQUEST
 _RETRANSMIT: Final[int] = Flag.RETRANSMIT
 _REQUEST_BIT: Final[int] = Flag.REQUEST << 24
@@ -138,6 +139,7 @@ class Link:
         "_hop_by_hop",
         "_needed",
         "base_messages",
+        "capabilities",
         "disconnect",
         "is_open",
         "local_address",
@@ -161,14 +163,17 @@ class Link:
         local_address: str,
         receiver: Receiver,
         origin: bytes,
+        capabilities: bytes,
         random: Random,
     ) -> None:
-        """`origin` is our Origin-Host and Origin-Realm, encoded, for error answers."""
+        """For error answers, both encoded: `origin` is our Origin-Host and Origin-Realm, `capabilities` what a CEA
+        must have besides."""
         self.role = role
         self.remote_address = remote_address
         self.local_address = local_address
         self.receiver = receiver
         self.origin = origin
+        self.capabilities = capabilities
         self.is_open = False
         """The capabilities exchange is done: application messages may come."""
         self.takes_requests = False
@@ -262,8 +267,7 @@ class Link:
 
     def _bad_length(self, header: bytes, length: int, second: int) -> None:
         """RFC 6733 7.1.5: 5015. The stream is out of step and cannot be recovered (RFC 6733 2.1)."""
-        is_capabilities_request = second & _COMMAND_MASK == Command.CAPABILITIES_EXCHANGE
-        if second & _REQUEST_BIT and (self.is_open or is_capabilities_request):
+        if second & _REQUEST_BIT and (self.is_open or second & _COMMAND_MASK == _CER):
             error = MessageError(
                 ResultCode.INVALID_MESSAGE_LENGTH,
                 f"message length {length} is not a multiple of 4 from {HEADER_OCTETS} to {self.max_message_octets}",
@@ -311,7 +315,9 @@ class Link:
     def answer_error(self, message: bytes, error: DiameterError) -> None:
         """Answer a request that did not get as far as an application; close if the error says so."""
         self.statistics.errors_sent += 1
-        self.output.append(codec.error_answer(message, error, self.origin))
+        is_capabilities_request = int.from_bytes(message[5:8], "big") == _CER
+        origin = self.origin + self.capabilities if is_capabilities_request else self.origin
+        self.output.append(codec.error_answer(message, error, origin))
         if error.close:
             self.disconnect = Disconnect.FLUSH
 

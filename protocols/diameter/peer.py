@@ -180,6 +180,8 @@ class Peer:
         events: list[Event] = []
         if link in (self.initiator, self.responder):
             link.disconnect = Disconnect.ABORT
+            if not link.is_open and link.role is Role.INITIATOR:
+                reason = f"{reason} before its CEA"
             self._fire(_PEER_DISC[link.role], _Cause(now, events, reason, link=link))
         return events
 
@@ -236,6 +238,7 @@ class Peer:
     ) -> None:
         """R-Conn-CER: a connection was accepted and its CER, already found acceptable, names this peer."""
         cause = _Cause(now, events, link=link, message=request, capabilities=capabilities)
+        link.receiver = self
         if self._legal(PeerInput.R_CONN_CER):
             self._fire(PeerInput.R_CONN_CER, cause)
         else:  # Closing has no entry for it: treated like an open peer, it may come back when that is done

@@ -72,6 +72,7 @@ class PeerTable:
             local_address=local_address,
             receiver=receiver,
             origin=self.messages.origin,
+            capabilities=self.messages.required_capabilities(local_address),
             random=self.random,
         )
 

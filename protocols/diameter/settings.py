@@ -64,6 +64,8 @@ class PeerPolicy:
     admission: Admission = Admission.LAB
     peers: tuple[AllowedPeer, ...] = ()
     """In lab mode only those to dial matter: everyone on loopback is let in besides."""
+    config_path: str = "diameter.peers"
+    """Where the configuration has this policy, for hints: `mode` and `allowed` are below it."""
 
     def __post_init__(self) -> None:
         names = [peer.identity.lower() for peer in self.peers]
@@ -95,20 +97,20 @@ class PeerPolicy:
         listed = self.find(origin_host)
         if self.admission is Admission.LAB:
             return (
-                f"{source} is not a loopback address and peer admission is 'lab'",
-                f"set peer admission to 'strict' and add {entry} to the list of peers",
+                f"{source} is not a loopback address and {self.config_path}.mode is lab",
+                f"set {self.config_path}.mode to strict and add {entry} to {self.config_path}.allowed",
             )
         if listed is None:
-            return f"{origin_host} is not in the list of peers", f"add {entry} to the list of peers"
+            return f"{origin_host} is not an allowed peer", f"add {entry} to {self.config_path}.allowed"
         if listed.realm is not None and listed.realm.lower() != origin_realm.lower():
             return (
-                f"its realm is {origin_realm}, the list of peers says {listed.realm}",
-                f"set realm: {dumps(origin_realm)} in the entry of peer {listed.identity}",
+                f"its realm is {origin_realm} and not {listed.realm}",
+                f"set realm: {dumps(origin_realm)} for {listed.identity} in {self.config_path}.allowed",
             )
         if not any(source.version == network.version and source in network for network in listed.networks):
             return (
                 f"{source} is in none of its networks",
-                f"add {single} to networks in the entry of peer {listed.identity}",
+                f"add {single} to the networks of {listed.identity} in {self.config_path}.allowed",
             )
         return None
 

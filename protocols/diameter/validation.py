@@ -113,15 +113,15 @@ def padded(avp: bytes) -> bytes:
 def cut_short(octets: bytes) -> AvpError:
     """5014 for fewer octets than an AVP header has.
 
-    RFC 6733 section 7.1.5: the header "formulated by padding the incomplete AVP header with zero". Its length
-    field is set to what is there, so that the answer itself is well-formed.
+    RFC 6733 section 7.1.5: the header "formulated by padding the incomplete AVP header with zero up to the minimum
+    AVP header length", which is 8: so there is no Vendor-Id and no V bit. The length field says 8 as well, so that
+    the answer itself is well-formed.
     """
-    size = 12 if len(octets) > 4 and octets[4] & 0x80 else 8
-    header = octets + bytes(size - len(octets))
+    code, word = _HEADER_WORDS.unpack(octets[:8].ljust(8, b"\x00"))
     return AvpError(
         ResultCode.INVALID_AVP_LENGTH,
-        f"{len(octets)} octets are too few for an AVP header",
-        header[:5] + size.to_bytes(3, "big") + header[8:],
+        f"{len(octets)} octets are too few for the header of AVP {code}",
+        raw_avp(code, 0, word >> 24, b""),
     )
 
 

@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import pytest
@@ -56,9 +56,9 @@ def alive(pid: int) -> bool:
         return False
 
 
-def gone_within(pid: int, seconds: float) -> bool:
+def within(seconds: float, condition: Callable[[], bool]) -> bool:
     deadline = time.monotonic() + seconds
-    while alive(pid):
+    while not condition():
         if time.monotonic() > deadline:
             return False
         time.sleep(0.02)
@@ -131,8 +131,7 @@ async def test_acknowledged_writes_survive_kill_9(server: EmbeddedRedis) -> None
             client.rpush("entries", number)
             acknowledged += 1
         os.kill(server.pid, signal.SIGKILL)
-    assert gone_within(server.pid, 5)
-    assert not server.running
+    assert within(10, lambda: not server.running)
     await server.start()
     with connect(server) as client:
         assert client.lrange("entries", 0, -1) == [str(n).encode() for n in range(acknowledged)]
@@ -160,7 +159,7 @@ async def test_the_owner_is_found_by_other_processes(tmp_path: Path) -> None:
             await EmbeddedRedis(EmbeddedSettings(data_dir=tmp_path)).start()
     finally:
         kill_owner(owner)
-    assert gone_within(pid, 10)
+    assert within(10, lambda: not alive(pid))
     assert await find_running(tmp_path) is None
 
 
@@ -169,7 +168,7 @@ def test_the_server_ends_with_an_owner_that_is_killed(tmp_path: Path) -> None:
     owner, pid = start_owner(tmp_path, "usual")
     assert alive(pid)
     kill_owner(owner)
-    assert gone_within(pid, 10)
+    assert within(10, lambda: not alive(pid))
 
 
 @pytest.mark.parametrize("kind", ["usual", "orphan"])

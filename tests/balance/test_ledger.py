@@ -12,9 +12,7 @@ from balance.ledger import (
     has_more,
     next_wake_ms,
     release,
-    release_session,
     reserve,
-    service,
     settle,
     top_up,
 )
@@ -198,7 +196,7 @@ def test_the_snapshot_a_draft_was_made_from_is_never_touched() -> None:
     draft = Draft(before, 0)
     copy = draft.session(b"s")
     assert copy is not None
-    each = service(copy, 10, -1)
+    each = draft.service(copy, 10, -1)
     assert each is not None
     reserve(draft, each, STEP, 5)
     copy.answers.append((1, 0, b""))
@@ -213,12 +211,12 @@ def test_a_session_that_holds_a_reservation_cannot_be_closed() -> None:
     draft = Draft(before, 0)
     session = draft.session(b"s")
     assert session is not None
-    each = service(session, 10, -1)
+    each = draft.service(session, 10, -1)
     assert each is not None
     reserve(draft, each, STEP, 5)
     with pytest.raises(LedgerError, match="still holds a reservation"):
         draft.close(session)
-    release_session(draft, session)
+    draft.release_session(session)
     draft.close(session)
     assert draft.account.buckets[0].reserved == 0
     assert draft.account.sessions == {}

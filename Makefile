@@ -1,0 +1,98 @@
+# make run     set everything up and start the server; Ctrl-C stops it
+# make test    set everything up and run the tests
+# make bench   set everything up and measure speed
+# make setup   only set up: a virtual environment in .venv with the locked dependencies
+# make lint    style, types and the import contract
+# make lock    write requirements.lock anew from pyproject.toml (make lock UPGRADE=1 takes the latest versions)
+# make clean   remove everything but the data
+#
+# Variables:  PYTHON=python3.12                  interpreter to make .venv with, 3.11 or later
+#             DIAMETER_HOST= DIAMETER_PORT=      where the server listens (127.0.0.1, 3868)
+#             METRICS_HOST= METRICS_PORT=        where /metrics is served (127.0.0.1, 9464)
+#             DATA_DIR=                          where balances and charging data records are kept (data)
+#             ARGS=                              further arguments of occ serve, pytest or loadtests
+
+SHELL := /bin/sh
+.DEFAULT_GOAL := help
+.PHONY: help run test bench setup lint lock clean FORCE
+
+# An environment that was moved or copied holds paths of its former place.
+INSTALLED := .venv/installed
+ifneq ($(shell cat $(INSTALLED) 2>/dev/null),$(CURDIR))
+$(INSTALLED): FORCE
+endif
+
+help:
+	@sed -n '/^$$/q; s/^# \{0,1\}//p' Makefile
+
+run: setup
+	@exec env $(if $(DIAMETER_HOST),OCC_DIAMETER_HOST='$(DIAMETER_HOST)') \
+	$(if $(DIAMETER_PORT),OCC_DIAMETER_PORT='$(DIAMETER_PORT)') \
+	$(if $(METRICS_HOST),OCC_METRICS_HOST='$(METRICS_HOST)') \
+	$(if $(METRICS_PORT),OCC_METRICS_PORT='$(METRICS_PORT)') \
+	$(if $(DATA_DIR),OCC_STORE_DATA_DIR='$(DATA_DIR)') \
+	.venv/bin/occ serve $(ARGS)
+
+test: setup
+	@.venv/bin/python -m pytest $(ARGS)
+
+bench: setup
+	@.venv/bin/python -m loadtests $(ARGS)
+
+lint: setup
+	@.venv/bin/ruff check .
+	@.venv/bin/ruff format --check .
+	@.venv/bin/mypy
+	@.venv/bin/lint-imports
+
+setup: $(INSTALLED)
+	@:
+
+$(INSTALLED): requirements.lock pyproject.toml
+	@[ ! -e $@ ] || [ "$$(cat $@)" = '$(CURDIR)' ] || rm -rf .venv
+	@.venv/bin/python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
+	|| { $(find_python); rm -rf .venv; echo "Making .venv with $$($$python --version)"; $$python -m venv .venv; }
+	@echo 'Installing the locked dependencies into .venv (a minute the first time)'
+	@PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_INPUT=1; export PIP_DISABLE_PIP_VERSION_CHECK PIP_NO_INPUT; \
+	.venv/bin/python -m pip install --quiet --no-deps --require-hashes -r requirements.lock \
+	&& .venv/bin/python -m pip install --quiet --no-deps --no-build-isolation --editable . \
+	|| { echo 'The dependencies could not be installed: see the message of pip above; once that is mended, the same command goes on from here.' >&2; exit 1; }
+	@printf '%s' '$(CURDIR)' > $@
+
+# Sets $python to the first interpreter that is recent enough and can make virtual environments.
+define find_python
+python=; no_venv=; too_old=; \
+for candidate in $(if $(PYTHON),'$(PYTHON)',python3 python3.14 python3.13 python3.12 python3.11); do \
+	if $$candidate -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then \
+		if $$candidate -c 'import venv, ensurepip' 2>/dev/null; then python=$$candidate; break; fi; \
+		no_venv="$$no_venv $$candidate"; \
+	elif $$candidate -c '' 2>/dev/null; then \
+		too_old="$$too_old $$($$candidate --version 2>&1 | cut -d ' ' -f 2)"; \
+	fi; \
+done; \
+if [ -z "$$python" ]; then \
+	set -- $$no_venv; \
+	if [ -n "$$no_venv" ]; then \
+		echo "$$1 cannot make virtual environments: install its module for that (Debian, Ubuntu: apt install $$1-venv), then try again." >&2; \
+	elif [ -n "$$too_old" ]; then \
+		echo "Python 3.11 or later is needed, and only$$too_old is here: install one (Debian, Ubuntu: apt install python3.11 python3.11-venv), or name one with PYTHON=." >&2; \
+	else \
+		echo "$(if $(PYTHON),$(PYTHON) is no Python interpreter,No Python was found): install Python 3.11 or later (Debian, Ubuntu: apt install python3 python3-venv), then try again." >&2; \
+	fi; \
+	exit 1; \
+fi
+endef
+
+# Resolved for all systems and all versions of Python from 3.11 at once, which pip cannot do.
+lock: setup
+	@[ -x .venv/lock/bin/uv ] || .venv/bin/python -m pip install --quiet --disable-pip-version-check --target .venv/lock uv
+	@.venv/lock/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --extra dev \
+	--no-emit-index-url --custom-compile-command 'make lock' $(if $(UPGRADE),--upgrade) \
+	--output-file requirements.lock pyproject.toml >/dev/null
+	@echo 'requirements.lock is up to date; make setup installs it'
+
+clean:
+	rm -rf .venv build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+FORCE:

@@ -1,0 +1,362 @@
+"""`python -m loadtests`, `make bench`: load a real server and say what it takes.
+
+A private Redis with `appendfsync always` is started and filled, a server process is started on it, and a generator
+process puts load on the server over TCP. `loadtests/README.md` says how to read the figures.
+"""
+
+import argparse
+import asyncio
+import json
+import shlex
+import sys
+import tempfile
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from time import perf_counter, time_ns
+from typing import Any, Final
+
+import uvloop
+from rich.console import Console
+
+from balance.embedded import EmbeddedRedis, EmbeddedRedisError, EmbeddedSettings
+from balance.model import Unit
+from balance.resp import StoreError
+from balance.store import Store
+from loadtests import floor, machine
+from loadtests.figures import Report
+from loadtests.processes import BenchError, GeneratorProcess, Worker, run_floor
+from loadtests.seed import PARTITIONS, check, commit_calls, compact, connect, memory, seed
+
+WINDOW: Final = 256
+"""Requests under way when the maximum is sought."""
+FLOOR_DEPTH: Final = 4
+"""Script calls under way when the floor is sought."""
+BEST_PLANS: Final = 64
+"""Plans per call of the second floor: larger batches than a worker usually has."""
+RECORD_SECONDS: Final = 0.3
+
+
+@dataclass(frozen=True, slots=True)
+class Scale:
+    """How large a run is."""
+
+    accounts: int
+    sessions: int
+    """Open at a time."""
+    peers: int
+    seconds: float
+    """Of each measured interval."""
+    warm_up_s: float
+    window: int = WINDOW
+
+
+FULL: Final = Scale(accounts=100_000, sessions=20_000, peers=4, seconds=20.0, warm_up_s=5.0)
+QUICK: Final = Scale(accounts=600, sessions=400, peers=2, seconds=2.0, warm_up_s=0.5, window=64)
+
+
+@dataclass(slots=True)
+class Interval:
+    """What processes used during a measured interval."""
+
+    answers: int = 0
+    seconds: float = 0.0
+    worker_cpu_s: float = 0.0
+    redis_cpu_s: float = 0.0
+    generator_cpu_s: float = 0.0
+    commits: int = 0
+
+
+class Bench:
+    """One run from the empty directory to the report."""
+
+    def __init__(self, scale: Scale, options: argparse.Namespace, console: Console) -> None:
+        self.scale = scale
+        self.options = options
+        self.console = console
+        self.report = Report()
+        self.placement = machine.placement(not options.no_pin)
+        self.errors: dict[str, int] = {}
+        self.worker: Worker
+        self.generator: GeneratorProcess
+        self.redis: EmbeddedRedis
+        self.store: Store
+
+    async def run(self, directory: Path) -> Report:
+        """Raises BenchError, EmbeddedRedisError, StoreError or MachineError."""
+        async with AsyncExitStack() as cleanup:
+            await self._prepare(directory, cleanup)
+            await self._open_sessions()
+            maximum = await self._maximum()
+            sample = await self._record(directory)
+            await self._half(maximum.answers / maximum.seconds)
+            await self._finish()
+            await self._floor(sample, maximum)
+        return self.report
+
+    # -- phases ------------------------------------------------------------------------------------------------------
+
+    async def _prepare(self, directory: Path, cleanup: AsyncExitStack) -> None:
+        scale, options = self.scale, self.options
+        self.redis = EmbeddedRedis(
+            EmbeddedSettings(data_dir=directory / "redis", server_binary=options.redis, fsync="always")
+        )
+        address = await self.redis.start()
+        cleanup.push_async_callback(self.redis.stop)
+        self.store = await connect(address)
+        cleanup.push_async_callback(self.store.stop)
+        self._say(f"creating {scale.accounts:,} accounts")
+        before, between, after = await seed(self.store, scale.accounts, time_ns() // 1_000_000)
+        accounts = (between.used - between.journals) - (before.used - before.journals)
+        directory_octets = (after.used - after.journals) - (between.used - between.journals)
+        self.report.add("idle_account_octets", "Redis memory per idle account, three buckets",
+                        accounts / scale.accounts, "B")  # fmt: skip
+        self.report.add("directory_octets", "Redis memory per subscriber, two identities",
+                        directory_octets / scale.accounts, "B")  # fmt: skip
+        await compact(self.store)
+        self.worker = Worker(shlex.split(options.server), address.url, directory, PARTITIONS)
+        cleanup.push_async_callback(self.worker.stop)
+        await self.worker.start()
+        self.report.add("worker_start_octets", "worker memory after its start",
+                        machine.usage(self.worker.pid).resident_octets / 1e6, "MB")  # fmt: skip
+        self.generator = GeneratorProcess(
+            self.worker.port, scale.peers, scale.accounts, scale.sessions, options.seed
+        )
+        cleanup.push_async_callback(self.generator.stop)
+        await self.generator.start()
+        if self.placement.worker:
+            machine.pin(self.worker.pid, self.placement.worker)
+            machine.pin(self.redis.pid, self.placement.redis)
+            machine.pin(self.generator.pid, self.placement.generator)
+        self._facts(directory)
+
+    def _facts(self, directory: Path) -> None:
+        scale = self.scale
+        self.report.facts |= {
+            "machine": machine.describe(),
+            "cores": self.placement.describe(),
+            "Redis": f"{self.redis.program}, appendfsync always, data on {machine.filesystem(directory)}",
+            "load": f"{scale.accounts:,} accounts, {scale.sessions:,} open sessions of two services over "
+            f"{scale.peers} connections; I, U, U, T of 696, 852, 852 and 816 octets; "
+            f"{scale.seconds:g} s measured after {scale.warm_up_s:g} s each",
+            "maximum": f"closed loop, {scale.window} requests under way",
+            "latency": "open loop, exponential intervals, from the moment a request was due to be sent",
+        }
+
+    async def _open_sessions(self) -> None:
+        self._say(f"opening {self.scale.sessions:,} sessions")
+        before = await memory(self.store)
+        self._check(await self.generator.do("open_sessions"))
+        after = await memory(self.store)
+        grown = (after.used - after.journals) - (before.used - before.journals)
+        self.report.add("session_octets", "Redis memory per open session after I and U",
+                        grown / self.scale.sessions, "B")  # fmt: skip
+        self.report.add("journal_octets", "Redis memory of the journal per request",
+                        (after.journals - before.journals) / (2 * self.scale.sessions), "B")  # fmt: skip
+        self._check(await self.generator.do("stagger"))
+
+    async def _maximum(self) -> Interval:
+        scale = self.scale
+        self._say("seeking the maximum")
+        result, used = await self._measure(
+            "closed_loop", window=scale.window, warm_up_s=scale.warm_up_s, seconds=scale.seconds
+        )
+        add = self.report.add
+        add("rate", "maximum", result["rate"], "CCR/s")
+        add("worker_cpu_us", "worker CPU per CCR at the maximum", used.worker_cpu_s / used.answers * 1e6, "µs", 1)
+        add("redis_cpu_us", "Redis CPU per CCR at the maximum", used.redis_cpu_s / used.answers * 1e6, "µs", 1)
+        add("plans_per_commit", "CCRs per commit at the maximum", used.answers / max(1, used.commits), "", 1)
+        add("worker_busy", "worker's core at the maximum", used.worker_cpu_s / used.seconds * 100, "% busy")
+        add("max_p50_ms", "p50 at the maximum", result["p50_ms"], "ms", 2)
+        add("max_p99_ms", "p99 at the maximum", result["p99_ms"], "ms", 2)
+        return used
+
+    async def _record(self, directory: Path) -> Path:
+        """Record commits under the same load, after the measured interval so as not to disturb it."""
+
+        async def on_mark(said: dict[str, Any]) -> None:
+            if said["mark"] == "begin":
+                address = self.redis.address.unix_path
+                assert address is not None
+                sample = await asyncio.to_thread(floor.record, address, RECORD_SECONDS)
+                samples.append(sample)
+
+        samples: list[floor.Sample] = []
+        window = self.scale.window
+        self._check(
+            await self.generator.do("closed_loop", on_mark, window=window, warm_up_s=0.2, seconds=RECORD_SECONDS * 2)
+        )
+        if not samples or not samples[0].plans:
+            raise BenchError("no commit of the server was seen in Redis while it was under load")
+        path = directory / "sample.json"
+        path.write_text(json.dumps(floor.dump(samples[0])), encoding="utf-8")
+        return path
+
+    async def _half(self, maximum: float) -> None:
+        scale = self.scale
+        self._say("measuring latency at half of the maximum")
+        result, used = await self._measure(
+            "open_loop", rate=maximum / 2, warm_up_s=scale.warm_up_s / 2, seconds=scale.seconds
+        )
+        add = self.report.add
+        add("half_rate", "half of the maximum, as it was offered and answered", used.answers / used.seconds, "CCR/s")
+        add("half_p50_ms", "p50 at half of the maximum", result["p50_ms"], "ms", 2)
+        add("half_p99_ms", "p99 at half of the maximum", result["p99_ms"], "ms", 2)
+        add("half_p999_ms", "p99.9 at half of the maximum", result["p999_ms"], "ms", 2)
+        add("half_max_ms", "slowest at half of the maximum", result["max_ms"], "ms", 2)
+        add("half_worker_cpu_us", "worker CPU per CCR at half", used.worker_cpu_s / used.answers * 1e6, "µs", 1)
+        add("half_redis_cpu_us", "Redis CPU per CCR at half", used.redis_cpu_s / used.answers * 1e6, "µs", 1)
+        add("half_plans_per_commit", "CCRs per commit at half", used.answers / max(1, used.commits), "", 1)
+        add("worker_octets", "worker memory under load",
+            machine.usage(self.worker.pid).resident_octets / 1e6, "MB")  # fmt: skip
+        add("redis_octets", "Redis memory under load",
+            machine.usage(self.redis.pid).resident_octets / 1e6, "MB")  # fmt: skip
+
+    async def _finish(self) -> None:
+        """End all sessions and the server, then hold the ledger against what the clients say."""
+        self._say("ending all sessions and checking the ledger")
+        result = await self.generator.do("finish")
+        self._check(result)
+        await self.generator.stop()
+        status = await self.worker.stop()
+        if status:
+            self.errors[f"the server ended with status {status}"] = 1
+        if complaints := self.worker.complaints():
+            self.errors["errors in the server's log"] = complaints
+        found = await check(self.redis.address)
+        debited = sum(total.debited for total in found.totals if total.unit == Unit.MONEY)
+        self.report.facts["ledger"] = (
+            f"{found.accounts:,} accounts, {found.journal_records:,} entries, {found.open_sessions} open sessions; "
+            f"debited {debited / 1e6:,.2f} by the ledger, {result['debited_micro'] / 1e6:,.2f} by the clients"
+        )
+        for sentence in found.discrepancies[:5]:
+            self.console.print(f"[red]{sentence}[/red]")
+        add = self.report.add
+        add("requests", "requests in all", result["answers"])
+        add("errors", "errors of any kind", sum(self.errors.values()))
+        add("discrepancies", "discrepancies in the ledger", found.discrepancy_count + found.open_sessions)
+        add("disagreement_micro", "ledger and clients differ by", abs(debited - result["debited_micro"]), "micro-units")
+        for what, count in self.errors.items():
+            self.report.facts[f"error: {what}"] = str(count)
+
+    async def _floor(self, sample: Path, maximum: Interval) -> None:
+        as_batched = max(1, round(maximum.answers / max(1, maximum.commits)))
+        rate = maximum.answers / maximum.seconds
+        results = []
+        for wanted in (as_batched, BEST_PLANS):
+            plans = min(wanted, self.scale.accounts // (2 * FLOOR_DEPTH))
+            self._say(f"driving Redis alone, {plans} CCRs per commit")
+            result = await run_floor(
+                self.placement.worker,
+                socket=self.redis.address.unix_path,
+                pid=self.redis.pid,
+                sample=sample,
+                accounts=self.scale.accounts,
+                partitions=PARTITIONS,
+                plans=plans,
+                depth=FLOOR_DEPTH,
+                seconds=self.scale.seconds / 2,
+            )
+            results.append((plans, result))
+        (plans, floor_run), (best_plans, best_run) = results
+        add = self.report.add
+        add("floor", f"floor: Redis alone, {plans} CCRs per commit as in this run", floor_run["rate"], "CCR/s")
+        add("over_floor", "maximum over that floor", rate / floor_run["rate"], "", 2)
+        add("best_floor", f"floor with {best_plans} CCRs per commit", best_run["rate"], "CCR/s")
+        add("over_best_floor", "maximum over that floor", rate / best_run["rate"], "", 2)
+        self.report.facts["floor"] = (
+            f"the recorded commits and session-directory writes replayed over one Unix socket, {FLOOR_DEPTH} commits "
+            f"under way; Redis {floor_run['redis_busy']:.0%} and {best_run['redis_busy']:.0%} busy, its client "
+            f"{floor_run['client_busy']:.0%} and {best_run['client_busy']:.0%}"
+        )
+
+    # -- helpers -----------------------------------------------------------------------------------------------------
+
+    async def _measure(self, what: str, **arguments: Any) -> tuple[dict[str, Any], Interval]:
+        """One load phase and what the processes used in its measured interval."""
+        interval = Interval()
+
+        async def on_mark(said: dict[str, Any]) -> None:
+            sign = 1 if said["mark"] == "end" else -1
+            interval.seconds += sign * perf_counter()
+            interval.worker_cpu_s += sign * machine.usage(self.worker.pid).cpu_s
+            interval.redis_cpu_s += sign * machine.usage(self.redis.pid).cpu_s
+            interval.generator_cpu_s += sign * machine.usage(self.generator.pid).cpu_s
+            interval.answers += said.get("answers", 0)
+            interval.commits += sign * await commit_calls(self.store)
+
+        result = await self.generator.do(what, on_mark, **arguments)
+        self._check(result)
+        if not interval.answers:
+            raise BenchError(f"no request was answered during {what}: {result['errors']}")
+        self.report.facts[f"generator, {what.replace('_', ' ')}"] = (
+            f"{interval.generator_cpu_s / interval.seconds:.0%} of its core, "
+            f"{interval.generator_cpu_s / interval.answers * 1e6:.1f} µs per request"
+        )
+        return result, interval
+
+    def _check(self, result: dict[str, Any]) -> None:
+        """The generator counts errors over its whole life; keep the newest count."""
+        self.errors |= result["errors"]
+
+    def _say(self, what: str) -> None:
+        self.console.print(f"[dim]{what} …[/dim]", highlight=False)
+
+
+def _parse(arguments: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m loadtests", description="Load a real server and say what it takes."
+    )
+    parser.add_argument("--quick", action="store_true", help="small numbers: shows that it works, not how fast it is")
+    parser.add_argument("--accounts", type=int, help=f"accounts in the store (default {FULL.accounts})")
+    parser.add_argument("--sessions", type=int, help=f"sessions open at a time (default {FULL.sessions})")
+    parser.add_argument("--peers", type=int, help=f"Diameter connections (default {FULL.peers})")
+    parser.add_argument("--seconds", type=float, help=f"length of each measured interval (default {FULL.seconds:g})")
+    parser.add_argument("--window", type=int, help=f"requests under way at the maximum (default {WINDOW})")
+    parser.add_argument("--seed", type=int, default=1, help="of the generator's random intervals (default 1)")
+    parser.add_argument("--no-pin", action="store_true", help="let the system choose the cores")
+    parser.add_argument("--redis", help="program of the Redis server (default: as occ serve finds it)")
+    parser.add_argument("--server", default=f"{shlex.quote(sys.executable)} -m occ serve", help="command of the server")
+    parser.add_argument("--directory", type=Path, help="where the data goes; on the disk that is to be measured")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures to this file as well")
+    parser.add_argument("--enforce", action="store_true", help="fail if a figure misses its first budget")
+    return parser.parse_args(arguments)
+
+
+def _scale(options: argparse.Namespace) -> Scale:
+    base = QUICK if options.quick else FULL
+    seconds = options.seconds or base.seconds
+    return Scale(
+        accounts=options.accounts or base.accounts,
+        sessions=options.sessions or base.sessions,
+        peers=options.peers or base.peers,
+        seconds=seconds,
+        warm_up_s=min(base.warm_up_s, seconds / 2),
+        window=options.window or base.window,
+    )
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """0: the run is sound; 1: it is not, or misses the budget that was to be enforced."""
+    options = _parse(arguments)
+    console = Console()
+    scale = _scale(options)
+    if scale.sessions < 2 * scale.window:
+        console.print(f"--sessions must be at least twice --window, {2 * scale.window}, not {scale.sessions}")
+        return 2
+    try:
+        with tempfile.TemporaryDirectory(prefix="occ-bench-", dir=options.directory) as directory:
+            report = uvloop.run(Bench(scale, options, console).run(Path(directory)))
+        report.show(console)
+        if options.json is not None:
+            report.write(options.json)
+    except (BenchError, EmbeddedRedisError, StoreError, machine.MachineError, OSError) as error:
+        console.print(f"[red]{error}[/red]", highlight=False)
+        return 1
+    sound = all(report.value(key) == 0 for key in ("errors", "discrepancies", "disagreement_micro"))
+    enforced = not options.enforce or all(figure.within_first for figure in report.figures)
+    return 0 if sound and enforced else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

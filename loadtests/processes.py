@@ -1,0 +1,190 @@
+"""The processes of a run: the server under test, the generator and the floor's client."""
+
+import asyncio
+import json
+import os
+import socket
+import sys
+from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+START_SECONDS: Final = 60.0
+STOP_SECONDS: Final = 30.0
+ROOT: Final = Path(__file__).resolve().parent.parent
+
+
+class BenchError(Exception):
+    """The run cannot go on; one sentence says why."""
+
+
+def free_port() -> int:
+    """A port nobody listens on now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+class Worker:
+    """One server process with settings of its own."""
+
+    def __init__(self, command: Sequence[str], redis_url: str, data_dir: Path, partitions: int) -> None:
+        self.port = free_port()
+        self._command = command
+        self._log = data_dir / "worker.log"
+        self._environment = {name: value for name, value in os.environ.items() if not name.startswith("OCC_")} | {
+            "OCC_DIAMETER_HOST": "127.0.0.1",
+            "OCC_DIAMETER_PORT": str(self.port),
+            "OCC_METRICS_PORT": "0",
+            "OCC_STORE_MODE": "external",
+            "OCC_STORE_URL": redis_url,
+            "OCC_STORE_DATA_DIR": str(data_dir / "worker"),
+            "OCC_STORE_PARTITIONS": str(partitions),
+            "OCC_LOG_LEVEL": "warning",
+        }
+        self._process: asyncio.subprocess.Process | None = None
+
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
+
+    async def start(self) -> None:
+        """Launch it and wait until it takes connections. Raises BenchError with what it said."""
+        with self._log.open("wb") as log:
+            self._process = await asyncio.create_subprocess_exec(
+                *self._command,
+                cwd=ROOT,
+                env=self._environment,
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+            )
+        give_up_at = asyncio.get_running_loop().time() + START_SECONDS
+        while True:
+            if self._process.returncode is not None:
+                raise BenchError(f"the server ended with status {self._process.returncode}: {self.said()}")
+            if asyncio.get_running_loop().time() > give_up_at:
+                raise BenchError(f"the server does not listen on port {self.port}: {self.said()}")
+            try:
+                _, writer = await asyncio.open_connection("127.0.0.1", self.port)
+            except OSError:
+                await asyncio.sleep(0.05)
+                continue
+            writer.close()
+            return
+
+    def said(self) -> str:
+        """The end of its log."""
+        lines = self._log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+        return " / ".join(lines[-5:]) or "it said nothing"
+
+    def complaints(self) -> int:
+        """Lines of its log at level ERROR or above."""
+        text = self._log.read_text(encoding="utf-8", errors="replace")
+        return sum(" ERROR " in row or " CRITICAL " in row for row in text.splitlines())
+
+    async def stop(self) -> int:
+        """SIGTERM, then wait; its exit status. Killed if it does not end in time."""
+        process = self._process
+        if process is None:
+            return 0
+        if process.returncode is None:
+            process.terminate()
+            try:
+                await asyncio.wait_for(process.wait(), STOP_SECONDS)
+            except TimeoutError:
+                process.kill()
+                await process.wait()
+        return process.returncode or 0
+
+
+OnMark = Callable[[dict[str, Any]], Awaitable[None]]
+
+
+class GeneratorProcess:
+    """The generator, commanded over its standard input and output."""
+
+    def __init__(self, port: int, peers: int, accounts: int, sessions: int, seed: int) -> None:
+        self._options = {"port": port, "peers": peers, "accounts": accounts, "sessions": sessions, "seed": seed}
+        self._process: asyncio.subprocess.Process | None = None
+
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
+
+    async def start(self) -> None:
+        """Launch it and wait until its peers are open. Raises BenchError."""
+        self._process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-m",
+            "loadtests.generator",
+            *_options(self._options),
+            cwd=ROOT,
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+        )
+        await self._result(None)
+
+    async def do(self, what: str, on_mark: OnMark | None = None, **arguments: Any) -> dict[str, Any]:
+        """One command; `on_mark` is called at the start and the end of its measured interval."""
+        assert self._process is not None
+        assert self._process.stdin is not None
+        self._process.stdin.write(json.dumps({"do": what, **arguments}).encode() + b"\n")
+        await self._process.stdin.drain()
+        return await self._result(on_mark)
+
+    async def _result(self, on_mark: OnMark | None) -> dict[str, Any]:
+        assert self._process is not None
+        assert self._process.stdout is not None
+        while True:
+            row = await self._process.stdout.readline()
+            if not row:
+                raise BenchError("the load generator ended without a result")
+            said: dict[str, Any] = json.loads(row)
+            if "error" in said:
+                raise BenchError(f"the load generator stopped: {said['error']}")
+            if "result" in said:
+                result: dict[str, Any] = said["result"]
+                return result
+            if on_mark is not None:
+                await on_mark(said)
+
+    async def stop(self) -> None:
+        process = self._process
+        if process is None or process.returncode is not None:
+            return
+        assert process.stdin is not None
+        process.stdin.close()
+        try:
+            await asyncio.wait_for(process.wait(), STOP_SECONDS)
+        except TimeoutError:
+            process.kill()
+            await process.wait()
+
+
+async def run_floor(cores: set[int], **options: Any) -> dict[str, Any]:
+    """The floor's client with these options, on these cores; what it measured. Raises BenchError."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-m",
+        "loadtests.floor",
+        *_options(options),
+        cwd=ROOT,
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    if cores:
+        os.sched_setaffinity(process.pid, cores)
+    output, errors = await process.communicate()
+    if process.returncode:
+        said = errors.decode(errors="replace").strip().splitlines()
+        raise BenchError(f"the floor could not be measured: {said[-1] if said else process.returncode}")
+    result: dict[str, Any] = json.loads(output)
+    return result
+
+
+def _options(values: dict[str, Any]) -> list[str]:
+    return [text for name, value in values.items() for text in (f"--{name}", str(value))]

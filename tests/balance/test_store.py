@@ -1,0 +1,219 @@
+"""The store on a real Redis: all or nothing, never lost, never twice, whoever else writes and whatever breaks."""
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+
+from balance.directory import create_account, read_account
+from balance.embedded import Address
+from balance.ledger import Draft, top_up
+from balance.model import Account, AccountKind, LedgerError, Lookup, Plan, Session, SessionState
+from balance.records import make_plan
+from balance.resp import StoreError, StoreUnavailableError
+from balance.store import ABSENT, Store, StoreSettings
+from balance.verify import verify
+
+ACCOUNT = b"acc-1"
+
+
+async def open_store(address: Address, **settings: int) -> Store:
+    store = Store(StoreSettings(address, partitions=4, **settings))
+    await store.start()
+    return store
+
+
+@pytest.fixture
+async def store(clean_redis: Address) -> AsyncIterator[Store]:
+    store = await open_store(clean_redis)
+    await create_account(store, ACCOUNT, AccountKind.PREPAID, 978, now_ms=1, reason="test")
+    yield store
+    await store.stop()
+
+
+def add(amount: int) -> "Step":
+    return Step(amount)
+
+
+class Step:
+    """A step that tops the account up and counts how often it was asked to decide."""
+
+    def __init__(self, amount: int) -> None:
+        self.amount = amount
+        self.calls = 0
+
+    def __call__(self, account: Account | None, ended: Session | None) -> Plan | Lookup:
+        self.calls += 1
+        assert account is not None
+        draft = Draft(account, 2)
+        top_up(draft, self.amount)
+        return make_plan(draft, "top-up", ("test",), None)
+
+
+async def balance(store: Store) -> int:
+    account = await read_account(store, ACCOUNT)
+    assert account is not None
+    return account.buckets[0].balance
+
+
+async def test_operations_of_one_account_run_one_after_the_other(store: Store) -> None:
+    await asyncio.gather(*(store.commit(ACCOUNT, add(1)) for _ in range(300)))
+    assert await balance(store) == 300
+    assert store.statistics.conflicts == 0
+
+
+async def test_two_workers_lose_no_update(store: Store, clean_redis: Address) -> None:
+    """Optimistic concurrency: the slower worker decides again on what the faster one wrote."""
+    other = await open_store(clean_redis)
+    steps = [add(1) for _ in range(200)]
+    await asyncio.gather(*((store if n % 2 else other).commit(ACCOUNT, step) for n, step in enumerate(steps)))
+    assert await balance(store) == 200
+    assert store.statistics.conflicts + other.statistics.conflicts > 0
+    assert sum(step.calls for step in steps) > 200
+    assert (await verify(store)).discrepancies == []
+    await other.stop()
+
+
+async def test_a_batch_of_many_accounts_writes_each_of_them(store: Store) -> None:
+    names = [b"many-%d" % n for n in range(600)]
+    await asyncio.gather(
+        *(create_account(store, name, AccountKind.PREPAID, 978, now_ms=1, reason="t", balance_micro=5) for name in names)
+    )
+    assert store.statistics.plans >= 601
+    assert store.statistics.commits < 300
+    report = await verify(store)
+    assert (report.accounts, report.discrepancies) == (601, [])
+
+
+async def test_a_refusal_writes_nothing(store: Store) -> None:
+    with pytest.raises(LedgerError):
+        await store.commit(ACCOUNT, add(0))
+    assert await balance(store) == 0
+    account = await read_account(store, ACCOUNT)
+    assert account is not None
+    assert account.version == 1
+
+
+async def test_a_step_that_fails_does_not_block_the_account(store: Store) -> None:
+    def broken(account: Account | None, ended: Session | None) -> Plan:
+        raise ZeroDivisionError("a fault")
+
+    results = await asyncio.gather(
+        store.commit(ACCOUNT, broken), store.commit(ACCOUNT, add(7)), return_exceptions=True
+    )
+    assert isinstance(results[0], ZeroDivisionError)
+    assert await balance(store) == 7
+
+
+async def test_the_script_is_loaded_again_after_a_flush(store: Store) -> None:
+    await store.call("SCRIPT", "FLUSH")
+    await store.commit(ACCOUNT, add(3))
+    assert await balance(store) == 3
+
+
+async def test_a_small_cache_reads_again_and_stays_right(clean_redis: Address) -> None:
+    store = await open_store(clean_redis, account_cache_entries=2)
+    names = [b"a-%d" % n for n in range(10)]
+    for name in names:
+        await create_account(store, name, AccountKind.PREPAID, 978, now_ms=1, reason="t")
+    for _ in range(3):
+        await asyncio.gather(*(store.commit(name, add(1)) for name in names))
+    for name in names:
+        account = await read_account(store, name)
+        assert account is not None
+        assert account.buckets[0].balance == 3
+    await store.stop()
+
+
+async def test_a_lost_connection_fails_what_was_under_way_and_comes_back(store: Store, clean_redis: Address) -> None:
+    admin = await open_store(clean_redis)
+    await admin.call("CLIENT", "PAUSE", 300, "WRITE")
+    waiting = [asyncio.create_task(store.commit(ACCOUNT, add(1))) for _ in range(5)]
+    await asyncio.sleep(0.05)
+    await admin.call("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+    results = await asyncio.gather(*waiting, return_exceptions=True)
+    assert all(isinstance(result, StoreUnavailableError) for result in results)
+    for _ in range(200):
+        if store.available:
+            break
+        await asyncio.sleep(0.02)
+    await store.commit(ACCOUNT, add(100))
+    # Whether the unanswered ones were written is not known; that the account and its journal agree is.
+    assert await balance(store) >= 100
+    assert (await verify(store)).discrepancies == []
+    assert store.statistics.reconnects == 1
+    await admin.stop()
+
+
+async def test_without_redis_operations_are_refused_at_once(clean_redis: Address) -> None:
+    store = await open_store(clean_redis)
+    await store.stop()
+    await asyncio.sleep(0.05)
+    with pytest.raises(StoreUnavailableError):
+        await store.commit(ACCOUNT, add(1))
+
+
+async def test_a_store_laid_out_otherwise_is_refused(store: Store, clean_redis: Address) -> None:
+    other = Store(StoreSettings(clean_redis, partitions=8))
+    with pytest.raises(StoreUnavailableError, match="set store.partitions to 4"):
+        await other.start()
+
+
+async def test_a_step_is_told_whether_a_session_has_ended(store: Store) -> None:
+    ended = Session(b"s1", b"sub", "standard", b"h", 0, 0, 0, state=SessionState.CLOSED, answers=[(3, 1, b"x")])
+    told: list[Session | None] = []
+
+    def end(account: Account | None, known: Session | None) -> Plan:
+        plan = Plan(None, ended=ended, ended_ttl_ms=60_000)
+        assert account is not None
+        plan.expected_version = account.version
+        return plan
+
+    def ask(account: Account | None, known: Session | None) -> Plan | Lookup:
+        told.append(known)
+        return Lookup(b"s1") if known is None else Plan(None)
+
+    await store.commit(ACCOUNT, ask)
+    assert told == [None, ABSENT]
+    await store.commit(ACCOUNT, end)
+    await store.commit(ACCOUNT, ask)
+    assert told[-1] == ended
+
+
+async def test_a_first_request_is_refused_when_its_session_has_ended(store: Store, clean_redis: Address) -> None:
+    """The check is in the script: another worker may have ended the session since."""
+    other = await open_store(clean_redis)
+    ended = Session(b"s1", b"sub", "standard", b"h", 0, 0, 0, state=SessionState.CLOSED, answers=[(3, 1, b"x")])
+    seen: list[Session | None] = []
+
+    def first(account: Account | None, known: Session | None) -> Plan:
+        seen.append(known)
+        assert account is not None
+        if known is not None:
+            return Plan(None)
+        draft = Draft(account, 2)
+        top_up(draft, 1_000)
+        plan = make_plan(draft, "reserve", ("s1", 1, 0), None)
+        plan.first_of = b"s1"
+        return plan
+
+    await store.call("SET", store.keys.ended(ACCOUNT, b"s1"), _packed(ended))
+    await other.commit(ACCOUNT, first)
+    assert seen == [None, ended]
+    assert await balance(store) == 0
+    await other.stop()
+
+
+def _packed(session: Session) -> bytes:
+    from balance.records import pack_session
+
+    return pack_session(session)
+
+
+async def test_a_damaged_account_is_reported_and_left_alone(store: Store, clean_redis: Address) -> None:
+    other = await open_store(clean_redis)
+    await other.call("SET", other.keys.account(ACCOUNT), b"\0\0\0\0\0\0\0\1garbage")
+    with pytest.raises(StoreError, match="damaged"):
+        await other.commit(ACCOUNT, add(1))
+    assert await other.call("GET", other.keys.account(ACCOUNT)) == b"\0\0\0\0\0\0\0\1garbage"
+    await other.stop()

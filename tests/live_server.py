@@ -1,0 +1,201 @@
+"""The real server, with its own Redis and real sockets, in a thread of its own; the tests talk to it from outside.
+
+What goes on inside the server's event loop is out of reach for the tests but for three things: coroutines that they
+hand in (``run``), the wall clock by which it charges (``pass_time``), and, on request, the clock by which its
+timers run (``fall_silent``), so that nobody has to wait for a watchdog.
+"""
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, TypeVar
+
+import uvloop
+
+from balance.directory import NewBucket, TopUp, add_subscriber, create_account, read_account, top_up_account
+from balance.model import Account, AccountKind, IdentityType, Subscriber
+from balance.verify import Report, verify
+from occ.server import OnlineChargingServer
+from occ.settings import load
+
+T = TypeVar("T")
+
+CURRENCY = 978
+PATIENCE_S = 20.0
+"""Longer than anything here takes; only a hanging server uses it up."""
+
+
+class SkippingLoop(asyncio.SelectorEventLoop):
+    """An event loop whose clock can be put forward: timers that are due by then fire at once."""
+
+    def __init__(self) -> None:
+        self.skipped_s = 0.0
+        super().__init__()
+
+    def time(self) -> float:
+        return super().time() + self.skipped_s
+
+
+class LiveServer:
+    """One running server. ``settings`` are dotted names as the command line's options have them.
+
+    ``config``: another settings file than the project's own. ``loop``: what makes the event loop; ``SkippingLoop``
+    allows ``fall_silent``.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        settings: Mapping[str, str] | None = None,
+        config: Path | None = None,
+        loop: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop,
+    ) -> None:
+        self.directory = directory
+        free = {"diameter.port": "0", "metrics.port": "0", "store.data_dir": str(directory / "data")}
+        self.settings = load(config, free | dict(settings or {}), environ={})
+        self.passed_ms = 0
+        self._make_loop = loop
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread: threading.Thread | None = None
+        self._started = threading.Event()
+        self._stop: asyncio.Event | None = None
+        self._failure: BaseException | None = None
+
+    def now_ms(self) -> int:
+        """The server's wall clock."""
+        return time.time_ns() // 1_000_000 + self.passed_ms
+
+    def start(self) -> "LiveServer":
+        self._thread = threading.Thread(target=self._main, name="server", daemon=True)
+        self._thread.start()
+        if not self._started.wait(PATIENCE_S):
+            raise TimeoutError("the server did not start")
+        if self._failure is not None:
+            raise self._failure
+        return self
+
+    def ask_to_stop(self) -> None:
+        """Begin to stop; ``stop`` waits for the end of it."""
+        if self._loop is not None and self._stop is not None and not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._stop.set)
+
+    def stop(self) -> None:
+        self.ask_to_stop()
+        assert self._thread is not None
+        self._thread.join(PATIENCE_S)
+        if self._thread.is_alive():
+            raise TimeoutError("the server did not stop")
+        if self._failure is not None:
+            raise self._failure
+
+    def __enter__(self) -> "LiveServer":
+        return self.start()
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.stop()
+
+    def _main(self) -> None:
+        loop = self._loop = self._make_loop()
+        asyncio.set_event_loop(loop)
+        try:
+            loop.run_until_complete(self._serve())
+        except BaseException as error:  # noqa: BLE001 - handed to the thread that waits
+            self._failure = error
+        finally:
+            self._started.set()
+            asyncio.set_event_loop(None)
+            loop.close()
+
+    async def _serve(self) -> None:
+        self._stop = asyncio.Event()
+        self.server = OnlineChargingServer(self.settings, clock=self.now_ms)
+        await self.server.start()
+        self._started.set()
+        await self._stop.wait()
+        await self.server.stop()
+
+    def run(self, work: Coroutine[Any, Any, T]) -> T:
+        """The result of a coroutine that runs in the server's loop."""
+        assert self._loop is not None
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result(PATIENCE_S)
+
+    # -- time ----------------------------------------------------------------------------------------------------
+
+    def pass_time(self, milliseconds: int) -> None:
+        """Put the wall clock forward, and have everything done that falls due by then."""
+        self.passed_ms += milliseconds
+        self.run(self.server.expiry.scan(self.now_ms()))
+
+    def fall_silent(self, seconds: float) -> None:
+        """Put the clock of the timers forward, as if nothing had happened for so long."""
+        loop = self._loop
+        assert isinstance(loop, SkippingLoop)
+
+        async def skip() -> None:
+            loop.skipped_s += seconds
+
+        self.run(skip())
+
+    # -- the ledger ----------------------------------------------------------------------------------------------
+
+    @property
+    def port(self) -> int:
+        """The Diameter port."""
+        return self.server.diameter_port
+
+    @property
+    def origin_host(self) -> str:
+        return self.settings.diameter.origin_host
+
+    def add_account(
+        self,
+        name: str,
+        identities: Sequence[tuple[IdentityType, str]],
+        *,
+        balance_micro: int = 0,
+        credit_limit_micro: int | None = None,
+        buckets: Sequence[NewBucket] = (),
+        plan: str = "standard",
+    ) -> None:
+        """An account and its one subscriber; postpaid if it has a credit limit."""
+        store = self.server.store
+
+        async def add() -> None:
+            await create_account(
+                store,
+                name.encode(),
+                AccountKind.PREPAID if credit_limit_micro is None else AccountKind.POSTPAID,
+                CURRENCY,
+                now_ms=self.now_ms(),
+                reason="test",
+                balance_micro=balance_micro,
+                credit_limit_micro=credit_limit_micro or 0,
+                buckets=buckets,
+            )
+            known = tuple((int(kind), value.encode()) for kind, value in identities)
+            await add_subscriber(store, Subscriber(name.encode(), name.encode(), plan, known))
+
+        self.run(add())
+
+    def top_up(self, name: str, amount_micro: int) -> TopUp:
+        return self.run(
+            top_up_account(self.server.store, name.encode(), amount_micro, now_ms=self.now_ms(), reason="test")
+        )
+
+    def account(self, name: str) -> Account:
+        """The account as Redis holds it now."""
+        account = self.run(read_account(self.server.store, name.encode()))
+        assert account is not None, f"there is no account {name}"
+        return account
+
+    def verify(self) -> Report:
+        """What ``occ ledger verify`` finds."""
+        return self.run(verify(self.server.store))
+
+    def cdr_lines(self) -> list[str]:
+        """The charging data records on disk, in order."""
+        files = sorted(self.settings.cdr.directory.glob("cdr-*.jsonl"))
+        return [line for path in files for line in path.read_text(encoding="utf-8").splitlines()]

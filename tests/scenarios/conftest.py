@@ -1,0 +1,17 @@
+"""One server for all scenarios; its ledger is checked when the last one has been played."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.live_server import LiveServer, SkippingLoop
+from tests.scenarios.runner import DEFAULT_SERVER, Servers
+
+
+@pytest.fixture(scope="session")
+def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
+    with LiveServer(tmp_path_factory.mktemp("scenarios"), DEFAULT_SERVER, loop=SkippingLoop) as server:
+        yield Servers(server)
+        report = server.verify()
+        assert report.consistent, report.discrepancies
+        assert report.accounts, "no scenario charged anything"

@@ -1,0 +1,558 @@
+"""Reads scenarios (README.md beside this file says how they are written) and plays them against a live server.
+
+A row is sent and its answer awaited before the next row begins. Every answer is held against its row
+(``expectations``) and against what any answer must keep to (``checks``).
+"""
+
+import json
+import re
+import socket
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from balance.directory import NewBucket
+from balance.model import Account, IdentityType, Unit
+from protocols.diameter import codec
+from protocols.diameter.codec import Message
+from tests.live_server import LiveServer, SkippingLoop
+from tests.scenarios.checks import breaches
+from tests.scenarios.clients import PROFILES, Profile
+from tests.scenarios.expectations import complaints, describe
+from tests.scenarios.notation import (
+    NotationError,
+    clauses,
+    duration_s,
+    money_micro,
+    show_money,
+    units,
+)
+from tests.scenarios.requests import (
+    Request,
+    base_message,
+    credit_control_request,
+    is_base_message,
+    is_credit_control,
+)
+from tests.wire import ClosedError, Connection, next_number
+
+HERE = Path(__file__).parent
+COLUMNS = ("client", "session", "sends", "answer", "balance", "reserved", "allowance")
+PATIENCE_S = 10.0
+
+_TITLE = re.compile(r"Rows? (\d+(?:(?:, | and )\d+)*)(?: \(([^)]+)\))?: (.+)")
+_ACCOUNT = re.compile(r"an? (prepaid|postpaid) account with (\S+)((?: and .+)*?)(?: on plan (\S+))?")
+_CLIENT = re.compile(r"a client(?: (\S+))? like (.+)")
+_UNIT_OF = {
+    "CC-Total-Octets": Unit.OCTETS,
+    "CC-Time": Unit.SECONDS,
+    "CC-Service-Specific-Units": Unit.EVENTS,
+}
+
+DEFAULT_SERVER: dict[str, str] = {
+    "catalogue": str(HERE / "catalogue.yaml"),
+    # The smallest watchdog interval allowed, which no scenario waits for: time is put forward.
+    "diameter.watchdog_seconds": "6",
+}
+
+
+class ScenarioError(AssertionError):
+    """A scenario did not go as written, or cannot be read; says where."""
+
+
+@dataclass
+class Step:
+    """One row of a table; cells left empty are empty, but ``client`` and ``session``, which carry on."""
+
+    line: int
+    client: str
+    session: str
+    sends: str
+    answer: str
+    balance: str
+    reserved: str
+    allowance: str
+
+
+@dataclass
+class Scenario:
+    """One file."""
+
+    path: Path
+    title: str
+    rows: tuple[int, ...] = ()
+    """Rows of the conformance table it shows."""
+    client: str = ""
+    """Client whose habits it shows, if any."""
+    given: list[tuple[int, str]] = field(default_factory=list)
+    steps: list[Step] = field(default_factory=list)
+    known_gap: str = ""
+    """What the server does not do yet; such a scenario is expected to fail."""
+
+    def error(self, line: int, text: str) -> ScenarioError:
+        return ScenarioError(f"{self.path.name}, line {line}: {text}")
+
+
+def scenario_paths() -> list[Path]:
+    """All scenarios, in the order of their file names."""
+    return sorted(HERE.glob("*.txt"))
+
+
+def read_scenario(path: Path) -> Scenario:
+    """Raises ScenarioError for a file that is not written as README.md says."""
+    lines = path.read_text(encoding="utf-8").splitlines()
+    title = _TITLE.fullmatch(lines[0]) if lines else None
+    if title is None:
+        raise ScenarioError(f"{path.name}: the first line must be a title such as 'Row 16: a repeat is debited once'")
+    scenario = Scenario(path, title[3], tuple(int(row) for row in re.findall(r"\d+", title[1])), title[2] or "")
+    columns: list[str] = []
+    for number, line in enumerate(lines[1:], 2):
+        if line.startswith("Given "):
+            scenario.given.append((number, line.removeprefix("Given ").strip()))
+        elif line.startswith("Known gap:"):
+            scenario.known_gap = line.removeprefix("Known gap:").strip()
+        elif not line.startswith("|"):
+            columns = []
+        elif not columns:
+            columns = _columns(scenario, number, line)
+        elif set(line) - set("|-: "):
+            scenario.steps.append(_step(scenario, number, columns, line))
+    _check(scenario)
+    return scenario
+
+
+def _cells(line: str) -> list[str]:
+    return [cell.strip() for cell in line.strip().strip("|").split("|")]
+
+
+def _columns(scenario: Scenario, number: int, line: str) -> list[str]:
+    columns = _cells(line)
+    unknown = [column for column in columns if column not in COLUMNS]
+    if unknown or "sends" not in columns:
+        raise scenario.error(number, f"a table has the column 'sends' and others of {', '.join(COLUMNS)}, not {columns}")
+    return columns
+
+
+def _step(scenario: Scenario, number: int, columns: list[str], line: str) -> Step:
+    cells = _cells(line)
+    if len(cells) != len(columns):
+        raise scenario.error(number, f"{len(cells)} cells under {len(columns)} columns")
+    found = dict.fromkeys(COLUMNS, "") | dict(zip(columns, cells, strict=True))
+    if scenario.steps:
+        for name in ("client", "session"):
+            found[name] = found[name] or getattr(scenario.steps[-1], name)
+    return Step(number, **found)
+
+
+def _check(scenario: Scenario) -> None:
+    if not scenario.steps:
+        raise ScenarioError(f"{scenario.path.name}: there is no table")
+    last = scenario.steps[-1]
+    accounts = [text for _, text in scenario.given if _ACCOUNT.fullmatch(text)]
+    if accounts and not (last.balance and last.reserved):
+        raise scenario.error(last.line, "the last row must state balance and reserved")
+    if not accounts and any(is_credit_control(step.sends) for step in scenario.steps if step.sends):
+        raise ScenarioError(f"{scenario.path.name}: requests are charged, but no account is given")
+
+
+# -- playing -----------------------------------------------------------------------------------------------------------
+
+
+class Servers:
+    """The server that scenarios share, and those that one scenario has for itself."""
+
+    def __init__(self, shared: LiveServer) -> None:
+        self.shared = shared
+        self.played = 0
+
+    def number(self) -> int:
+        self.played += 1
+        return self.played
+
+
+@dataclass
+class Sent:
+    """A request as it was sent first, and what answered it."""
+
+    octets: bytes
+    answer: Message | None = None
+
+
+class Run:
+    """One scenario on its way."""
+
+    def __init__(self, scenario: Scenario, servers: Servers) -> None:
+        self.scenario = scenario
+        self.number = servers.number()
+        self.server = servers.shared
+        self._own: LiveServer | None = None
+        self._listeners: dict[str, socket.socket] = {}
+        self.account = ""
+        self.unit: Unit | None = None
+        self.profiles: dict[str, Profile] = {}
+        self.identities: dict[str, str] = {}
+        self.connections: dict[str, Connection] = {}
+        self.sent: dict[tuple[str, int, int], Sent] = {}
+        self.asked: dict[str, bytes] = {}
+        """The newest request the server sent to a client."""
+
+    def play(self) -> None:
+        """Raises ScenarioError where the server does something else than what is written."""
+        try:
+            for line, text in self.scenario.given:
+                self._at(line, lambda text=text: self._given(text))  # type: ignore[misc]
+            for step in self.scenario.steps:
+                self._at(step.line, lambda step=step: self._play(step))  # type: ignore[misc]
+        finally:
+            for connection in self.connections.values():
+                connection.close()
+            for listener in self._listeners.values():
+                listener.close()
+            if self._own is not None:
+                self._own.stop()
+        if self._own is not None:
+            return
+        report = self.server.verify()
+        if not report.consistent:
+            raise ScenarioError(f"{self.scenario.path.name}: the ledger is wrong: {' '.join(report.discrepancies)}")
+
+    def _at(self, line: int, action: "Action") -> None:
+        try:
+            action()
+        except NotationError as error:
+            raise self.scenario.error(line, str(error)) from error
+        except ClosedError as error:
+            raise self.scenario.error(line, f"the server closed the connection ({error})") from error
+        except TimeoutError as error:
+            raise self.scenario.error(line, f"nothing came from the server ({error})") from error
+
+    # -- what is given -------------------------------------------------------------------------------------------
+
+    def _given(self, text: str) -> None:
+        account = _ACCOUNT.fullmatch(text)
+        client = _CLIENT.fullmatch(text)
+        if account:
+            self._given_account(account)
+        elif client:
+            if client[2] not in PROFILES:
+                raise NotationError(f"{client[2]!r} is no client; known: {', '.join(PROFILES)}")
+            self.profiles[client[1] or "client"] = PROFILES[client[2]]
+        elif text.startswith("a server of its own"):
+            self._given_server(text.removeprefix("a server of its own").strip())
+        else:
+            raise NotationError(f"{text!r} is not understood")
+
+    def _given_account(self, account: re.Match[str]) -> None:
+        self.account = f"scenario-{self.number}"
+        self.identities = {
+            "E164": f"49171{self.number:07d}",
+            "IMSI": f"26202{self.number:010d}",
+            "SIP URI": f"sip:user{self.number}@ims.example.net",
+            "NAI": f"user{self.number}@example.net",
+        }
+        limit = None
+        buckets = []
+        for part in re.split(r" and ", account[3])[1:]:
+            if part.startswith("a limit of "):
+                limit = money_micro(part.removeprefix("a limit of "))
+            else:
+                buckets.append(self._bucket(part))
+        if (account[1] == "postpaid") != (limit is not None):
+            raise NotationError("a postpaid account has a limit, a prepaid account none")
+        self.server.add_account(
+            self.account,
+            [(IdentityType[kind.replace(" ", "_")], value) for kind, value in self.identities.items()],
+            balance_micro=money_micro(account[2]),
+            credit_limit_micro=limit,
+            buckets=buckets,
+            plan=account[4] or "standard",
+        )
+
+    def _bucket(self, text: str) -> NewBucket:
+        """ "3 MiB", "60 s of priority 10", "5 events for 1 h", "money 0.05 of priority 1"."""
+        match = re.fullmatch(r"(.+?)(?: of priority (\d+))?(?: for (.+))?", text)
+        assert match is not None
+        ((name, amount),) = units(match[1])
+        unit = Unit.MONEY if name == "CC-Money" else _UNIT_OF[name]
+        self.unit = unit
+        expires_ms = self.server.now_ms() + duration_s(match[3]) * 1000 if match[3] else 0
+        return NewBucket(unit, amount, int(match[2] or 100), expires_ms)
+
+    def _given_server(self, text: str) -> None:
+        """ "", "that lets in pgw only", "that dials a": the names are clients of the scenario."""
+        directory = Path(tempfile.mkdtemp(prefix="server-", dir=self.server.directory))
+        peers = ""
+        match = re.fullmatch(r"that (lets in|dials) (\S+)(?: only)?", text)
+        if match:
+            peers = f"  peers:\n    mode: {'strict' if match[1] == 'lets in' else 'lab'}\n    allowed:\n"
+            peers += f"      - identity: {self._host(match[2])}\n"
+            if match[1] == "lets in":
+                peers += "        networks: [127.0.0.1/32]\n"
+            else:
+                listener = self._listeners[match[2]] = socket.create_server(("127.0.0.1", 0))
+                listener.settimeout(PATIENCE_S)
+                peers += f"        connect_host: 127.0.0.1\n        connect_port: {listener.getsockname()[1]}\n"
+        elif text:
+            raise NotationError(f"{text!r} is not understood")
+        config = directory / "occ.yaml"
+        config.write_text(f"diameter:\n  port: 0\n{peers}", encoding="utf-8")
+        self._own = self.server = LiveServer(directory, DEFAULT_SERVER, config, SkippingLoop).start()
+
+    def _host(self, client: str) -> str:
+        """Origin-Host of a client: its name, then what keeps it apart from those of other scenarios."""
+        return f"{client}.s{self.number}.example.net"
+
+    def _profile(self, client: str) -> Profile:
+        return self.profiles.get(client.split("/")[0], PROFILES["a PGW"])
+
+    # -- rows ----------------------------------------------------------------------------------------------------
+
+    def _play(self, step: Step) -> None:
+        client = step.client or "client"
+        session = step.session or "s1"
+        sends = self._filled(step.sends, client)
+        verb, _, rest = sends.partition(" ")
+        if is_credit_control(sends) if sends else False:
+            self._charge(step, client, session, sends)
+        elif verb == "repeat":
+            self._repeat(step, client, session, rest)
+        elif sends and is_base_message(sends):
+            self._base(step, client, sends)
+        elif sends == "read the CDRs":
+            self._charging_records(step, self._session_id(client, session))
+        else:
+            self._act(step, client, sends)
+        self._check_account(step)
+
+    def _filled(self, text: str, client: str) -> str:
+        text = text.replace("{host}", self._host(client.split("/")[0]))
+        for name, value in self.identities.items():
+            text = text.replace("{" + name + "}", value)
+        return text
+
+    def _act(self, step: Step, client: str, sends: str) -> None:
+        """Rows that do something else than send a message."""
+        verb, _, rest = sends.partition(" ")
+        if sends == "opens TCP":
+            self.connections[client] = Connection.to(self.server.port)
+        elif sends == "accepts the connection":
+            accepted, _ = self._listeners[client.split("/")[0]].accept()
+            self.connections[client] = Connection(accepted)
+        elif verb == "octets":
+            self._connection(client).send(bytes.fromhex(rest))
+        elif sends == "closes":
+            self.connections.pop(client).close()
+        elif verb == "top" and rest.startswith("up "):
+            self.server.top_up(self.account, money_micro(rest[3:]))
+        elif sends.endswith(" passes"):
+            self.server.pass_time(duration_s(sends.removesuffix(" passes")) * 1000)
+        elif sends.endswith(" of silence"):
+            self.server.fall_silent(duration_s(sends.removesuffix(" of silence")))
+        elif sends == "the server stops":
+            self.server.ask_to_stop()
+        elif sends:
+            raise NotationError(f"{sends!r} is not understood")
+        if step.answer:
+            self._expect(step, client)
+
+    def _connection(self, client: str) -> Connection:
+        """The client's connection; opened with CER and CEA if there is none."""
+        if client not in self.connections:
+            connection = self.connections[client] = Connection.to(self.server.port)
+            request = base_message("CER", self._profile(client), self._host(client.split("/")[0])).octets()
+            connection.send(request)
+            octets = connection.receive()
+            wrong = breaches(request, octets, self.server.origin_host) + complaints(codec.decode(octets), "CEA 2001")
+            if wrong:
+                raise NotationError(f"the capabilities exchange failed: {'; '.join(wrong)}")
+        return self.connections[client]
+
+    def _session_id(self, client: str, session: str) -> str:
+        return f"{self._host(client)};{self.number};{session}"
+
+    def _charge(self, step: Step, client: str, session: str, sends: str) -> None:
+        session_id = self._session_id(client, session)
+        host = self._host(client.split("/")[0])
+        server = self.server.origin_host
+        request, kind, number = credit_control_request(
+            sends, self._profile(client), host, session_id, server, self.identities
+        )
+        self.sent[session_id, kind, number] = Sent(request.octets())
+        self._ask(step, client, request, self.sent[session_id, kind, number])
+
+    def _repeat(self, step: Step, client: str, session: str, rest: str) -> None:
+        """``repeat U 1; T bit; new End-to-End-Id``: the same octets again but for what is said."""
+        first, *changes = clauses(rest)
+        kind, _, number = first.partition(" ")
+        original = self.sent.get((self._session_id(client, session), "IUTE".find(kind) + 1, int(number)))
+        if original is None:
+            raise NotationError(f"{first} was not sent before")
+        octets = bytearray(original.octets)
+        octets[12:16] = next_number().to_bytes(4, "big")
+        for change in changes:
+            if change == "T bit":
+                octets[4] |= 0x10
+            elif change == "new End-to-End-Id":
+                octets[16:20] = next_number().to_bytes(4, "big")
+            else:
+                raise NotationError(f"{change!r} is not understood in a repeat")
+        if not step.answer:
+            raise NotationError("a repeat needs an answer")
+        self._connection(client).send(bytes(octets))
+        self._answered(step, client, bytes(octets), original)
+
+    def _base(self, step: Step, client: str, sends: str) -> None:
+        request = base_message(sends, self._profile(client), self._host(client.split("/")[0]))
+        is_cer = clauses(sends)[0] == "CER"
+        connection = self.connections[client] if is_cer and client in self.connections else None
+        if connection is None and is_cer:
+            self.connections[client] = Connection.to(self.server.port)
+        if request.flags & 0x80 or sends.startswith("CCA"):
+            self._ask(step, client, request, Sent(b""))
+            return
+        asked = self.asked.pop(client, b"")
+        if not asked:
+            raise NotationError("the server asked nothing that this could answer")
+        request.hop_by_hop, request.end_to_end = (int.from_bytes(asked[at : at + 4], "big") for at in (12, 16))
+        self.connections[client].send(request.octets())
+        if step.answer:
+            self._expect(step, client)
+
+    def _ask(self, step: Step, client: str, request: Request, sent: Sent) -> None:
+        octets = request.octets()
+        connection = self._connection(client)
+        if not request.twice:
+            connection.send(octets)
+            self._answered(step, client, octets, sent)
+            return
+        again = octets[:4] + bytes((octets[4] | 0x10,)) + octets[5:12] + next_number().to_bytes(4, "big") + octets[16:]
+        connection.send(octets + again)
+        self._answered(step, client, octets, sent)
+        self._answered(step, client, again, Sent(octets, sent.answer))
+
+    def _answered(self, step: Step, client: str, request: bytes, sent: Sent) -> None:
+        """Await what the row expects and hold it against that."""
+        expected = self._filled(step.answer, client)
+        parts = clauses(expected)
+        if parts in (["nothing"], ["closed"]):
+            self._expect(step, client)
+            return
+        if not parts:
+            raise NotationError("the row does not say what is answered")
+        octets = self._receive(client)
+        answer = codec.decode(octets)
+        wrong = breaches(request, octets, self.server.origin_host)
+        if "same answer" in parts:
+            parts.remove("same answer")
+            wrong += _differences(sent.answer, answer)
+        wrong += complaints(answer, "; ".join(parts)) if parts else []
+        if wrong:
+            raise ScenarioError(
+                f"{self.scenario.path.name}, line {step.line}: {'; '.join(wrong)}\n"
+                f"  sent:     {step.sends}\n  expected: {step.answer}\n  got:      {describe(answer)}"
+            )
+        sent.answer = sent.answer or answer
+        if "closed" in parts:
+            self._expect_closed(client)
+
+    def _receive(self, client: str) -> bytes:
+        return self.connections[client].receive(PATIENCE_S)
+
+    def _expect(self, step: Step, client: str) -> None:
+        """What the server does by itself: "DWR", "DPR; Disconnect-Cause=0", "closed", "nothing"."""
+        if step.answer == "closed":
+            self._expect_closed(client)
+        elif step.answer == "nothing":
+            self._expect_nothing(step, client)
+        else:
+            octets = self._receive(client)
+            message = codec.decode(octets)
+            if message.is_request:
+                self.asked[client] = octets
+            wrong = complaints(message, self._filled(step.answer, client))
+            if wrong:
+                raise self.scenario.error(step.line, f"{'; '.join(wrong)}\n  got: {describe(message)}")
+            if "closed" in clauses(step.answer):
+                self._expect_closed(client)
+
+    def _expect_closed(self, client: str) -> None:
+        try:
+            octets = self.connections[client].receive(PATIENCE_S)
+        except ClosedError:
+            self.connections.pop(client).close()
+            return
+        raise NotationError(f"instead of closing, the server sent {describe(codec.decode(octets))}")
+
+    def _expect_nothing(self, step: Step, client: str) -> None:
+        """Messages are answered in order, so a DWR tells whether anything else was said before its DWA."""
+        request = base_message("DWR", self._profile(client), self._host(client.split("/")[0]))
+        answer = self.connections[client].ask(request.octets())
+        wrong = complaints(answer, "DWA 2001")
+        if wrong:
+            raise self.scenario.error(step.line, f"nothing was expected, but: {describe(answer)}")
+
+    # -- what the ledger holds -----------------------------------------------------------------------------------
+
+    def _check_account(self, step: Step) -> None:
+        if not (step.balance or step.reserved or step.allowance):
+            return
+        account = self.server.account(self.account)
+        wrong = list(self._account_complaints(step, account))
+        if wrong:
+            raise self.scenario.error(step.line, f"after {step.sends!r}: {'; '.join(wrong)}")
+
+    def _account_complaints(self, step: Step, account: Account) -> Iterator[str]:
+        money = [bucket for bucket in account.buckets if bucket.unit == Unit.MONEY]
+        for name, wanted, found in (
+            ("balance", step.balance, sum(bucket.balance for bucket in money)),
+            ("reserved", step.reserved, sum(bucket.reserved for bucket in money)),
+        ):
+            if wanted and money_micro(wanted) != found:
+                yield f"{name} is {show_money(found)} instead of {wanted}"
+        if step.allowance:
+            balance, _, reserved = step.allowance.partition(" reserved ")
+            for name, amount, attribute in (("allowance", balance, "balance"), ("of it reserved", reserved, "reserved")):
+                if not amount:
+                    continue
+                ((unit_name, count),) = units(amount)
+                unit = _UNIT_OF[unit_name]
+                found = sum(getattr(bucket, attribute) for bucket in account.buckets if bucket.unit == unit)
+                if found != count:
+                    yield f"{name} is {found} instead of {count} {unit.name.lower()}"
+
+    def _charging_records(self, step: Step, session_id: str) -> None:
+        """CDRs of the session, "internet: used 1048576, debited 0.01, normal" each, once all are on disk."""
+        wanted = clauses(step.answer)
+        deadline = time.monotonic() + PATIENCE_S
+        while True:
+            lines = [json.loads(line) for line in self.server.cdr_lines()]
+            found = [_record_text(line) for line in lines if line["session_id"] == session_id]
+            if len(found) >= len(wanted) or time.monotonic() > deadline:
+                break
+            time.sleep(0.02)
+        if found != wanted:
+            raise self.scenario.error(step.line, f"the charging data records are {'; '.join(found) or 'none'}")
+
+
+class Action:
+    """Something that is done for a line of the file."""
+
+    def __call__(self) -> None: ...
+
+
+def _record_text(fields: dict[str, object]) -> str:
+    debited = fields["debited_micro"]
+    assert isinstance(debited, int)
+    return f"{fields['service']}: used {fields['used']}, debited {show_money(debited)}, {fields['cause']}"
+
+
+def _differences(first: Message | None, again: Message) -> list[str]:
+    """How the answer to a repeat differs from the first one, but for the identifiers."""
+    if first is None:
+        return ["the first request was not answered"]
+    was, now = ([one.encode() for one in message.avps] for message in (first, again))
+    if (first.flags, was) != (again.flags, now):
+        return [f"the answer differs from the first one, which was {describe(first)}"]
+    return []

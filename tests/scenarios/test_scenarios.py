@@ -1,0 +1,26 @@
+"""Every text table of this directory, played against the real server over real sockets and a real Redis."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.scenarios.runner import Run, ScenarioError, Servers, read_scenario, scenario_paths
+
+ROWS = range(1, 29)
+"""Rows of the conformance table that must have a scenario each."""
+
+
+@pytest.mark.parametrize("path", [pytest.param(path, id=path.stem) for path in scenario_paths()])
+def test_scenario(path: Path, servers: Servers) -> None:
+    scenario = read_scenario(path)
+    if not scenario.known_gap:
+        Run(scenario, servers).play()
+        return
+    with pytest.raises(ScenarioError):
+        Run(scenario, servers).play()
+    pytest.xfail(scenario.known_gap)
+
+
+def test_every_row_has_a_scenario() -> None:
+    shown = {row for path in scenario_paths() for row in read_scenario(path).rows}
+    assert not set(ROWS) - shown, "rows of the conformance table without a scenario"
