@@ -2,9 +2,9 @@
 
 While the server is under load, a few hundred milliseconds of its commands are recorded with MONITOR. Later, with the
 server stopped, the same Redis gets the same calls again from a client that does nothing else: the recorded plans in
-their recorded order (account values, journal records, expiry index, ended sessions, session directory), each put on
-the next account in turn, with the version that account really has, so that every comparison succeeds and every write
-is made. `appendfsync` stays as it was.
+their recorded order (account values, journal records, outbox, expiry index, ended sessions, session directory), each
+put on the next account in turn, with the version that account really has, so that every comparison succeeds and every
+write is made. `appendfsync` stays as it was.
 
 The client keeps `depth` script calls of `plans` plans each under way. It runs as a process of its own:
 
@@ -30,8 +30,11 @@ from balance.keys import Keys
 from loadtests.machine import usage
 from loadtests.templates import line
 
+LANE_KEYS: Final = 3
+"""Keys of the commit script before those of the plans, as its header lists them."""
 PLAN_ARGUMENTS: Final = 8
-"""Arguments of the commit script for each plan, as its header lists them."""
+"""Arguments of the commit script for each plan."""
+REPLY_SECONDS: Final = 30.0
 MONITOR_LIMIT: Final = 4000
 """Plans to record at most."""
 
@@ -48,6 +51,8 @@ class RecordedPlan:
     arguments: tuple[bytes, ...]
     ended_key: bool
     """The plan named a key of an ended session, not the account's own in its place."""
+    outbox: bytes = b""
+    """Its entry for the outbox, if any."""
 
 
 @dataclass(slots=True)
@@ -55,8 +60,8 @@ class Sample:
     """What was recorded."""
 
     sha: bytes
-    journal: bytes
-    watch: bytes
+    lane: tuple[bytes, ...]
+    """Keys of the lane: journal, expiry index, outbox."""
     plans: list[RecordedPlan]
     calls: int
     directory: list[tuple[bytes, ...]]
@@ -65,7 +70,7 @@ class Sample:
 
 def record(unix_path: Path, seconds: float) -> Sample:
     """Watch the commands of a Redis under load for a while. Raises OSError."""
-    sample = Sample(b"", b"", b"", [], 0, [])
+    sample = Sample(b"", (), [], 0, [])
     with socket.socket(socket.AF_UNIX) as link:
         link.connect(str(unix_path))
         link.sendall(b"MONITOR\r\n")
@@ -105,13 +110,17 @@ def _read_row(sample: Sample, command: list[bytes]) -> None:
     if name != b"EVALSHA":
         return
     keys = int(command[2])
-    sample.sha, sample.journal, sample.watch = command[1], command[3], command[4]
+    sample.sha, sample.lane = command[1], tuple(command[3 : 3 + LANE_KEYS])
     arguments = command[3 + keys :]
-    for index in range((keys - 2) // 2):
-        account_key, ended_key = command[5 + 2 * index], command[6 + 2 * index]
+    outgoing = int(arguments[0])
+    outbox = {int(arguments[1 + 2 * each]): arguments[2 + 2 * each] for each in range(outgoing)}
+    del arguments[: 1 + 2 * outgoing]
+    plan_keys = command[3 + LANE_KEYS : 3 + keys]
+    for index in range(len(plan_keys) // 2):
+        account_key, ended_key = plan_keys[2 * index], plan_keys[2 * index + 1]
         plan = tuple(arguments[PLAN_ARGUMENTS * index : PLAN_ARGUMENTS * (index + 1)])
         if plan[1] and plan[2]:  # an existing account that is written: charging does nothing else to speak of
-            sample.plans.append(RecordedPlan(plan, account_key != ended_key))
+            sample.plans.append(RecordedPlan(plan, account_key != ended_key, outbox.get(index, b"")))
     sample.calls += 1
 
 
@@ -137,7 +146,7 @@ class _Account:
 class _Mould:
     """A recorded plan with everything encoded that stays the same."""
 
-    __slots__ = ("ended", "head", "tail")
+    __slots__ = ("ended", "head", "outbox", "tail")
 
     def __init__(self, plan: RecordedPlan) -> None:
         arguments = plan.arguments
@@ -145,6 +154,7 @@ class _Mould:
         self.head = b"$%d\r\n" % len(value)
         self.tail = value[_VERSION.size :] + b"\r\n" + b"".join(map(bulk, arguments[3:]))
         self.ended = plan.ended_key
+        self.outbox = bulk(plan.outbox) if plan.outbox else b""
 
 
 class Floor:
@@ -164,8 +174,9 @@ class Floor:
     def call(self, plans: int) -> tuple[bytes, int]:
         """The next script call with the directory commands that go with it; how many replies it will have."""
         keys: list[bytes] = []
+        outgoing: list[bytes] = []
         arguments: list[bytes] = []
-        for _ in range(plans):
+        for index in range(plans):
             mould = self._moulds[0]
             self._moulds.rotate(-1)
             account = self._accounts[0]
@@ -177,6 +188,8 @@ class Floor:
                 keys.append(bulk(b"%b:e:gw01.floor.example.net;0000000000;%010d" % (account.tag, self._sessions)))
             else:
                 keys.append(account.key)
+            if mould.outbox:
+                outgoing += (bulk(b"%d" % index), mould.outbox)
             version = account.version
             account.version = version + 1
             arguments += (
@@ -190,12 +203,13 @@ class Floor:
             )
         sample = self._sample
         parts = [
-            b"*%d\r\n$7\r\nEVALSHA\r\n" % (5 + 2 * plans + PLAN_ARGUMENTS * plans),
+            b"*%d\r\n$7\r\nEVALSHA\r\n" % (4 + len(sample.lane) + (2 + PLAN_ARGUMENTS) * plans + len(outgoing)),
             bulk(sample.sha),
-            bulk(b"%d" % (2 + 2 * plans)),
-            bulk(sample.journal),
-            bulk(sample.watch),
+            bulk(b"%d" % (len(sample.lane) + 2 * plans)),
+            *map(bulk, sample.lane),
             *keys,
+            bulk(b"%d" % (len(outgoing) // 2)),
+            *outgoing,
             *arguments,
         ]
         replies = 1
@@ -230,8 +244,10 @@ class Floor:
             if unsent:
                 with suppress(BlockingIOError):
                     unsent = unsent[link.send(unsent) :]
-            readable, _, _ = select.select((link,), (link,) if unsent else (), (), 1.0)
+            readable, writable, _ = select.select((link,), (link,) if unsent else (), (), REPLY_SECONDS)
             if not readable:
+                if not writable:
+                    raise TimeoutError(f"Redis does not answer a replayed commit within {REPLY_SECONDS:g} s")
                 continue
             received = link.recv(1 << 18)
             if not received:
@@ -275,10 +291,9 @@ def dump(sample: Sample) -> dict[str, Any]:
     """The sample as plain data for JSON."""
     return {
         "sha": sample.sha.decode(),
-        "journal": sample.journal.decode(),
-        "watch": sample.watch.decode(),
+        "lane": [each.decode() for each in sample.lane],
         "calls": sample.calls,
-        "plans": [[plan.ended_key, *(each.hex() for each in plan.arguments)] for plan in sample.plans],
+        "plans": [[each.ended_key, each.outbox.hex(), *(a.hex() for a in each.arguments)] for each in sample.plans],
         "directory": [[each.hex() for each in command] for command in sample.directory],
     }
 
@@ -287,9 +302,8 @@ def load(data: dict[str, Any]) -> Sample:
     """A sample from what `dump` made of it."""
     return Sample(
         data["sha"].encode(),
-        data["journal"].encode(),
-        data["watch"].encode(),
-        [RecordedPlan(tuple(map(bytes.fromhex, row[1:])), row[0]) for row in data["plans"]],
+        tuple(map(str.encode, data["lane"])),
+        [RecordedPlan(tuple(map(bytes.fromhex, row[2:])), row[0], bytes.fromhex(row[1])) for row in data["plans"]],
         data["calls"],
         [tuple(map(bytes.fromhex, row)) for row in data["directory"]],
     )

@@ -216,9 +216,7 @@ class Peer:
     def _expire(self, link: Link, watchdog: Watchdog, now: float, events: list[Event]) -> None:
         verdict = watchdog.expire(now)
         if verdict is Verdict.SEND_DWR:
-            self._watchdog_request = link.next_hop_by_hop()
-            table = self._table
-            link.output.append(table.messages.watchdog_request(self._watchdog_request, table.next_end_to_end()))
+            self._snd_dwr(link)
         elif verdict is Verdict.FAIL_OVER:
             events.append(Suspect(self.identity))
         elif verdict is Verdict.CLOSE:
@@ -226,6 +224,11 @@ class Peer:
             self._reopening = True
             link.disconnect = Disconnect.ABORT
             self._fire(_PEER_DISC[link.role], _Cause(now, events, "its watchdog went unanswered"))
+
+    def _snd_dwr(self, link: Link) -> None:
+        table = self._table
+        self._watchdog_request = link.next_hop_by_hop()
+        link.output.append(table.messages.watchdog_request(self._watchdog_request, table.next_end_to_end()))
 
     def recovered(self, events: list[Event]) -> None:
         """The watchdog of the open connection was suspect and is satisfied again."""
@@ -452,9 +455,8 @@ class Peer:
         assert capabilities is not None
         link.disconnect = Disconnect.FLUSH
         used = self.open_link
-        if used is not None and used.watchdog is not None:
-            used.watchdog.probe(cause.now)
-            self._expire(used, used.watchdog, cause.now, cause.events)
+        if used is not None and used.watchdog is not None and used.watchdog.probe(cause.now):
+            self._snd_dwr(used)
         cause.events.append(
             Refused(
                 capabilities.origin_host,

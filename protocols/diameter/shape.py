@@ -27,7 +27,7 @@ from protocols.diameter.validation import HEADER_LENGTH, Node
 
 T = TypeVar("T")
 
-#: Shapes kept per cache, and per message length; the least recently used go first.
+#: Shapes kept per cache, of which the first learnt go first, and per length, of which the least recently used do.
 MAX_SHAPES: Final[int] = 1024
 MAX_SHAPES_PER_LENGTH: Final[int] = 32
 #: Longer messages are read by the general way each time; their shapes would cost memory and seldom recur.

@@ -87,11 +87,13 @@ class Watchdog:
         self._set(now)
         return True
 
-    def probe(self, now: float) -> None:
-        """There is reason to doubt the connection: a DWR is due at once, unless one is on its way."""
-        if not self.pending:
-            self._set_at = now
-            self._tw = 0.0
+    def probe(self, now: float) -> bool:
+        """There is reason to doubt the connection. True: a DWR is to be sent at once; False: one is on its way."""
+        if self.pending:
+            return False
+        self.pending = True
+        self._set(now)
+        return True
 
     def expire(self, now: float) -> Verdict:
         """Tw may be over."""

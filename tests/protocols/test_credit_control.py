@@ -180,13 +180,13 @@ def test_session_id_may_come_last() -> None:
 
 
 def test_row_9_header() -> None:
-    for header, result_code in (
-        ({"command": 273}, 3001),
-        ({"application": 5}, 3007),
-        ({"application": 0}, 3001),
-        ({"flags": 0xE0}, 3008),
+    for octets, result_code in (
+        (required(command=273), 3001),
+        (required(application=5), 3007),
+        (required(application=0), 3001),
+        (required(flags=0xE0), 3008),
     ):
-        error = failure(required(**header))
+        error = failure(octets)
         assert (error.result_code, error.failed_avp) == (result_code, None)
     wrong = u32(258, 3)
     error = failure(required(wrong, without=["Auth-Application-Id"]))

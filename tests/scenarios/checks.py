@@ -40,10 +40,15 @@ def breaches(request: bytes, answer: bytes, server: str) -> list[str]:
 def _breaches(request: bytes, octets: bytes, server: str) -> Iterator[str]:
     try:
         answer = codec.decode(octets)
+    except DiameterError as error:
+        yield f"the answer cannot be read: {error}"
+        return
+    try:
         codec.check(answer)
     except DiameterError as error:
-        yield f"the answer does not keep to its grammar: {error}"
-        return
+        # The answer to a request with an impossible header repeats that header.
+        if error.result_code not in (3001, 3007, 3008) or not answer.is_error:
+            yield f"the answer does not keep to its grammar: {error}"
     _, flags_command, application, hop_by_hop, end_to_end = struct.unpack(">IIIII", request[:20])
     if (answer.hop_by_hop, answer.end_to_end) != (hop_by_hop, end_to_end):
         yield "its Hop-by-Hop or End-to-End Identifier is not that of the request (RFC 6733 section 6.2)"

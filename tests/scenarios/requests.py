@@ -161,7 +161,7 @@ def base_message(text: str, profile: Profile, host: str) -> Request:
     first, *others = clauses(text)
     capabilities = profile.capabilities(host)
     is_request = first.endswith("R")
-    avps = capabilities if first == "CER" else capabilities[:2]
+    avps = capabilities if first in ("CER", "CEA") else capabilities[:2]
     if not is_request:
         avps = [_encoded("Result-Code=2001"), *avps]
     elif first == "DPR":

@@ -9,12 +9,14 @@ import re
 import socket
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from balance.directory import NewBucket
 from balance.model import Account, IdentityType, Unit
+from occ.server import OnlineChargingServer
 from protocols.diameter import codec
 from protocols.diameter.codec import Message
 from tests.live_server import LiveServer, SkippingLoop
@@ -202,9 +204,9 @@ class Run:
         """Raises ScenarioError where the server does something else than what is written."""
         try:
             for line, text in self.scenario.given:
-                self._at(line, lambda text=text: self._given(text))  # type: ignore[misc]
+                self._at(line, partial(self._given, text))
             for step in self.scenario.steps:
-                self._at(step.line, lambda step=step: self._play(step))  # type: ignore[misc]
+                self._at(step.line, partial(self._play, step))
         finally:
             for connection in self.connections.values():
                 connection.close()
@@ -218,7 +220,7 @@ class Run:
         if not report.consistent:
             raise ScenarioError(f"{self.scenario.path.name}: the ledger is wrong: {' '.join(report.discrepancies)}")
 
-    def _at(self, line: int, action: "Action") -> None:
+    def _at(self, line: int, action: Callable[[], None]) -> None:
         try:
             action()
         except NotationError as error:
@@ -344,18 +346,31 @@ class Run:
             self._connection(client).send(bytes.fromhex(rest))
         elif sends == "closes":
             self.connections.pop(client).close()
+            self._await_departure(client)
         elif verb == "top" and rest.startswith("up "):
             self.server.top_up(self.account, money_micro(rest[3:]))
         elif sends.endswith(" passes"):
             self.server.pass_time(duration_s(sends.removesuffix(" passes")) * 1000)
         elif sends.endswith(" of silence"):
             self.server.fall_silent(duration_s(sends.removesuffix(" of silence")))
+        elif sends in ("Redis stops", "Redis starts"):
+            self._redis(starts=sends.endswith("starts"))
         elif sends == "the server stops":
             self.server.ask_to_stop()
         elif sends:
             raise NotationError(f"{sends!r} is not understood")
         if step.answer:
             self._expect(step, client)
+
+    def _redis(self, starts: bool) -> None:
+        """Stop the server's own Redis, or start it again and wait until the server uses it."""
+        if self._own is None:
+            raise NotationError("only a server of its own may lose its Redis")
+        server = self._own.server
+        self._own.run(_redis(server, starts))
+        deadline = time.monotonic() + PATIENCE_S
+        while server.store.available != starts and time.monotonic() < deadline:
+            time.sleep(0.005)
 
     def _connection(self, client: str) -> Connection:
         """The client's connection; opened with CER and CEA if there is none."""
@@ -368,6 +383,15 @@ class Run:
             if wrong:
                 raise NotationError(f"the capabilities exchange failed: {'; '.join(wrong)}")
         return self.connections[client]
+
+    def _await_departure(self, client: str) -> None:
+        """Until the server has noticed: the next connection may come with the same identity."""
+        host = self._host(client.split("/")[0])
+        deadline = time.monotonic() + PATIENCE_S
+        while host in self.server.run(_connected(self.server)):
+            if time.monotonic() > deadline:
+                raise NotationError("the server does not notice that the connection is closed")
+            time.sleep(0.005)
 
     def _session_id(self, client: str, session: str) -> str:
         return f"{self._host(client)};{self.number};{session}"
@@ -438,6 +462,8 @@ class Run:
         parts = clauses(expected)
         if parts in (["nothing"], ["closed"]):
             self._expect(step, client)
+            return
+        if parts == ["nothing yet"]:
             return
         if not parts:
             raise NotationError("the row does not say what is answered")
@@ -536,10 +562,15 @@ class Run:
             raise self.scenario.error(step.line, f"the charging data records are {'; '.join(found) or 'none'}")
 
 
-class Action:
-    """Something that is done for a line of the file."""
+async def _redis(server: OnlineChargingServer, starts: bool) -> None:
+    if starts:
+        await server.redis.start()
+    else:
+        await server.redis.stop()
 
-    def __call__(self) -> None: ...
+
+async def _connected(server: LiveServer) -> list[str]:
+    return [peer.origin_host for peer in server.server.node.peers()]
 
 
 def _record_text(fields: dict[str, object]) -> str:
