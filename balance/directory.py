@@ -228,6 +228,26 @@ async def account_ids_in_store(store: Store) -> AsyncIterator[list[bytes]]:
             return
 
 
+async def accounts_in_expiry_index(store: Store) -> AsyncIterator[list[Account]]:
+    """The accounts that have something to expire, so every account with an open session, a page at a time.
+
+    In no order, some perhaps twice. Raises StoreError.
+    """
+    for lane in store.keys.lanes():
+        cursor: Any = 0
+        while True:
+            cursor, found = await store.call("ZSCAN", store.keys.watch(lane), cursor, "COUNT", SCAN_COUNT)
+            account_ids = found[::2]
+            values = await read_values(store, account_ids)
+            yield [
+                _account(account_id, value)
+                for account_id, value in zip(account_ids, values, strict=True)
+                if value is not None
+            ]
+            if int(cursor) == 0:
+                break
+
+
 async def read_values(store: Store, account_ids: Sequence[bytes]) -> list[bytes | None]:
     """The stored values of accounts, None for those that are not there. Raises StoreError."""
     if not account_ids:

@@ -8,8 +8,10 @@ import argparse
 import asyncio
 import json
 import shlex
+import signal
 import sys
 import tempfile
+from collections.abc import Coroutine
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,13 +30,16 @@ from loadtests.figures import Report
 from loadtests.processes import BenchError, GeneratorProcess, Worker, run_floor
 from loadtests.seed import PARTITIONS, check, commit_calls, compact, connect, memory, seed
 
-WINDOW: Final = 256
-"""Requests under way when the maximum is sought."""
+WINDOWS: Final = (64, 128, 256, 512, 1024)
+"""Requests under way that are tried when the maximum is sought; the server admits 2000 (charging.in_flight_limit)."""
+WORTH_IT: Final = 1.05
+"""A larger window must bring so much more to be taken: beyond the maximum it only makes requests wait."""
 FLOOR_DEPTH: Final = 4
 """Script calls under way when the floor is sought."""
 BEST_PLANS: Final = 64
 """Plans per call of the second floor: larger batches than a worker usually has."""
 RECORD_SECONDS: Final = 0.3
+PROBE_SECONDS: Final = 3.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,11 +53,12 @@ class Scale:
     seconds: float
     """Of each measured interval."""
     warm_up_s: float
-    window: int = WINDOW
+    window: int = 0
+    """Requests under way at the maximum; 0: to be found."""
 
 
 FULL: Final = Scale(accounts=100_000, sessions=20_000, peers=4, seconds=20.0, warm_up_s=5.0)
-QUICK: Final = Scale(accounts=600, sessions=400, peers=2, seconds=2.0, warm_up_s=0.5, window=64)
+QUICK: Final = Scale(accounts=600, sessions=400, peers=2, seconds=2.0, warm_up_s=0.5, window=128)
 
 
 @dataclass(slots=True)
@@ -77,6 +83,7 @@ class Bench:
         self.report = Report()
         self.placement = machine.placement(not options.no_pin)
         self.errors: dict[str, int] = {}
+        self.window = 0
         self.worker: Worker
         self.generator: GeneratorProcess
         self.redis: EmbeddedRedis
@@ -135,11 +142,11 @@ class Bench:
         self.report.facts |= {
             "machine": machine.describe(),
             "cores": self.placement.describe(),
-            "Redis": f"{self.redis.program}, appendfsync always, data on {machine.filesystem(directory)}",
+            "Redis": f"{self.redis.program}, appendfsync always",
             "load": f"{scale.accounts:,} accounts, {scale.sessions:,} open sessions of two services over "
             f"{scale.peers} connections; I, U, U, T of 696, 852, 852 and 816 octets; "
             f"{scale.seconds:g} s measured after {scale.warm_up_s:g} s each",
-            "maximum": f"closed loop, {scale.window} requests under way",
+            "disk": machine.describe_fsync(directory),
             "latency": "open loop, exponential intervals, from the moment a request was due to be sent",
         }
 
@@ -157,9 +164,11 @@ class Bench:
 
     async def _maximum(self) -> Interval:
         scale = self.scale
-        self._say("seeking the maximum")
+        self.window = scale.window or await self._find_window()
+        self._say(f"measuring the maximum with {self.window} requests under way")
+        self.report.facts["maximum"] = f"closed loop, {self.window} requests under way"
         result, used = await self._measure(
-            "closed_loop", window=scale.window, warm_up_s=scale.warm_up_s, seconds=scale.seconds
+            "closed_loop", window=self.window, warm_up_s=scale.warm_up_s, seconds=scale.seconds
         )
         add = self.report.add
         add("rate", "maximum", result["rate"], "CCR/s")
@@ -170,6 +179,19 @@ class Bench:
         add("max_p50_ms", "p50 at the maximum", result["p50_ms"], "ms", 2)
         add("max_p99_ms", "p99 at the maximum", result["p99_ms"], "ms", 2)
         return used
+
+    async def _find_window(self) -> int:
+        """The smallest number of requests under way at which the server does as much as it can."""
+        best, best_rate = WINDOWS[0], 0.0
+        for window in WINDOWS:
+            if 2 * window > self.scale.sessions:
+                break
+            self._say(f"seeking the maximum with {window} requests under way")
+            result = await self.generator.do("closed_loop", window=window, warm_up_s=1.0, seconds=PROBE_SECONDS)
+            self._check(result)
+            if result["rate"] > best_rate * WORTH_IT:
+                best, best_rate = window, result["rate"]
+        return best
 
     async def _record(self, directory: Path) -> Path:
         """Record commits under the same load, after the measured interval so as not to disturb it."""
@@ -182,9 +204,9 @@ class Bench:
                 samples.append(sample)
 
         samples: list[floor.Sample] = []
-        window = self.scale.window
+        seconds = RECORD_SECONDS * 2
         self._check(
-            await self.generator.do("closed_loop", on_mark, window=window, warm_up_s=0.2, seconds=RECORD_SECONDS * 2)
+            await self.generator.do("closed_loop", on_mark, window=self.window, warm_up_s=0.2, seconds=seconds)
         )
         if not samples or not samples[0].plans:
             raise BenchError("no commit of the server was seen in Redis while it was under load")
@@ -312,7 +334,7 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--sessions", type=int, help=f"sessions open at a time (default {FULL.sessions})")
     parser.add_argument("--peers", type=int, help=f"Diameter connections (default {FULL.peers})")
     parser.add_argument("--seconds", type=float, help=f"length of each measured interval (default {FULL.seconds:g})")
-    parser.add_argument("--window", type=int, help=f"requests under way at the maximum (default {WINDOW})")
+    parser.add_argument("--window", type=int, help="requests under way at the maximum (default: as many as help)")
     parser.add_argument("--seed", type=int, default=1, help="of the generator's random intervals (default 1)")
     parser.add_argument("--no-pin", action="store_true", help="let the system choose the cores")
     parser.add_argument("--redis", help="program of the Redis server (default: as occ serve finds it)")
@@ -336,21 +358,31 @@ def _scale(options: argparse.Namespace) -> Scale:
     )
 
 
+async def _interruptible(run: Coroutine[Any, Any, Report]) -> Report:
+    """Let SIGTERM, as `timeout` sends it, stop all processes of the run as Ctrl-C does."""
+    task = asyncio.get_running_loop().create_task(run)
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+    try:
+        return await task
+    except asyncio.CancelledError:
+        raise BenchError("the run was interrupted") from None
+
+
 def main(arguments: list[str] | None = None) -> int:
     """0: the run is sound; 1: it is not, or misses the budget that was to be enforced."""
     options = _parse(arguments)
     console = Console()
     scale = _scale(options)
-    if scale.sessions < 2 * scale.window:
-        console.print(f"--sessions must be at least twice --window, {2 * scale.window}, not {scale.sessions}")
+    if scale.sessions < 2 * (scale.window or WINDOWS[0]):
+        console.print(f"--sessions must be twice the window at least, {2 * (scale.window or WINDOWS[0])}")
         return 2
     try:
         with tempfile.TemporaryDirectory(prefix="occ-bench-", dir=options.directory) as directory:
-            report = uvloop.run(Bench(scale, options, console).run(Path(directory)))
+            report = uvloop.run(_interruptible(Bench(scale, options, console).run(Path(directory))))
         report.show(console)
         if options.json is not None:
             report.write(options.json)
-    except (BenchError, EmbeddedRedisError, StoreError, machine.MachineError, OSError) as error:
+    except (BenchError, EmbeddedRedisError, StoreError, machine.MachineError, OSError, ValueError) as error:
         console.print(f"[red]{error}[/red]", highlight=False)
         return 1
     sound = all(report.value(key) == 0 for key in ("errors", "discrepancies", "disagreement_micro"))

@@ -69,7 +69,7 @@ class Sample:
 
 
 def record(unix_path: Path, seconds: float) -> Sample:
-    """Watch the commands of a Redis under load for a while. Raises OSError."""
+    """Watch the commands of a Redis under load for a while. Raises OSError, and ValueError for a foreign script."""
     sample = Sample(b"", (), [], 0, [])
     with socket.socket(socket.AF_UNIX) as link:
         link.connect(str(unix_path))
@@ -112,10 +112,12 @@ def _read_row(sample: Sample, command: list[bytes]) -> None:
     keys = int(command[2])
     sample.sha, sample.lane = command[1], tuple(command[3 : 3 + LANE_KEYS])
     arguments = command[3 + keys :]
-    outgoing = int(arguments[0])
+    outgoing = int(arguments[0]) if arguments[0].isdigit() and len(arguments[0]) < 5 else 0
     outbox = {int(arguments[1 + 2 * each]): arguments[2 + 2 * each] for each in range(outgoing)}
     del arguments[: 1 + 2 * outgoing]
     plan_keys = command[3 + LANE_KEYS : 3 + keys]
+    if 2 * len(arguments) != PLAN_ARGUMENTS * len(plan_keys):
+        raise ValueError("the commit script's arguments are not what loadtests/floor.py takes them for; adapt it")
     for index in range(len(plan_keys) // 2):
         account_key, ended_key = plan_keys[2 * index], plan_keys[2 * index + 1]
         plan = tuple(arguments[PLAN_ARGUMENTS * index : PLAN_ARGUMENTS * (index + 1)])

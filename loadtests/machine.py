@@ -3,7 +3,10 @@
 import os
 import platform
 from pathlib import Path
+from time import perf_counter
 from typing import Final, NamedTuple
+
+FSYNC_PROBES: Final = 200
 
 _TICKS: Final = os.sysconf("SC_CLK_TCK") if hasattr(os, "sysconf") else 100
 
@@ -89,6 +92,25 @@ def filesystem(directory: Path) -> str:
         if directory.resolve().is_relative_to(point) and len(point) >= len(best):
             best, kind = point, fields[2]
     return f"{kind} (an fsync costs nothing there: do not compare)" if kind in ("tmpfs", "ramfs") else kind
+
+
+def describe_fsync(directory: Path) -> str:
+    """How long the disk takes to make a small append durable: no answer can be faster with `appendfsync always`."""
+    file = directory / "fsync.probe"
+    times = []
+    descriptor = os.open(file, os.O_CREAT | os.O_WRONLY | os.O_APPEND, 0o600)
+    try:
+        for _ in range(FSYNC_PROBES):
+            os.write(descriptor, bytes(4096))
+            started = perf_counter()
+            os.fsync(descriptor)
+            times.append(perf_counter() - started)
+    finally:
+        os.close(descriptor)
+        file.unlink()
+    times.sort()
+    half, most = times[len(times) // 2], times[len(times) * 99 // 100]
+    return f"{filesystem(directory)}; fsync of 4 kB takes {half * 1e3:.2f} ms (median), {most * 1e3:.2f} ms (p99)"
 
 
 def describe() -> str:

@@ -1,4 +1,5 @@
-"""Supervision: sessions whose client fell silent give back what they reserved, lapsed allowances are emptied.
+"""Supervision: sessions whose client fell silent, or lost its state, give back what they reserved; lapsed
+allowances are emptied.
 
 Each lane of the store has an index of accounts by the time they next need attention. An account is looked at no
 earlier than that; what is due then is decided on its snapshot, like any other operation, so two workers that look
@@ -10,10 +11,11 @@ import logging
 from collections.abc import Callable
 from typing import Final
 
+from balance.directory import accounts_in_expiry_index
 from balance.ledger import Draft, expire_buckets, next_wake_ms
-from balance.model import Account, Lookup, Plan, SessionState
+from balance.model import Account, Plan, SessionState
 from balance.records import make_plan
-from balance.resp import StoreError
+from balance.resp import StoreError, StoreUnavailableError
 from occ import cdr
 from occ.charging import Charging
 
@@ -31,6 +33,8 @@ class Expiry:
         self._store = charging.store
         self._statistics = charging.statistics
         self._late_termination_ms = charging.settings.late_termination_ms
+        self._restarted: dict[bytes, int] = {}
+        self._restart_known = asyncio.Event()
 
     async def run(self) -> None:
         """Scan until cancelled; an unreachable store is waited for."""
@@ -51,56 +55,123 @@ class Expiry:
                 "ZRANGEBYSCORE", self._store.keys.watch(lane), "-inf", now, "LIMIT", 0, ACCOUNTS_A_SCAN
             )
             found += len(due)
-            for account_id in due:
-                await self.wake(account_id, now)
+            await asyncio.gather(*(self._wake(account_id, now) for account_id in due))
         return found
 
-    async def wake(self, account_id: bytes, now: int) -> None:
-        """Expire all that is due on one account: one session an operation, then the rest. Raises StoreError."""
-        while True:
-            plan = await self._store.commit(account_id, lambda account, _: self._step(account, now))
-            if plan.account is None:
-                # Indexed, yet gone: nothing can expire, only the index entry is struck.
-                await self._store.call("ZREM", self._store.keys.watch(self._store.keys.lane(account_id)), account_id)
-                log.error("account %r stood in the expiry index but does not exist", account_id)
-            if plan.ended is None:
-                return
-            self._statistics.add(plan)
-            self._statistics.expired_sessions += 1
+    async def _wake(self, account_id: bytes, now: int) -> None:
+        """Expire all that is due on one account: one session an operation, then the rest.
 
-    def _step(self, account: Account | None, now: int) -> Plan | Lookup:
+        Raises StoreUnavailableError. An account that cannot be read is named in the log and left alone: it must
+        not keep the others waiting.
+        """
+        try:
+            while True:
+                plan = await self._store.commit(account_id, lambda account, _: self._expire(account, now))
+                if plan.account is None:
+                    # Indexed, yet gone: nothing can expire, only the index entry is struck.
+                    watch = self._store.keys.watch(self._store.keys.lane(account_id))
+                    await self._store.call("ZREM", watch, account_id)
+                    log.error("account %r stood in the expiry index but does not exist", account_id)
+                if plan.ended is None:
+                    return
+                self._statistics.add(plan)
+                self._statistics.expired_sessions += 1
+        except StoreUnavailableError:
+            raise
+        except StoreError as error:
+            log.error("account %r cannot be expired: %s", account_id, error)
+
+    def _expire(self, account: Account | None, now: int) -> Plan:
         if account is None:
             return Plan(None)
         draft = Draft(account, now)
-        overdue = _overdue(account, now)
-        if overdue is None:
-            expire_buckets(draft)
-            return self._plan(draft, "expire", ("supervision",), ())
-        session = draft.session(overdue)
+        for session in account.sessions.values():
+            if session.expires_ms <= now:
+                return self._end(draft, session.session_id, "expire-session", cdr.EXPIRED)
+        expire_buckets(draft)
+        return _indexed(draft, "expire", ("supervision",), ())
+
+    # -- clients that lost their state ---------------------------------------------------------------------------
+
+    def client_state(self, origin_host: bytes, state_id: int) -> None:
+        """A client's Origin-State-Id is now ``state_id``: what it opened under a lower one is lost to it."""
+        self._restarted[origin_host] = state_id
+        self._restart_known.set()
+
+    async def run_restarts(self) -> None:
+        """Release the sessions of clients that lost their state, until cancelled (RFC 6733 section 8.6).
+
+        Restarts are rare and sessions many, so the open sessions are looked through then instead of being kept
+        in an index by client that every request would have to write.
+        """
+        while True:
+            await self._restart_known.wait()
+            self._restart_known.clear()
+            restarted, self._restarted = self._restarted, {}
+            try:
+                await self.release_lost(restarted)
+            except StoreError as error:
+                log.warning("sessions of restarted clients wait: %s", error)
+                self._restarted = {**restarted, **self._restarted}
+                self._restart_known.set()
+                await asyncio.sleep(SCAN_INTERVAL_S)
+
+    async def release_lost(self, restarted: dict[bytes, int]) -> int:
+        """Release what the clients opened under a lower Origin-State-Id; how many sessions. Raises StoreError."""
+        current = {host.lower(): state_id for host, state_id in restarted.items()}
+        released = 0
+        async for page in accounts_in_expiry_index(self._store):
+            for seen in page:
+                account: Account | None = seen
+                while account is not None and _lost_session(account, current) is not None:
+                    plan = await self._store.commit(account.account_id, lambda now, _: self._release(now, current))
+                    account = plan.account
+                    if account is not None:
+                        self._statistics.add(plan)
+                        released += 1
+        if released:
+            log.warning("released %d sessions of clients that lost their state: %s", released, sorted(restarted))
+        return released
+
+    def _release(self, account: Account | None, current: dict[bytes, int]) -> Plan:
+        lost = None if account is None else _lost_session(account, current)
+        if account is None or lost is None:
+            return Plan(None)
+        return self._end(Draft(account, self._clock()), lost, "release-session", cdr.CLIENT_RESTARTED)
+
+    # -- both ----------------------------------------------------------------------------------------------------
+
+    def _end(self, draft: Draft, session_id: bytes, operation: str, cause: str) -> Plan:
+        """Give back what a session holds and keep it aside, should a report still come."""
+        session = draft.session(session_id)
         assert session is not None
         before = session.totals()
         draft.release_session(session)
-        records = cdr.closing_records(session, now, cdr.EXPIRED)
+        records = cdr.closing_records(session, draft.now_ms, cause)
         draft.close(session)
-        plan = self._plan(draft, "expire-session", (overdue,), records)
+        plan = _indexed(draft, operation, (session_id,), records)
         plan.count(before, session.totals(), -1)
         session.state = SessionState.EXPIRED
         plan.ended = session
         plan.ended_ttl_ms = self._late_termination_ms
-        plan.closed = overdue
-        return plan
-
-    @staticmethod
-    def _plan(draft: Draft, operation: str, reason: tuple[object, ...], records: tuple[bytes, ...]) -> Plan:
-        """A plan that sets the index to exactly the next time something is due."""
-        draft.account.watch_ms = next_wake_ms(draft.account)
-        plan = make_plan(draft, operation, reason, None, records)
-        plan.watch_ms = draft.account.watch_ms
+        plan.closed = session_id
         return plan
 
 
-def _overdue(account: Account, now: int) -> bytes | None:
+def _indexed(draft: Draft, operation: str, reason: tuple[object, ...], records: tuple[bytes, ...]) -> Plan:
+    """A plan that sets the index to exactly the next time something is due."""
+    draft.account.watch_ms = next_wake_ms(draft.account)
+    plan = make_plan(draft, operation, reason, None, records)
+    plan.watch_ms = draft.account.watch_ms
+    return plan
+
+
+def _lost_session(account: Account, current: dict[bytes, int]) -> bytes | None:
+    """A session that its client opened under an Origin-State-Id lower than the current one, or None.
+
+    0 says that the client told none: nothing can be inferred then.
+    """
     for session in account.sessions.values():
-        if session.expires_ms <= now:
+        if 0 < session.origin_state_id < current.get(session.origin_host.lower(), 0):
             return session.session_id
     return None

@@ -28,6 +28,9 @@ log = logging.getLogger("occ.gy")
 SUCCESS: Final = 2001
 FINAL_UNIT_TERMINATE: Final = 0
 
+CLIENTS_REMEMBERED: Final = 10_000
+"""Origin-Hosts whose Origin-State-Id is kept."""
+
 
 LATENCY_BOUNDS_S: Final = (
     0.0005, 0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5,
@@ -56,9 +59,7 @@ class RequestStatistics:
     def __init__(self) -> None:
         self.answers: dict[tuple[int, int], int] = {}
         """(CC-Request-Type, Result-Code) -> answers; type 0 where it could not be read."""
-        self.latency: dict[int, list[int]] = {
-            kind: [0] * (len(LATENCY_BOUNDS_S) + 1) for kind in (0, *TYPE_NAMES)
-        }
+        self.latency: dict[int, list[int]] = {kind: [0] * (len(LATENCY_BOUNDS_S) + 1) for kind in (0, *TYPE_NAMES)}
         self.latency_seconds: dict[int, float] = dict.fromkeys(self.latency, 0.0)
         self.in_flight = 0
         self.rejected = 0
@@ -97,6 +98,19 @@ class Gy:
         self._in_flight_limit = in_flight_limit
         self._clock = clock
         self.statistics = RequestStatistics()
+        self._client_states: dict[bytes, int] = {}
+        self.on_client_state: Callable[[bytes, int], None] | None = None
+        """Told (Origin-Host, Origin-State-Id) when a client's is first seen, and whenever it has risen."""
+
+    def note_client_state(self, origin_host: bytes, state_id: int) -> None:
+        """Take note of a client's Origin-State-Id; a lower one is left from before and means nothing."""
+        if state_id <= self._client_states.get(origin_host, 0):
+            return
+        if len(self._client_states) >= CLIENTS_REMEMBERED:
+            self._client_states.pop(next(iter(self._client_states)))
+        self._client_states[origin_host] = state_id
+        if self.on_client_state is not None:
+            self.on_client_state(origin_host, state_id)
 
     def handle_ccr(self, peer: Peer, event: RequestReceived) -> None:
         """Answer one request on the connection it came by; never raises."""
@@ -117,6 +131,11 @@ class Gy:
         if elsewhere is not None:
             self._answer(peer, request, Outcome(elsewhere), started)
             return
+        if request.origin_state_id is None:
+            # A client that tells its state when it connects means it for its sessions too.
+            request.origin_state_id = self._client_states.get(request.origin_host)
+        else:
+            self.note_client_state(request.origin_host, request.origin_state_id)
         statistics.in_flight += 1
 
         def done(outcome: Outcome) -> None:

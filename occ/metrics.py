@@ -57,9 +57,7 @@ class OccCollector(Collector):
         yield GaugeMetricFamily("occ_peers_up", "Diameter peers with an open connection", self._peers_up())
 
     def _request_metrics(self) -> Iterator[Metric]:
-        answers = CounterMetricFamily(
-            "occ_requests", "Credit-control requests answered", labels=["type", "result"]
-        )
+        answers = CounterMetricFamily("occ_requests", "Credit-control requests answered", labels=["type", "result"])
         for (kind, result), count in sorted(self._requests.answers.copy().items()):
             answers.add_metric([TYPE_NAMES.get(kind, "unreadable"), str(result)], count)
         yield answers

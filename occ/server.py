@@ -17,9 +17,9 @@ from typing import Any, Final
 
 import uvloop
 
+from balance.directory import accounts_in_expiry_index
 from balance.embedded import Address, EmbeddedRedis, EmbeddedSettings
 from balance.keys import LAYOUT
-from balance.records import unpack_account
 from balance.store import Store
 from balance.store import StoreSettings as LedgerStoreSettings
 from occ.charging import Charging
@@ -32,11 +32,12 @@ from occ.outbox import CdrFiles, Outbox
 from occ.outbox import CdrSettings as CdrFileSettings
 from occ.rating.catalogue import load_catalogue
 from occ.rating.currency import NUMERIC
+from occ.seed import seed
 from occ.settings import Settings
 from protocols.credit_control import CreditControlRequest
 from protocols.diameter.codec import avp
 from protocols.diameter.codes import DisconnectCause
-from protocols.diameter.link import Statistics
+from protocols.diameter.events import Opened, PeerEvent, StateIdChanged
 from protocols.diameter.node import Node, NodeSettings, PeerStatus, route
 
 log = logging.getLogger("occ.server")
@@ -86,8 +87,6 @@ class OnlineChargingServer:
         await self.store.start()
         self._cleanup.push_async_callback(self.store.stop)
         if self._population is not None:
-            from occ.seed import seed  # the sample population is a lab's; an operator's server never needs it
-
             await seed(self.store, self._population, self._clock())
         self.charging = Charging(
             self.store,
@@ -101,6 +100,7 @@ class OnlineChargingServer:
         await self._count_open_sessions()
         self.expiry = Expiry(self.charging, self._clock)
         self._in_background("expiry", self.expiry.run())
+        self._in_background("client restarts", self.expiry.run_restarts())
         cdr = settings.cdr
         files = CdrFiles(CdrFileSettings(cdr.directory, cdr.rotate_bytes, cdr.rotate_seconds * 1000))
         self.outbox = Outbox(self.store, files)
@@ -140,21 +140,16 @@ class OnlineChargingServer:
     async def _count_open_sessions(self) -> None:
         """What stands open from before: every account with an open session is in the expiry index."""
         statistics = self.charging.statistics
-        for lane in self.store.keys.lanes():
-            cursor = b"0"
-            while True:
-                cursor, found = await self.store.call("ZSCAN", self.store.keys.watch(lane), cursor, "COUNT", 500)
-                keys = [self.store.keys.account(account_id) for account_id in found[::2]]
-                values = await asyncio.gather(*(self.store.call("GET", key) for key in keys))
-                for key, value in zip(keys, values, strict=True):
-                    if value:
-                        account = unpack_account(self.store.keys.account_id_of(key), value)
-                        statistics.open_sessions += len(account.sessions)
-                        statistics.open_reservations += sum(
-                            session.totals().reservations for session in account.sessions.values()
-                        )
-                if cursor == b"0":
-                    break
+        counted: set[bytes] = set()
+        async for page in accounts_in_expiry_index(self.store):
+            for account in page:
+                if account.account_id in counted:
+                    continue
+                counted.add(account.account_id)
+                statistics.open_sessions += len(account.sessions)
+                statistics.open_reservations += sum(
+                    session.totals().reservations for session in account.sessions.values()
+                )
 
     async def _start_diameter(self) -> None:
         diameter = self.settings.diameter
@@ -168,9 +163,16 @@ class OnlineChargingServer:
         )
         origin = avp("Origin-Host", diameter.origin_host) + avp("Origin-Realm", diameter.origin_realm)
         self.gy = Gy(self.charging, origin, _router(node_settings), self.settings.charging.in_flight_limit, self._clock)
-        self.node = Node(node_settings, self.gy.handle_ccr)
+        self.gy.on_client_state = self.expiry.client_state
+        self.node = Node(node_settings, self.gy.handle_ccr, self._on_peer_event)
         self.diameter_port = await self.node.start(diameter.host, diameter.port)
         self._cleanup.push_async_callback(self.node.stop, DisconnectCause.REBOOTING)
+
+    def _on_peer_event(self, event: PeerEvent) -> None:
+        if isinstance(event, Opened) and event.origin_state_id:
+            self.gy.note_client_state(event.origin_host.encode(), event.origin_state_id)
+        elif isinstance(event, StateIdChanged):
+            self.gy.note_client_state(event.origin_host.encode(), event.new)
 
     def _start_metrics(self) -> None:
         loop = asyncio.get_running_loop()
@@ -213,7 +215,7 @@ async def _peers(node: Node) -> list[PeerStatus]:
 
 def _as_json(status: PeerStatus) -> dict[str, Any]:
     fields = {field.name: getattr(status, field.name) for field in dataclass_fields(status)}
-    fields["statistics"] = {name: getattr(status.statistics, name) for name in Statistics.__slots__}
+    fields["statistics"] = status.statistics.as_dict()
     return fields
 
 

@@ -54,7 +54,7 @@ class Capabilities:
 
     def in_common(self, settings: NodeSettings) -> frozenset[int]:
         """Our applications that may be used with the sender; a relay has all of them (RFC 6733 5.3)."""
-        ours = frozenset(settings.applications)
+        ours = frozenset(map(int, settings.applications))
         if _RELAY in self.applications or _RELAY in ours:
             return ours
         return ours & self.applications

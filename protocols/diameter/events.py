@@ -102,6 +102,7 @@ class Refused:
     """Empty where the other side gave no identity."""
     origin_realm: str
     remote_address: str
+    """Empty where no transport came up."""
     result_code: int
     """Result-Code of the CEA that was sent or received; 0 where there was none."""
     reason: str

@@ -49,20 +49,23 @@ class Disconnect(Enum):
     """Nothing sensible can be said to the other side any more (RFC 6733 2.1)."""
 
 
-class Statistics:
-    """Counters of one peer, over all its connections."""
+COUNTERS: Final = (
+    "requests_received",
+    "answers_sent",
+    "requests_sent",
+    "answers_received",
+    "answers_discarded",
+    "requests_discarded",
+    "errors_sent",
+    "octets_received",
+    "octets_sent",
+)
 
-    __slots__ = (
-        "answers_discarded",
-        "answers_received",
-        "answers_sent",
-        "errors_sent",
-        "octets_received",
-        "octets_sent",
-        "requests_discarded",
-        "requests_received",
-        "requests_sent",
-    )
+
+class Statistics:
+    """Counters of one peer, over all its connections; `COUNTERS` are their names."""
+
+    __slots__ = COUNTERS
 
     def __init__(self) -> None:
         self.requests_received = 0
@@ -84,8 +87,12 @@ class Statistics:
 
     def add(self, other: "Statistics") -> None:
         """Fold the counters of another object in."""
-        for name in Statistics.__slots__:
+        for name in COUNTERS:
             setattr(self, name, getattr(self, name) + getattr(other, name))
+
+    def as_dict(self) -> dict[str, int]:
+        """All counters by name."""
+        return {name: getattr(self, name) for name in COUNTERS}
 
 
 class Header:
@@ -238,6 +245,7 @@ class Link:
                 self.receiver.base_message(self, message, header, now, events)
                 if self.disconnect is not Disconnect.NO:
                     return
+                statistics = self.statistics  # a CER has just made them those of its peer
             elif second & _REQUEST_BIT:
                 if second & _ERROR_BIT or not self.takes_requests:
                     self._not_taken(message)
@@ -278,11 +286,6 @@ class Link:
             self.disconnect = Disconnect.ABORT
 
     # Output
-
-    @property
-    def can_answer(self) -> bool:
-        """Whether an answer may still be sent: the connection is up, be it about to close."""
-        return self.disconnect is Disconnect.NO
 
     def next_hop_by_hop(self) -> int:
         """A Hop-by-Hop Identifier that no pending request of this connection has (RFC 6733 section 3)."""

@@ -245,11 +245,11 @@ class Node:
                     factory, host, port, ssl=tls, server_hostname=server_hostname
                 )
         except (OSError, TimeoutError) as error:
-            reason = str(error) or "no connection in time"
+            reason = f"cannot connect to {host} port {port}: {str(error) or 'no connection in time'}"
             events = peer.connect_failed(reason, loop.time())
             self._serve_peer(peer)
             self._peer_events(events)
-            raise ConnectError(f"cannot connect to {host} port {port}: {reason}") from error
+            raise ConnectError(reason) from error
         return connection, opened
 
     async def _keep_open(self, peer: Peer, allowed: AllowedPeer, tls: ssl.SSLContext | None) -> None:
@@ -449,11 +449,11 @@ class Node:
         self._warned.add(key)
         _LOG.log(
             level,
-            "%s peer %s%s at %s: %s%s",
+            "%s peer %s%s%s: %s%s",
             "refused" if event.hint else "no connection with",
             event.origin_host or "of unknown identity",
             f" (realm {event.origin_realm})" if event.origin_realm else "",
-            event.remote_address or "unknown address",
+            f" at {event.remote_address}" if event.remote_address else "",
             event.reason,
             f"; to let it in, {event.hint}" if event.hint else "",
         )

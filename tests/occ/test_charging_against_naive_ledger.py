@@ -1,4 +1,6 @@
-"""Whole sessions on a real store, legal and illegal clients, against the naive ledger (conformance rows 16, 19-23, 26-28).
+"""Whole sessions on a real store, legal and illegal clients, against the naive ledger.
+
+Conformance rows 16, 19 to 23 and 26 to 28.
 
 Every answer is compared with what the naive ledger would grant, every request may be repeated at any time and must
 then get its first answer again and change nothing, and at the end the whole store is verified.
@@ -30,9 +32,7 @@ PRICES = {10: (4, 7), 20: (1, 3)}
 CATALOGUE = Catalogue(
     "test",
     978,
-    tuple(
-        Service(f"rg{group}", CONTEXT, frozenset([group]), Unit.OCTETS, 6, 1000, VALIDITY_S) for group in GROUPS
-    ),
+    tuple(Service(f"rg{group}", CONTEXT, frozenset([group]), Unit.OCTETS, 6, 1000, VALIDITY_S) for group in GROUPS),
     {"standard": {f"rg{group}": StepPrice(Unit.OCTETS, *PRICES[group]) for group in GROUPS}},
 )
 
@@ -251,9 +251,7 @@ def test_charging_against_naive_ledger(clean_redis: Address) -> None:
     from hypothesis.stateful import run_state_machine_as_test
 
     machine = type("Machine", (ChargingMachine,), {"address": clean_redis})
-    run_state_machine_as_test(  # type: ignore[no-untyped-call]
-        machine, settings=settings(max_examples=40, stateful_step_count=25, deadline=None)
-    )
+    run_state_machine_as_test(machine, settings=settings(max_examples=40, stateful_step_count=25, deadline=None))
 
     async def check() -> None:
         store = Store(StoreSettings(clean_redis, partitions=4))

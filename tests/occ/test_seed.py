@@ -153,8 +153,10 @@ async def test_numbers_keep_their_zeros(store: Store, tmp_path: Path) -> None:
         ("    plan: standard\n", "", 4, "'plan' is missing"),
         (
             "    plan: standard\n",
-            ("    plan: standard\n  more:\n    kind: postpaid\n    count: 1\n    first_msisdn: 491700000003\n"
-            "    first_imsi: 262010000000000\n    plan: standard\n"),
+            (
+                "    plan: standard\n  more:\n    kind: postpaid\n    count: 1\n    first_msisdn: 491700000003\n"
+                "    first_imsi: 262010000000000\n    plan: standard\n"
+            ),
             10,
             "the MSISDNs of groups more and prepaid overlap",
         ),

@@ -134,6 +134,11 @@ class Stranger:
     def events(self) -> list[Event]:
         return self.side.events
 
+    def peer_counters(self) -> dict[str, int]:
+        """The counters in the peer table."""
+        (peer,) = self.side.table
+        return peer.statistics.as_dict()
+
     def last(self) -> Event:
         """What was reported last."""
         return self.side.events[-1]

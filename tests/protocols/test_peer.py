@@ -547,6 +547,18 @@ def test_row_3_a_cer_from_an_open_peer_is_rejected() -> None:
     assert isinstance(first.events[-1], RequestReceived)
 
 
+def test_row_3_a_rejected_cer_leaves_an_overdue_watchdog_to_its_timer() -> None:
+    """The probe of the open connection never closes it in the middle of a transition."""
+    first = Stranger().open()
+    first.advance(66)
+    assert first.last() == Suspect("pgw.example.org")
+    second = Stranger(side=first.side)
+    second.now = first.now + 3600
+    assert second.send(cer()) == []
+    assert second.is_closed
+    assert not first.is_closed
+
+
 def test_row_3_a_second_cer_on_an_open_connection_is_answered_5012() -> None:
     """RFC 6733 5.6 has no entry for it and does not ask to close."""
     stranger = Stranger().open()
@@ -1038,6 +1050,8 @@ def test_the_cuts_of_the_stream_do_not_matter(sizes: list[int]) -> None:
     assert pieces.events == whole.events
     assert [codec.encode(one) for one in answers] == [codec.encode(one) for one in expected]
     assert len(expected) == 4
+    assert pieces.peer_counters() == whole.peer_counters()
+    assert whole.peer_counters()["requests_received"] == 3
 
 
 def test_a_long_message_in_single_octets_costs_no_more_than_its_length() -> None:

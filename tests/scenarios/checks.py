@@ -16,6 +16,9 @@ DESTINATION_HOST, DESTINATION_REALM = 293, 283
 ORIGIN_HOST, ORIGIN_REALM = 264, 296
 CREDIT_CONTROL, CAPABILITIES_EXCHANGE = 272, 257
 
+INVALID_MESSAGE_LENGTH = 5015
+REFUSED_AS_MALFORMED = (5001, 5004, 5005, 5008, 5009, 5011, 5014, INVALID_MESSAGE_LENGTH)
+
 PLAIN_CLIENT_KNOWS = frozenset(
     (
         # RFC 6733
@@ -46,8 +49,7 @@ def _breaches(request: bytes, octets: bytes, server: str) -> Iterator[str]:
     try:
         codec.check(answer)
     except DiameterError as error:
-        # The answer to a request with an impossible header repeats that header.
-        if error.result_code not in (3001, 3007, 3008) or not answer.is_error:
+        if not _is_due_to_the_request(answer, error):
             yield f"the answer does not keep to its grammar: {error}"
     _, flags_command, application, hop_by_hop, end_to_end = struct.unpack(">IIIII", request[:20])
     if (answer.hop_by_hop, answer.end_to_end) != (hop_by_hop, end_to_end):
@@ -59,13 +61,27 @@ def _breaches(request: bytes, octets: bytes, server: str) -> Iterator[str]:
         yield f"its header flags are {answer.flags:#x}: R, T and the reserved bits must be clear"
     if answer.is_proxiable != bool(flags & 0x40):
         yield "its P bit is not that of the request (RFC 6733 section 6.2)"
-    result = answer.find(RESULT_CODE)
-    code = int.from_bytes(result.data, "big") if result is not None else 0
+    code = _result_code(answer)
     if answer.is_error != (3000 <= code < 4000):
         yield f"Result-Code {code} with the E bit {'set' if answer.is_error else 'clear'} (RFC 6733 section 7.1)"
-    yield from _avp_breaches(_readable(request), answer, server)
+    # Of a message of unknown length nothing but the header can be read.
+    asked = [] if code == INVALID_MESSAGE_LENGTH else _readable(request)
+    yield from _avp_breaches(asked, answer, server)
     if answer.command == CREDIT_CONTROL and not answer.is_error:
-        yield from _cca_breaches(_readable(request), answer)
+        yield from _cca_breaches(asked, answer)
+
+
+def _result_code(answer: Message) -> int:
+    result = answer.find(RESULT_CODE)
+    return int.from_bytes(result.data, "big") if result is not None else 0
+
+
+def _is_due_to_the_request(answer: Message, error: DiameterError) -> bool:
+    """Whether an answer repeats what is wrong with its request: an impossible header, or a missing or bad AVP."""
+    if answer.is_error:
+        return error.result_code in (3001, 3007, 3008)
+    at_fault = int.from_bytes((error.failed_avp or b"")[:4], "big")
+    return _result_code(answer) in REFUSED_AS_MALFORMED and at_fault in (SESSION_ID, *IN_EVERY_CCA)
 
 
 def _avp_breaches(asked: list[Avp], answer: Message, server: str) -> Iterator[str]:
@@ -90,7 +106,7 @@ def _avp_breaches(asked: list[Avp], answer: Message, server: str) -> Iterator[st
 
 def _cca_breaches(asked: list[Avp], answer: Message) -> Iterator[str]:
     for code in IN_EVERY_CCA:
-        given = next((one.data for one in asked if one.code == code and not one.vendor), None)
+        given = next((one.data for one in asked if one.code == code and not one.vendor and len(one.data) == 4), None)
         found = answer.find(code)
         if found is None and (given is not None or code == IN_EVERY_CCA[0]):
             yield f"a CCA must have AVP {code}"

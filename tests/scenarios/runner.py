@@ -346,7 +346,7 @@ class Run:
             self._connection(client).send(bytes.fromhex(rest))
         elif sends == "closes":
             self.connections.pop(client).close()
-            self._await_departure(client)
+            self._await_state(client, None)
         elif verb == "top" and rest.startswith("up "):
             self.server.top_up(self.account, money_micro(rest[3:]))
         elif sends.endswith(" passes"):
@@ -384,13 +384,13 @@ class Run:
                 raise NotationError(f"the capabilities exchange failed: {'; '.join(wrong)}")
         return self.connections[client]
 
-    def _await_departure(self, client: str) -> None:
-        """Until the server has noticed: the next connection may come with the same identity."""
+    def _await_state(self, client: str, state: str | None) -> None:
+        """Until the server has its peer in a state of RFC 6733 section 5.6; None: until it has no such peer."""
         host = self._host(client.split("/")[0])
         deadline = time.monotonic() + PATIENCE_S
-        while host in self.server.run(_connected(self.server)):
+        while self.server.run(_peer_states(self.server)).get(host.lower()) != state:
             if time.monotonic() > deadline:
-                raise NotationError("the server does not notice that the connection is closed")
+                raise NotationError(f"the peer does not come into state {state or 'closed'}")
             time.sleep(0.005)
 
     def _session_id(self, client: str, session: str) -> str:
@@ -464,6 +464,7 @@ class Run:
             self._expect(step, client)
             return
         if parts == ["nothing yet"]:
+            self._await_state(client, "Wait-Returns")
             return
         if not parts:
             raise NotationError("the row does not say what is answered")
@@ -569,8 +570,8 @@ async def _redis(server: OnlineChargingServer, starts: bool) -> None:
         await server.redis.stop()
 
 
-async def _connected(server: LiveServer) -> list[str]:
-    return [peer.origin_host for peer in server.server.node.peers()]
+async def _peer_states(server: LiveServer) -> dict[str, str]:
+    return {peer.origin_host.lower(): peer.state for peer in server.server.node.peers()}
 
 
 def _record_text(fields: dict[str, object]) -> str:

@@ -1,0 +1,225 @@
+"""What all commands share: settings, the store, and how results, amounts and refusals are shown.
+
+Results go to standard output, as tables or, with ``--json``, as one JSON document; everything else goes to standard
+error. Exit codes: 0 done, 1 refused or inconsistent, 2 wrong usage or configuration.
+"""
+
+import asyncio
+import json
+import logging
+import sys
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Annotated, Any, Final, TypeVar
+
+import typer
+from rich.console import Console
+from rich.table import Table
+from typer.core import TyperGroup
+
+from balance.directory import read_account
+from balance.embedded import Address, EmbeddedRedisError, find_running
+from balance.model import Account, Bucket, LedgerError, Unit
+from balance.resp import StoreError
+from balance.store import Store, StoreSettings
+from occ.rating.catalogue import SIZES, parse_size
+from occ.rating.currency import currency_name, format_amount, parse_amount
+from occ.settings import Settings, load
+from occ.yamlmap import ConfigError, shown
+
+T = TypeVar("T")
+
+REFUSED: Final = 1
+USAGE: Final = 2
+PIPE_WIDTH: Final = 200
+"""Columns of a table that does not go to a terminal."""
+
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+
+LARGEST_LIST: Final = 100_000
+
+Limit = Annotated[int, typer.Option(min=1, max=LARGEST_LIST, help="Show so many at most.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of tables.")]
+
+
+class RefusedError(Exception):
+    """A command cannot or will not do what it was asked; the message is one sentence."""
+
+
+@dataclass(slots=True)
+class Invocation:
+    """The options that stand before the command."""
+
+    config: Path | None = None
+
+
+class OneSentenceGroup(TyperGroup):
+    """The root of the commands: whatever goes wrong becomes one sentence on standard error and an exit code."""
+
+    def main(
+        self,
+        args: Sequence[str] | None = None,
+        prog_name: str | None = None,
+        complete_var: str | None = None,
+        standalone_mode: bool = True,
+        windows_expand_args: bool = True,
+        **extra: Any,
+    ) -> Any:
+        try:
+            code = super().main(args, prog_name, complete_var, False, windows_expand_args, **extra)
+        except KeyboardInterrupt:
+            sys.exit(130)
+        except ConfigError as error:
+            code = complain(str(error), USAGE)
+        except (RefusedError, LedgerError, StoreError, EmbeddedRedisError) as error:
+            code = complain(str(error), REFUSED)
+        except OSError as error:
+            code = complain(f"{error.filename}: {error.strerror}" if error.filename else str(error), REFUSED)
+        except Exception as error:
+            # Typer's own errors, which it has moved from module to module between versions.
+            if not hasattr(error, "format_message"):
+                raise
+            code = complain(error.format_message(), getattr(error, "exit_code", USAGE))
+        if not standalone_mode:
+            return code
+        sys.exit(code if isinstance(code, int) else 0)
+
+
+def complain(sentence: str, code: int) -> int:
+    """Say what is wrong on standard error; the exit code to leave with."""
+    if sentence.strip():
+        typer.echo(f"occ: {' '.join(sentence.split())}", err=True)
+    return code
+
+
+def settings_of(context: typer.Context) -> Settings:
+    """The settings, from the file the user named, else where settings are looked for. Raises ConfigError."""
+    return load(context.ensure_object(Invocation).config)
+
+
+def on_store(context: typer.Context, work: Callable[[Store], Awaitable[T]]) -> T:
+    """Do something with the store of the settings. Raises RefusedError if it does not run, and what ``work`` raises."""
+    settings = settings_of(context)
+
+    async def connected() -> T:
+        store = Store(StoreSettings(await _address(settings), settings.store.partitions))
+        await store.start()
+        try:
+            return await work(store)
+        finally:
+            await store.stop()
+
+    quiet_logs()
+    # A loop of its own, so that a program that calls this keeps the one it has.
+    with asyncio.Runner(loop_factory=asyncio.new_event_loop) as runner:
+        return runner.run(connected())
+
+
+def quiet_logs() -> None:
+    """Keep what the libraries log off the terminal: a command says itself, in one sentence, what went wrong."""
+    if not logging.getLogger().handlers:
+        logging.getLogger().addHandler(logging.NullHandler())
+
+
+async def _address(settings: Settings) -> Address:
+    if settings.store.url is not None:
+        return settings.store.url
+    address = await find_running(settings.store.redis_dir)
+    if address is None:
+        raise RefusedError(
+            f"the embedded Redis server of {shown(settings.store.redis_dir)} is not running; "
+            "start the server first, with 'make run' or 'occ serve'"
+        )
+    return address
+
+
+async def existing_account(store: Store, account: str) -> Account:
+    """The account of that name. Raises LedgerError if there is none."""
+    found = await read_account(store, name_octets(account))
+    if found is None:
+        raise LedgerError(f"there is no account {account}")
+    return found
+
+
+# -- output ------------------------------------------------------------------------------------------------------
+
+
+def console(*, stderr: bool = False) -> Console:
+    """Where tables go; wide enough for whole lines when nobody watches."""
+    made = Console(stderr=stderr, highlight=False, markup=False, emoji=False)
+    if not made.is_terminal:
+        made = Console(stderr=stderr, highlight=False, markup=False, emoji=False, width=PIPE_WIDTH)
+    return made
+
+
+def print_json(document: object) -> None:
+    typer.echo(json.dumps(document, indent=2))
+
+
+def table(*columns: str) -> Table:
+    """An empty table; a column whose name starts with ">" is aligned to the right, one without names has no head."""
+    made = Table(show_header=any(columns), header_style="bold", box=None, pad_edge=False)
+    for column in columns:
+        made.add_column(column.lstrip(">"), justify="right" if column.startswith(">") else "left", overflow="fold")
+    return made
+
+
+def text_of(value: bytes) -> str:
+    """An identifier for people: clients may send anything."""
+    return value.decode("utf-8", "backslashreplace")
+
+
+def time_text(at_ms: int) -> str:
+    """'2026-01-31 12:00:00.000' in UTC; 'never' for 0."""
+    if not at_ms:
+        return "never"
+    return (_EPOCH + timedelta(milliseconds=at_ms)).strftime("%Y-%m-%d %H:%M:%S.%f")[:-3]
+
+
+def time_json(at_ms: int) -> str | None:
+    """ISO 8601 with milliseconds, UTC; None for 0."""
+    return f"{time_text(at_ms).replace(' ', 'T')}Z" if at_ms else None
+
+
+def units_text(units: int, unit: Unit, currency: int) -> str:
+    """'10.00 EUR', '5 MiB', '90 s' or '3 events', always exact."""
+    if unit == Unit.MONEY:
+        return f"{format_amount(units)} {currency_name(currency)}"
+    if unit == Unit.SECONDS:
+        return f"{units} s"
+    if unit == Unit.EVENTS:
+        return f"{units} event{'' if units == 1 else 's'}"
+    for name in ("TiB", "GiB", "MiB", "KiB"):
+        if units and units % SIZES[Unit.OCTETS][name] == 0:
+            return f"{units // SIZES[Unit.OCTETS][name]} {name}"
+    return f"{units} B"
+
+
+def bucket_text(bucket: Bucket, amount: int, currency: int) -> str:
+    return units_text(amount, Unit(bucket.unit), currency)
+
+
+# -- input -------------------------------------------------------------------------------------------------------
+
+
+def money(written: str, what: str) -> int:
+    """Micro-units of an amount on the command line. Raises BadParameter naming ``what``."""
+    try:
+        return parse_amount(written)
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint=what) from None
+
+
+def size(written: str, unit: Unit, what: str) -> int:
+    """Units of a size on the command line. Raises BadParameter naming ``what``."""
+    try:
+        return parse_size(written, unit)
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint=what) from None
+
+
+def name_octets(written: str) -> bytes:
+    """An identifier as the store keeps it."""
+    return written.encode("utf-8", "surrogateescape")
