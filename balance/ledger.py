@@ -10,6 +10,8 @@ Rules kept by every function here, and checked by ``balance.verify`` over a whol
 - a service's cumulative price is debited once: what was debited plus what leaked equals the price of what was used.
 """
 
+from typing import Final
+
 from balance.model import (
     MAIN_BUCKET,
     UNLIMITED,
@@ -23,6 +25,9 @@ from balance.model import (
     Unit,
 )
 
+_MONEY: Final = int(Unit.MONEY)
+_POSTPAID: Final = int(AccountKind.POSTPAID)
+
 
 def spending_order(bucket: Bucket) -> tuple[int, int, int]:
     """Sort key: lowest priority number first, then the one that expires first, then the oldest."""
@@ -32,11 +37,24 @@ def spending_order(bucket: Bucket) -> tuple[int, int, int]:
 class Draft:
     """One account while an operation is being worked out; a copy on write of the snapshot ``before``."""
 
-    __slots__ = ("_own_services", "_own_sessions", "account", "before", "now_ms")
+    __slots__ = (
+        "_allowances",
+        "_money",
+        "_own_services",
+        "_own_sessions",
+        "account",
+        "before",
+        "debited_micro",
+        "leaked_micro",
+        "now_ms",
+        "reservations_delta",
+        "sessions_delta",
+    )
 
     def __init__(self, before: Account, now_ms: int) -> None:
         self.before = before
         self.now_ms = now_ms
+        buckets = [bucket.copy() for bucket in before.buckets]
         self.account = Account(
             before.account_id,
             before.version,
@@ -44,11 +62,22 @@ class Draft:
             before.currency,
             before.credit_limit_micro,
             before.watch_ms,
-            [bucket.copy() for bucket in before.buckets],
+            buckets,
             before.sessions.copy(),
         )
+        self._money = [bucket for bucket in buckets if bucket.unit == _MONEY]
+        if len(self._money) > 1:
+            self._money.sort(key=spending_order)
+        self._allowances = len(buckets) > len(self._money)
         self._own_sessions: set[bytes] = set()
         self._own_services: list[ServiceUse] = []
+        self.debited_micro = 0
+        """Money taken from the account so far."""
+        self.leaked_micro = 0
+        """Price of usage that no balance covered so far."""
+        self.reservations_delta = 0
+        """Reservations made less those given back so far."""
+        self.sessions_delta = 0
 
     def free(self, bucket: Bucket) -> int:
         """What a bucket can still give: balance, less reserved, plus the credit limit on the main bucket; >= 0.
@@ -58,24 +87,36 @@ class Draft:
         if bucket.expires_ms and bucket.expires_ms <= self.now_ms:
             return 0
         free = bucket.balance - bucket.reserved
-        if bucket.bucket_id == MAIN_BUCKET and self.account.kind == AccountKind.POSTPAID:
+        if bucket.bucket_id == MAIN_BUCKET and self.account.kind == _POSTPAID:
             free += self.account.credit_limit_micro
         return free if free > 0 else 0
 
     def available_micro(self) -> int:
         """Money that can still be reserved."""
         total = 0
-        for bucket in self.account.buckets:
-            if bucket.unit == Unit.MONEY:
-                total += self.free(bucket)
+        for bucket in self._money:
+            total += self.free(bucket)
         return total
 
     def in_order(self, unit: int) -> list[Bucket]:
         """Buckets of a unit in the order they are spent."""
+        if unit == _MONEY:
+            return self._money
+        if not self._allowances:
+            return []
         found = [bucket for bucket in self.account.buckets if bucket.unit == unit]
         if len(found) > 1:
             found.sort(key=spending_order)
         return found
+
+    def add(self, bucket: Bucket) -> None:
+        """Add a bucket to the account."""
+        self.account.buckets.append(bucket)
+        if bucket.unit == _MONEY:
+            self._money.append(bucket)
+            self._money.sort(key=spending_order)
+        else:
+            self._allowances = True
 
     def bucket(self, bucket_id: int) -> Bucket:
         bucket = self.account.bucket(bucket_id)
@@ -127,13 +168,15 @@ class Draft:
         """Add a session to the account."""
         self._own_sessions.add(session.session_id)
         self.account.sessions[session.session_id] = session
+        self.sessions_delta += 1
 
     def close(self, session: Session) -> None:
         """Take a session off the account; its reservations must have been released before."""
         for use in session.services:
             if use.parts:
                 raise LedgerError(f"session {session.session_id!r} still holds a reservation")
-        self.account.sessions.pop(session.session_id, None)
+        if self.account.sessions.pop(session.session_id, None) is not None:
+            self.sessions_delta -= 1
         self._own_sessions.discard(session.session_id)
 
 
@@ -149,14 +192,16 @@ def settle(draft: Draft, use: ServiceUse, rate: Rate, units: int) -> int:
     for bucket_id, amount in use.parts:
         bucket = draft.bucket(bucket_id)
         bucket.reserved -= amount
-        if bucket.unit == Unit.MONEY:
+        if bucket.unit == _MONEY:
             money_parts.append((bucket_id, amount))
             continue
         granted_in_money -= amount
         taken = amount if amount < unspent else unspent
         bucket.balance -= taken
         unspent -= taken
-    use.parts = []
+    if use.parts:
+        use.parts = []
+        draft.reservations_delta -= 1
     use.granted = 0
     use.used += units
     if unspent > granted_in_money:
@@ -187,11 +232,13 @@ def _debit_money(draft: Draft, use: ServiceUse, rate: Rate, units: int, reserved
         draft.bucket(bucket_id).balance -= taken
         unpaid -= taken
     if unpaid:
-        for bucket in draft.in_order(Unit.MONEY):
+        for bucket in draft.in_order(_MONEY):
             taken = min(unpaid, draft.free(bucket))
             bucket.balance -= taken
             unpaid -= taken
         use.leaked_micro += unpaid
+        draft.leaked_micro += unpaid
+    draft.debited_micro += cost - unpaid
     return cost - unpaid
 
 
@@ -220,13 +267,15 @@ def reserve(draft: Draft, use: ServiceUse, rate: Rate, units: int) -> int:
         cost = rate.price_micro(use.paid_units + by_money) - use.priced_micro
         if cost > 0:
             _reserve_money(draft, cost, parts)
-    use.parts = parts
+    if parts:
+        use.parts = parts
+        draft.reservations_delta += 1
     use.granted = units - missing
     return use.granted
 
 
 def _reserve_money(draft: Draft, cost: int, parts: list[tuple[int, int]]) -> None:
-    for bucket in draft.in_order(Unit.MONEY):
+    for bucket in draft.in_order(_MONEY):
         amount = draft.free(bucket)
         if amount > cost:
             amount = cost
@@ -252,13 +301,13 @@ def affordable(draft: Draft, use: ServiceUse, rate: Rate) -> int:
 
 def has_more(draft: Draft, use: ServiceUse, rate: Rate) -> bool:
     """Whether one more unit than the grant of ``use`` could be reserved: if not, these are the final units."""
-    for bucket in draft.account.buckets:
-        if bucket.unit == use.unit and draft.free(bucket):
+    for bucket in draft.in_order(use.unit):
+        if draft.free(bucket):
             return True
     granted_in_money = use.granted
     reserved_micro = 0
     for bucket_id, amount in use.parts:
-        if draft.bucket(bucket_id).unit == Unit.MONEY:
+        if draft.bucket(bucket_id).unit == _MONEY:
             reserved_micro += amount
         else:
             granted_in_money -= amount
@@ -272,7 +321,9 @@ def release(draft: Draft, use: ServiceUse) -> None:
     """Give back all that is reserved for a service, exactly; nothing is debited."""
     for bucket_id, amount in use.parts:
         draft.bucket(bucket_id).reserved -= amount
-    use.parts = []
+    if use.parts:
+        use.parts = []
+        draft.reservations_delta -= 1
     use.granted = 0
 
 
@@ -295,7 +346,7 @@ def add_bucket(draft: Draft, unit: Unit, balance: int, priority: int = 100, expi
         raise LedgerError(f"a bucket cannot start with {balance}")
     taken = max((bucket.bucket_id for bucket in draft.account.buckets), default=0)
     bucket = Bucket(taken + 1, int(unit), balance, 0, priority, expires_ms)
-    draft.account.buckets.append(bucket)
+    draft.add(bucket)
     return bucket
 
 

@@ -133,24 +133,11 @@ class ServiceUse:
 
 
 @dataclass(slots=True)
-class Totals:
-    """What a session comes to, over all its services."""
-
-    priced_micro: int
-    leaked_micro: int
-    reservations: int
-    """Services that hold a reservation."""
-
-
-NOTHING: Final = Totals(0, 0, 0)
-
-
-@dataclass(slots=True)
 class Session:
     """An open credit-control session (RFC 8506), or one that ended a short while ago.
 
-    ``answers`` keeps the newest outcomes, so that a repeated request gets its first answer again:
-    (CC-Request-Type, CC-Request-Number, packed outcome), oldest first.
+    ``answers`` keeps the outcomes of the last minutes, so that a repeated request gets its first answer again:
+    (CC-Request-Type, CC-Request-Number, packed outcome, seconds after the session started), oldest first.
     """
 
     session_id: bytes
@@ -168,7 +155,7 @@ class Session:
     facts: bytes = b""
     """What the charging data record says about the session, packed; opaque to the ledger."""
     services: list[ServiceUse] = field(default_factory=list)
-    answers: list[tuple[int, int, bytes]] = field(default_factory=list)
+    answers: list[tuple[int, int, bytes, int]] = field(default_factory=list)
 
     def copy(self) -> "Session":
         """A copy whose lists are its own; the services in it are shared until ``Draft.service`` copies one."""
@@ -187,18 +174,9 @@ class Session:
             self.answers[:],
         )
 
-    def totals(self) -> Totals:
-        priced = leaked = reservations = 0
-        for use in self.services:
-            priced += use.priced_micro
-            leaked += use.leaked_micro
-            if use.parts:
-                reservations += 1
-        return Totals(priced, leaked, reservations)
-
     def answer(self, request_type: int, request_number: int) -> bytes | None:
         """The packed outcome of a request answered before, or None."""
-        for kept_type, kept_number, outcome in self.answers:
+        for kept_type, kept_number, outcome, _ in self.answers:
             if kept_number == request_number and kept_type == request_type:
                 return outcome
         return None
@@ -294,13 +272,6 @@ class Plan:
     sessions_delta: int = 0
     """Open sessions more or less after this operation, for the statistics."""
     reservations_delta: int = 0
-
-    def count(self, before: Totals, after: Totals, sessions_delta: int) -> None:
-        """Note for the statistics what the operation did to a session."""
-        self.leaked_micro += after.leaked_micro - before.leaked_micro
-        self.debited_micro += (after.priced_micro - before.priced_micro) - (after.leaked_micro - before.leaked_micro)
-        self.reservations_delta += after.reservations - before.reservations
-        self.sessions_delta += sessions_delta
 
 
 @dataclass(slots=True, frozen=True)

@@ -187,23 +187,22 @@ class JournalRecord:
     changes: tuple[Change, ...]
 
 
-def changes_between(before: Account, after: Account) -> list[Change]:
-    """The buckets that differ, those that are new counted from zero."""
+def _changes(before: Account, after: Account) -> list[tuple[int, int, int, int, int]]:
+    """The fields of a ``Change`` for every bucket that differs; one that is new counts from zero.
+
+    Buckets are only ever appended to an account, which is why they are compared by position.
+    """
     changes = []
     known = len(before.buckets)
     for index, bucket in enumerate(after.buckets):
-        old_balance = before.buckets[index].balance if index < known else 0
-        old_reserved = before.buckets[index].reserved if index < known else 0
-        if bucket.balance != old_balance or bucket.reserved != old_reserved or index >= known:
-            changes.append(
-                Change(
-                    bucket.bucket_id,
-                    bucket.balance - old_balance,
-                    bucket.reserved - old_reserved,
-                    bucket.balance,
-                    bucket.reserved,
-                )
-            )
+        balance, reserved = bucket.balance, bucket.reserved
+        if index < known:
+            old = before.buckets[index]
+            if balance == old.balance and reserved == old.reserved:
+                continue
+            changes.append((bucket.bucket_id, balance - old.balance, reserved - old.reserved, balance, reserved))
+        else:
+            changes.append((bucket.bucket_id, balance, reserved, balance, reserved))
     return changes
 
 
@@ -217,22 +216,22 @@ def make_plan(
     """The plan of a finished draft: its account one version up, its journal record, its next wake-up.
 
     ``outbox`` holds the packed charging data records that fell due with the operation.
-
-    Buckets are only ever appended to an account, which is why they are compared by position.
     """
     before, account = draft.before, draft.account
     account.version = before.version + 1
-    changes = [
-        (c.bucket_id, c.balance_delta, c.reserved_delta, c.balance_after, c.reserved_after)
-        for c in changes_between(before, account)
-    ]
     plan = Plan(outcome, account, before.version, outbox=_pack(outbox) if outbox else b"")
+    plan.debited_micro = draft.debited_micro
+    plan.leaked_micro = draft.leaked_micro
+    plan.sessions_delta = draft.sessions_delta
+    plan.reservations_delta = draft.reservations_delta
     wake_ms = next_wake_ms(account)
     if wake_ms and (not account.watch_ms or wake_ms < account.watch_ms):
         # The index is only moved to an earlier time; a wake-up that comes too early costs one look,
         # moving it at every request would cost a sorted-set write each.
         account.watch_ms = plan.watch_ms = wake_ms
-    plan.journal = _pack((account.account_id, account.version, draft.now_ms, operation, reason, changes))
+    plan.journal = _pack(
+        (account.account_id, account.version, draft.now_ms, operation, reason, _changes(before, account))
+    )
     return plan
 
 

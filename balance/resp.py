@@ -50,7 +50,7 @@ class RedisLink(asyncio.Protocol):
             self._loop.call_soon(on_reply, StoreUnavailableError("the connection to Redis is down"))
             return
         if not self._out:
-            self._loop.call_soon(self._flush)
+            self._loop.call_soon(self.flush)
         self._out.append(self._pack(command))
         self._waiting.append(on_reply)
 
@@ -69,7 +69,8 @@ class RedisLink(asyncio.Protocol):
         self.send(command, resolve)
         return await future
 
-    def _flush(self) -> None:
+    def flush(self) -> None:
+        """Write what was queued now rather than at the end of the loop tick."""
         # Writing to a closing transport inside a reply callback would kill the link for good.
         if self._out and self._transport is not None and not self._transport.is_closing():
             self._transport.write(b"".join(self._out))

@@ -36,6 +36,9 @@ ABSENT: Final = Session(b"", b"", "", b"", 0, 0, 0)
 MAX_ATTEMPTS: Final = 16
 """Version conflicts in a row after which an operation is given up."""
 
+PLANS_AT_ONCE: Final = 32
+"""So many plans go to Redis at once, even while the loop tick that decided them goes on: Redis need not wait."""
+
 MAX_PLANS: Final = 256
 """Plans in one script call; keeps the script short, so that nothing else waits for it long."""
 
@@ -56,7 +59,7 @@ class StoreSettings:
     directory_cache_ms: int = 5_000
     """How long a worker may use what it knows about an identity after it was moved elsewhere."""
     session_directory_ttl_s: int = 7 * 86_400
-    commits_in_flight: int = 2
+    commits_in_flight: int = 4
     """Script calls per lane that may be under way: one fills while the other is written to disk."""
 
 
@@ -84,10 +87,12 @@ class StoreStatistics:
 class _Line:
     """Everything under way for one account: operations run one at a time, in the order they came."""
 
-    __slots__ = ("account", "account_id", "busy", "loaded", "waiting")
+    __slots__ = ("account", "account_id", "busy", "key", "lane", "loaded", "waiting")
 
-    def __init__(self, account_id: bytes) -> None:
+    def __init__(self, account_id: bytes, key: bytes, lane: "_Lane") -> None:
         self.account_id = account_id
+        self.key = key
+        self.lane = lane
         self.account: Account | None = None
         self.loaded = False
         self.busy = False
@@ -208,7 +213,7 @@ class Store:
         """
         line = self._lines.get(account_id)
         if line is None:
-            line = _Line(account_id)
+            line = _Line(account_id, self.keys.account(account_id), self._lanes[self.keys.lane(account_id)])
             if len(self._lines) >= self.settings.account_cache_entries:
                 self._evict()
             self._lines[account_id] = line
@@ -261,7 +266,7 @@ class Store:
                 self._decide(operation, None)
 
         self.statistics.reads += 1
-        link.send((b"GET", self.keys.account(line.account_id)), on_value)
+        link.send((b"GET", line.key), on_value)
 
     def _load(self, operation: _Operation, value: bytes | None) -> bool:
         line = operation.line
@@ -289,9 +294,13 @@ class Store:
             self._finish(operation, plan)
             return
         operation.plan = plan
-        lane = self._lanes[self.keys.lane(line.account_id)]
+        lane = line.lane
         lane.queue.append(operation)
-        if not self._flush_due and lane.in_flight < self.settings.commits_in_flight:
+        if lane.in_flight >= self.settings.commits_in_flight:
+            return
+        if len(lane.queue) >= PLANS_AT_ONCE:
+            self._flush_lane(lane)
+        elif not self._flush_due:
             self._flush_due = True
             self._loop.call_soon(self._flush)
 
@@ -313,9 +322,14 @@ class Store:
     def _flush(self) -> None:
         self._flush_due = False
         for lane in self._lanes.values():
-            while lane.queue and lane.in_flight < self.settings.commits_in_flight:
-                batch, lane.queue = lane.queue[:MAX_PLANS], lane.queue[MAX_PLANS:]
-                self._send_batch(lane, batch)
+            self._flush_lane(lane)
+
+    def _flush_lane(self, lane: _Lane) -> None:
+        while lane.queue and lane.in_flight < self.settings.commits_in_flight:
+            batch, lane.queue = lane.queue[:MAX_PLANS], lane.queue[MAX_PLANS:]
+            self._send_batch(lane, batch)
+        if self._link is not None:
+            self._link.flush()
 
     def _send_batch(self, lane: _Lane, batch: list[_Operation]) -> None:
         link = self._link
@@ -329,8 +343,7 @@ class Store:
         for index, operation in enumerate(batch):
             plan = operation.plan
             assert plan is not None
-            account_id = operation.line.account_id
-            account_key = self.keys.account(account_id)
+            account_id, account_key = operation.line.account_id, operation.line.key
             command.append(account_key)
             session_id = plan.first_of or (plan.ended.session_id if plan.ended else b"")
             command.append(self.keys.ended(account_id, session_id) if session_id else account_key)
@@ -426,7 +439,7 @@ class Store:
                 self._finish(operation, StoreUnavailableError("the store cannot be reached"))
             return
         link.send((b"SCRIPT", b"LOAD", self._script), _ignore)
-        lane = self._lanes[self.keys.lane(batch[0].line.account_id)]
+        lane = batch[0].line.lane
         lane.queue = batch + lane.queue
         self._flush()
 

@@ -40,6 +40,7 @@ BEST_PLANS: Final = 64
 """Plans per call of the second floor: larger batches than a worker usually has."""
 RECORD_SECONDS: Final = 0.3
 PROBE_SECONDS: Final = 3.0
+SERVER: Final = f"{shlex.quote(sys.executable)} -m occ serve --no-population --json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +71,17 @@ class Interval:
     worker_cpu_s: float = 0.0
     redis_cpu_s: float = 0.0
     generator_cpu_s: float = 0.0
+    machine_cpu_s: float = 0.0
+    """All processes of the machine, ours too."""
+    stolen_s: float = 0.0
     commits: int = 0
+
+    @property
+    def disturbance(self) -> str:
+        """What else went on meanwhile; with more than a little of it the figures say less about the server."""
+        ours = self.worker_cpu_s + self.redis_cpu_s + self.generator_cpu_s
+        others = max(0.0, self.machine_cpu_s - ours) / self.seconds
+        return f"other processes {others:.0%} of a core, hypervisor {self.stolen_s / self.seconds:.0%}"
 
 
 class Bench:
@@ -304,6 +315,9 @@ class Bench:
             interval.worker_cpu_s += sign * machine.usage(self.worker.pid).cpu_s
             interval.redis_cpu_s += sign * machine.usage(self.redis.pid).cpu_s
             interval.generator_cpu_s += sign * machine.usage(self.generator.pid).cpu_s
+            whole = machine.processor()
+            interval.machine_cpu_s += sign * whole.busy_s
+            interval.stolen_s += sign * whole.stolen_s
             interval.answers += said.get("answers", 0)
             interval.commits += sign * await commit_calls(self.store)
 
@@ -311,9 +325,9 @@ class Bench:
         self._check(result)
         if not interval.answers:
             raise BenchError(f"no request was answered during {what}: {result['errors']}")
-        self.report.facts[f"generator, {what.replace('_', ' ')}"] = (
-            f"{interval.generator_cpu_s / interval.seconds:.0%} of its core, "
-            f"{interval.generator_cpu_s / interval.answers * 1e6:.1f} µs per request"
+        self.report.facts[what.replace("_", " ")] = (
+            f"generator {interval.generator_cpu_s / interval.seconds:.0%} of a core, "
+            f"{interval.generator_cpu_s / interval.answers * 1e6:.1f} µs per request; {interval.disturbance}"
         )
         return result, interval
 
@@ -338,7 +352,7 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=1, help="of the generator's random intervals (default 1)")
     parser.add_argument("--no-pin", action="store_true", help="let the system choose the cores")
     parser.add_argument("--redis", help="program of the Redis server (default: as occ serve finds it)")
-    parser.add_argument("--server", default=f"{shlex.quote(sys.executable)} -m occ serve", help="command of the server")
+    parser.add_argument("--server", default=SERVER, help=f"command of the server (default: {SERVER})")
     parser.add_argument("--directory", type=Path, help="where the data goes; on the disk that is to be measured")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures to this file as well")
     parser.add_argument("--enforce", action="store_true", help="fail if a figure misses its first budget")

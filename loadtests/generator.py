@@ -327,9 +327,7 @@ class Generator:
                 slot = self._rested.popleft()
                 self._send(slot, slot.step, backlog.popleft())
             self._turn(min(due, self._measured_to) - perf_counter())
-        if backlog:
-            self.errors["not sent in time"] += len(backlog)
-        return self._end(before, seconds)
+        return self._end(before, seconds, backlog)
 
     def finish(self) -> dict[str, Any]:
         """End every open session with a T, whatever step it has come to."""
@@ -342,9 +340,18 @@ class Generator:
         self._measured_to = self._measured_from + seconds
         return self._measured_from
 
-    def _end(self, answers_before: int, seconds: float) -> dict[str, Any]:
+    def _end(self, answers_before: int, seconds: float, backlog: "deque[float] | None" = None) -> dict[str, Any]:
+        """Wait for what is under way, after sending what was due in the interval and could not leave yet."""
         answered = self.answers - answers_before
         _tell({"mark": "end", "answers": answered})
+        give_up_at = perf_counter() + ANSWER_TIMEOUT_S
+        while backlog and perf_counter() < give_up_at:
+            while backlog and self._rested:
+                slot = self._rested.popleft()
+                self._send(slot, slot.step, backlog.popleft())
+            self._turn(0.1)
+        if backlog:
+            self.errors["not sent in time"] += len(backlog)
         self._drain()
         return self._result(answered / seconds)
 

@@ -39,6 +39,25 @@ def usage(pid: int) -> Usage:
     return Usage((int(fields[11]) + int(fields[12])) / _TICKS, resident)
 
 
+class Processor(NamedTuple):
+    """What all cores together have done so far."""
+
+    busy_s: float
+    """Time spent on any process, or in the kernel."""
+    stolen_s: float
+    """Time the hypervisor gave to other machines though something wanted to run here."""
+
+
+def processor() -> Processor:
+    """Read /proc/stat. Raises MachineError where there is none."""
+    try:
+        first = Path("/proc/stat").read_text(encoding="ascii").partition("\n")[0].split()
+    except OSError as error:
+        raise MachineError(f"the processor cannot be measured: {error}; the load test needs Linux") from error
+    user, nice, system, _idle, _iowait, irq, softirq, steal = (int(field) for field in first[1:9])
+    return Processor((user + nice + system + irq + softirq) / _TICKS, steal / _TICKS)
+
+
 def pin(pid: int, cores: set[int]) -> None:
     """Let a process and its threads run on these cores only."""
     for task in Path(f"/proc/{pid}/task").iterdir():

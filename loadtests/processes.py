@@ -3,7 +3,6 @@
 import asyncio
 import json
 import os
-import socket
 import sys
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
@@ -18,23 +17,18 @@ class BenchError(Exception):
     """The run cannot go on; one sentence says why."""
 
 
-def free_port() -> int:
-    """A port nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 class Worker:
     """One server process with settings of its own."""
 
     def __init__(self, command: Sequence[str], redis_url: str, data_dir: Path, partitions: int) -> None:
-        self.port = free_port()
+        """`command` is given its settings in OCC_ variables and prints one line of JSON when it listens."""
+        self.port = 0
+        """Its Diameter port, once it has started."""
         self._command = command
         self._log = data_dir / "worker.log"
         self._environment = {name: value for name, value in os.environ.items() if not name.startswith("OCC_")} | {
             "OCC_DIAMETER_HOST": "127.0.0.1",
-            "OCC_DIAMETER_PORT": str(self.port),
+            "OCC_DIAMETER_PORT": "0",
             "OCC_METRICS_PORT": "0",
             "OCC_STORE_MODE": "external",
             "OCC_STORE_URL": redis_url,
@@ -50,29 +44,24 @@ class Worker:
         return self._process.pid
 
     async def start(self) -> None:
-        """Launch it and wait until it takes connections. Raises BenchError with what it said."""
+        """Launch it and wait until it says where it listens. Raises BenchError with what it said instead."""
         with self._log.open("wb") as log:
             self._process = await asyncio.create_subprocess_exec(
                 *self._command,
                 cwd=ROOT,
                 env=self._environment,
                 stdin=asyncio.subprocess.DEVNULL,
-                stdout=log,
+                stdout=asyncio.subprocess.PIPE,
                 stderr=log,
             )
-        give_up_at = asyncio.get_running_loop().time() + START_SECONDS
-        while True:
-            if self._process.returncode is not None:
-                raise BenchError(f"the server ended with status {self._process.returncode}: {self.said()}")
-            if asyncio.get_running_loop().time() > give_up_at:
-                raise BenchError(f"the server does not listen on port {self.port}: {self.said()}")
-            try:
-                _, writer = await asyncio.open_connection("127.0.0.1", self.port)
-            except OSError:
-                await asyncio.sleep(0.05)
-                continue
-            writer.close()
-            return
+        assert self._process.stdout is not None
+        try:
+            announced = await asyncio.wait_for(self._process.stdout.readline(), START_SECONDS)
+            self.port = int(json.loads(announced)["diameter"]["port"])
+        except TimeoutError:
+            raise BenchError(f"the server does not start within {START_SECONDS:g} s: {self.said()}") from None
+        except (ValueError, KeyError, TypeError):
+            raise BenchError(f"the server does not say where it listens: {self.said()}") from None
 
     def said(self) -> str:
         """The end of its log."""

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import msgpack
 
-from balance.model import Session, Unit
+from balance.model import ServiceUse, Session, Unit
 from protocols.credit_control import CreditControlRequest
 
 NORMAL: Final = "normal"
@@ -40,27 +40,47 @@ def closing_records(session: Session, now_ms: int, cause: str) -> tuple[bytes, .
     A session that used no service (none asked for, or none granted and none reported) leaves none.
     """
     return tuple(
-        _pack(
-            {
-                "session_id": session.session_id,
-                "subscriber_id": session.subscriber_id,
-                "origin_host": session.origin_host,
-                "plan": session.plan,
-                "service": use.name,
-                "rating_group": use.rating_group if use.rating_group >= 0 else None,
-                "service_identifier": use.service_identifier if use.service_identifier >= 0 else None,
-                "unit": Unit(use.unit).name.lower(),
-                "used": use.used,
-                "debited_micro": use.debited_micro,
-                "leaked_micro": use.leaked_micro,
-                "started_ms": session.started_ms,
-                "closed_ms": now_ms,
-                "cause": cause,
-                "facts": session.facts,
-            }
-        )
-        for use in session.services
+        _record(session, use, use.used, use.debited_micro, use.leaked_micro, now_ms, cause) for use in session.services
     )
+
+
+def late_records(before: Session, session: Session, now_ms: int) -> tuple[bytes, ...]:
+    """The packed records of what a session that had ended, ``before``, was charged since: the sum stays right."""
+    recorded = {(use.rating_group, use.service_identifier): use for use in before.services}
+    found = []
+    for use in session.services:
+        old = recorded.get((use.rating_group, use.service_identifier))
+        used, debited, leaked = use.used, use.debited_micro, use.leaked_micro
+        if old is not None:
+            used, debited, leaked = used - old.used, debited - old.debited_micro, leaked - old.leaked_micro
+        if used or debited or leaked:
+            found.append(_record(session, use, used, debited, leaked, now_ms, LATE))
+    return tuple(found)
+
+
+def _record(
+    session: Session, use: ServiceUse, used: int, debited_micro: int, leaked_micro: int, now_ms: int, cause: str
+) -> bytes:
+    packed: bytes = _pack(
+        {
+            "session_id": session.session_id,
+            "subscriber_id": session.subscriber_id,
+            "origin_host": session.origin_host,
+            "plan": session.plan,
+            "service": use.name,
+            "rating_group": use.rating_group if use.rating_group >= 0 else None,
+            "service_identifier": use.service_identifier if use.service_identifier >= 0 else None,
+            "unit": Unit(use.unit).name.lower(),
+            "used": used,
+            "debited_micro": debited_micro,
+            "leaked_micro": leaked_micro,
+            "started_ms": session.started_ms,
+            "closed_ms": now_ms,
+            "cause": cause,
+            "facts": session.facts,
+        }
+    )
+    return packed
 
 
 def as_json_fields(record: bytes) -> dict[str, Any]:

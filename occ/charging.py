@@ -21,7 +21,6 @@ from balance.ledger import (
     settle,
 )
 from balance.model import (
-    NOTHING,
     UNLIMITED,
     Account,
     Grant,
@@ -62,8 +61,8 @@ UNABLE_TO_COMPLY: Final = 5012
 USER_UNKNOWN: Final = 5030
 RATING_FAILED: Final = 5031
 
-ANSWERS_KEPT: Final = 8
-"""Outcomes an open session remembers; a client has few requests of one session under way at a time."""
+ANSWERS_KEPT: Final = 64
+"""Outcomes an open session remembers at most, however fast its requests come."""
 
 SERVICES_A_SESSION: Final = 256
 """Rating-Groups and Service-Identifiers one session may use; bounds what one client can make an account hold."""
@@ -217,6 +216,8 @@ class Charge:
         if session is None:
             session = ended
         if session is not None and session is not ABSENT:
+            if kind == INITIAL and self._client_restarted(session):
+                return self._begin_anew(account)  # its CC-Request-Number is 0 again, which is no repeat
             kept = session.answer(kind, request.request_number)
             if kept is not None:
                 self.charging.statistics.replayed += 1
@@ -225,7 +226,7 @@ class Charge:
                 return Plan(Outcome(UNABLE_TO_COMPLY))  # a repeat from long ago: debit nothing, grant nothing
         if self.key in account.sessions:
             if kind == INITIAL or kind == EVENT:
-                return self._initial_on_open(account)
+                return Plan(Outcome(UNABLE_TO_COMPLY))
             return self._continue(account)
         if kind == INITIAL or kind == EVENT:
             if ended is not None and ended is not ABSENT:
@@ -243,21 +244,25 @@ class Charge:
             return self._late(account, ended)
         return Plan(Outcome(UNKNOWN_SESSION_ID))
 
-    def _initial_on_open(self, account: Account) -> Plan:
-        """Row 22: refused, unless the client has lost its state since, as a raised Origin-State-Id tells."""
-        old = account.sessions[self.key]
-        if (self.request.origin_state_id or 0) <= old.origin_state_id or self.request.request_type == EVENT:
-            return Plan(Outcome(UNABLE_TO_COMPLY))
+    def _client_restarted(self, session: Session) -> bool:
+        """Row 22: the client lost its state since it began the session, as a raised Origin-State-Id tells.
+
+        Nothing can be inferred where either is absent (RFC 6733 section 8.16).
+        """
+        return 0 < session.origin_state_id < (self.request.origin_state_id or 0)
+
+    def _begin_anew(self, account: Account) -> Plan:
+        """Close the session if it is still open, and open it again."""
         draft = Draft(account, self.now_ms)
         session = draft.session(self.key)
-        assert session is not None
-        before = session.totals()
+        if session is None:
+            return self._initial(draft)
         draft.release_session(session)
         records = cdr.closing_records(session, self.now_ms, cdr.CLIENT_RESTARTED)
         draft.close(session)
         plan = self._initial(draft, records)
-        plan.count(before, session.totals(), -1)
-        plan.first_of = b""
+        if not plan.opened:
+            plan.closed = self.key
         return plan
 
     def _initial(self, draft: Draft, records: tuple[bytes, ...] = ()) -> Plan:
@@ -270,7 +275,6 @@ class Charge:
         draft.open(session)
         plan = self._plan(draft, "reserve", outcome, records)
         plan.opened = self.key
-        plan.count(NOTHING, session.totals(), 1)
         return plan
 
     def _refused(self, draft: Draft, session: Session, outcome: Outcome, records: tuple[bytes, ...]) -> Plan:
@@ -286,21 +290,17 @@ class Charge:
         draft = Draft(account, self.now_ms)
         session = draft.session(self.key)
         assert session is not None
-        before = session.totals()
         outcome, longest_s = self._answer_services(draft, session)
         self._remember(session, outcome)
         # RFC 8506 section 7 table 6: a termination ends the session, and so does a failure at command level.
         if self.request.request_type != TERMINATION and outcome.result_code == SUCCESS:
             session.expires_ms = self.now_ms + longest_s * 1000 * self.charging.settings.tcc_factor
-            plan = self._plan(draft, "charge", outcome, ())
-            plan.count(before, session.totals(), 0)
-            return plan
+            return self._plan(draft, "charge", outcome, ())
         draft.release_session(session)
         records = cdr.closing_records(session, self.now_ms, cdr.NORMAL)
         draft.close(session)
         plan = self._plan(draft, "terminate", outcome, records)
         plan.closed = self.key
-        plan.count(before, session.totals(), -1)
         self._keep_ended(plan, session, SessionState.CLOSED)
         return plan
 
@@ -308,15 +308,13 @@ class Charge:
         """Row 22: usage reported after supervision ended the session is debited once all the same."""
         draft = Draft(account, self.now_ms)
         session = ended.copy()
-        before = session.totals()
         ends = self.request.request_type == TERMINATION
         outcome, _ = self._answer_services(draft, session, late=True)
         if not ends:
             outcome = Outcome(UNKNOWN_SESSION_ID)
         self._remember(session, outcome)
-        records = cdr.closing_records(session, self.now_ms, cdr.LATE) if ends else ()
+        records = cdr.late_records(ended, session, self.now_ms)
         plan = self._plan(draft, "late-charge", outcome, records)
-        plan.count(before, session.totals(), 0)
         self._keep_ended(plan, session, SessionState.CLOSED if ends else SessionState.EXPIRED)
         self.charging.statistics.late_terminations += 1
         return plan
@@ -333,7 +331,6 @@ class Charge:
             return self._refused(draft, session, outcome, ())
         self._remember(session, outcome)
         plan = self._plan(draft, "debit", outcome, cdr.closing_records(session, self.now_ms, cdr.EVENT))
-        plan.count(NOTHING, session.totals(), 0)
         self._keep_ended(plan, session, SessionState.CLOSED)
         return plan
 
@@ -468,14 +465,16 @@ class Charge:
         )
 
     def _remember(self, session: Session, outcome: Outcome) -> None:
-        """Keep the answer with the session, the oldest making room."""
+        """Keep the answer with the session, for as long as a repeat may come."""
         answers = session.answers
         request = self.request
-        answers.append((request.request_type, request.request_number, pack_outcome(outcome)))
-        if len(answers) > ANSWERS_KEPT:
+        age_s = (self.now_ms - session.started_ms) // 1000
+        oldest_s = age_s - self.charging.settings.answer_replay_ms // 1000
+        while answers and (answers[0][3] < oldest_s or len(answers) >= ANSWERS_KEPT):
             forgotten = answers.pop(0)
             if forgotten[1] > session.forgotten_number:
                 session.forgotten_number = forgotten[1]
+        answers.append((request.request_type, request.request_number, pack_outcome(outcome), age_s))
 
     def _plan(self, draft: Draft, operation: str, outcome: Outcome, records: tuple[bytes, ...]) -> Plan:
         request = self.request

@@ -145,12 +145,10 @@ class Expiry:
         """Give back what a session holds and keep it aside, should a report still come."""
         session = draft.session(session_id)
         assert session is not None
-        before = session.totals()
         draft.release_session(session)
         records = cdr.closing_records(session, draft.now_ms, cause)
         draft.close(session)
         plan = _indexed(draft, operation, (session_id,), records)
-        plan.count(before, session.totals(), -1)
         session.state = SessionState.EXPIRED
         plan.ended = session
         plan.ended_ttl_ms = self._late_termination_ms

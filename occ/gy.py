@@ -26,6 +26,7 @@ from protocols.diameter.events import RequestReceived
 log = logging.getLogger("occ.gy")
 
 SUCCESS: Final = 2001
+UNABLE_TO_DELIVER: Final = 3002
 FINAL_UNIT_TERMINATE: Final = 0
 
 CLIENTS_REMEMBERED: Final = 10_000
@@ -81,7 +82,8 @@ class Gy:
     """Answers the credit-control requests of one Diameter identity.
 
     ``origin``: our Origin-Host and Origin-Realm, encoded. ``route`` gives the Result-Code of a request that is not
-    for us, or None. ``in_flight_limit``: more requests at once are answered DIAMETER_TOO_BUSY.
+    for us, or None. ``in_flight_limit``: more requests at once are turned away: DIAMETER_TOO_BUSY to those
+    who asked for this very server, DIAMETER_UNABLE_TO_DELIVER to all others, which try elsewhere then.
     """
 
     def __init__(
@@ -149,7 +151,11 @@ class Gy:
             done(Outcome(UNABLE_TO_COMPLY))
 
     def _answer(self, peer: Peer, request: CreditControlRequest, outcome: Outcome, started: float) -> None:
-        answer = CreditControlAnswer(outcome.result_code)
+        result_code = outcome.result_code
+        if result_code == TOO_BUSY and request.destination_host is None:
+            # RFC 6733 section 7.1.3: TOO_BUSY "MUST only be used when a specific server is requested".
+            result_code = UNABLE_TO_DELIVER
+        answer = CreditControlAnswer(result_code)
         if outcome.failed_avp:
             answer.failed_avp = outcome.failed_avp
         if outcome.command_level:
@@ -157,7 +163,7 @@ class Gy:
         elif outcome.grants:
             answer.services = [_service_answer(grant) for grant in outcome.grants]
         peer.send(encode_answer(request, answer, self._origin))
-        self.statistics.answered(request.request_type, outcome.result_code, perf_counter() - started)
+        self.statistics.answered(request.request_type, result_code, perf_counter() - started)
 
 
 def _service_answer(grant: Grant) -> ServiceAnswer:

@@ -28,6 +28,8 @@ POLL_INTERVAL_S: Final = 0.2
 ENTRIES_A_READ: Final = 200
 TAIL_BYTES: Final = 4 << 20
 
+_ENCODE: Final = json.JSONEncoder(separators=(",", ":")).encode
+
 
 @dataclass(slots=True, frozen=True)
 class CdrSettings:
@@ -159,5 +161,5 @@ class Outbox:
                     continue
                 last = place
                 line = {"entry": [lane, entry.decode(), position], **as_json_fields(record)}
-                lines.append(json.dumps(line, separators=(",", ":")) + "\n")
+                lines.append(_ENCODE(line) + "\n")
         return lines, last

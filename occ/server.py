@@ -148,7 +148,7 @@ class OnlineChargingServer:
                 counted.add(account.account_id)
                 statistics.open_sessions += len(account.sessions)
                 statistics.open_reservations += sum(
-                    session.totals().reservations for session in account.sessions.values()
+                    1 for session in account.sessions.values() for use in session.services if use.parts
                 )
 
     async def _start_diameter(self) -> None:

@@ -43,12 +43,7 @@ class NaiveLedger:
         self.services: dict[str, NaiveService] = {}
 
     def held(self, number: int) -> int:
-        return sum(
-            amount
-            for service in self.services.values()
-            for bucket, amount in service.holds
-            if bucket == number
-        )
+        return sum(amount for service in self.services.values() for bucket, amount in service.holds if bucket == number)
 
     def free(self, number: int) -> int:
         bucket = self.buckets[number]

@@ -143,7 +143,7 @@ def _first(avps: list[Avp], code: int) -> int | None:
 def describe(message: Message) -> str:
     """A message in the words of an answer cell."""
     result = message.find(_RESULT_CODE)
-    parts = [f"{_name(message)} {result.value() if result is not None else ''}".strip()]
+    parts = [_name(message) if result is None else f"{_name(message)} {_integer(result)}"]
     if message.is_error:
         parts.append("E bit")
     for group in message.find_all(_MSCC):
@@ -157,7 +157,7 @@ def describe(message: Message) -> str:
         parts.append(f"Failed-AVP {', '.join(_show_avp(one) for one in members_of(failed))}")
     text = message.find(281)
     if text is not None:
-        parts.append(f'Error-Message="{text.value()!s}"')
+        parts.append(f'Error-Message="{text.data.decode("utf-8", "replace")}"')
     return "; ".join(parts)
 
 

@@ -24,6 +24,9 @@ EVENTS = {"event": 1, "events": 1}
 Units = tuple[tuple[str, int], ...]
 """Members of a -Service-Unit AVP by name; CC-Money in micro-units."""
 
+ACCOUNT = re.compile(r"an? (prepaid|postpaid) account with (\S+)((?: and .+)*?)(?: on plan (\S+))?")
+"""What follows "Given" for the account of a scenario."""
+
 _FLAGS = {"V": AvpFlag.VENDOR, "M": AvpFlag.MANDATORY, "P": AvpFlag.PROTECTED}
 _AVP_NAME = re.compile(r"AVP (\d+)(?:/(\d+))?|[A-Za-z0-9][A-Za-z0-9-]*")
 _SERVICE = re.compile(r"(?:(?P<rg>RG \d+)? ?(?P<si>SI \d+(?: \d+)*)?|MSCC|units):(?P<items>.*)")
@@ -83,8 +86,7 @@ def _count(text: str, words: dict[str, int]) -> int:
 def units(text: str) -> Units:
     """The members of one unit AVP: "1 MiB", "in 5 kB out 1 kB", "12 s + 1 MiB", "3 events", "money 0.05"."""
     found: list[tuple[str, int]] = []
-    for part in text.split("+"):
-        part = part.strip()
+    for part in map(str.strip, text.split("+")):
         both = re.fullmatch(r"in (.+) out (.+)", part)
         if both:
             found.append(("CC-Input-Octets", _count(both[1], OCTETS)))
