@@ -176,7 +176,9 @@ async def top_up_account(
         plan = make_plan(draft, TOP_UP, (reason, reference), None)
         plan.first_of = name
         kept: bytes = msgpack.packb((bucket_id, amount, bucket.balance, draft.account.version))
-        plan.ended = Session(name, b"", "", b"", 0, now_ms, now_ms, state=SessionState.CLOSED, answers=[(0, 0, kept, 0)])
+        plan.ended = Session(
+            name, b"", "", b"", 0, now_ms, now_ms, state=SessionState.CLOSED, answers=[(0, 0, kept, 0)]
+        )
         plan.ended_ttl_ms = REFERENCE_TTL_MS
         return plan
 

@@ -60,7 +60,7 @@ class StoreSettings:
     """How long a worker may use what it knows about an identity after it was moved elsewhere."""
     session_directory_ttl_s: int = 7 * 86_400
     commits_in_flight: int = 4
-    """Script calls per lane that may be under way: one fills while the other is written to disk."""
+    """Script calls per lane that may be under way at most, see ``Store._flush_lane``."""
 
 
 @dataclass(slots=True)
@@ -296,11 +296,9 @@ class Store:
         operation.plan = plan
         lane = line.lane
         lane.queue.append(operation)
-        if lane.in_flight >= self.settings.commits_in_flight:
-            return
         if len(lane.queue) >= PLANS_AT_ONCE:
             self._flush_lane(lane)
-        elif not self._flush_due:
+        elif not lane.in_flight and not self._flush_due:
             self._flush_due = True
             self._loop.call_soon(self._flush)
 
@@ -325,7 +323,14 @@ class Store:
             self._flush_lane(lane)
 
     def _flush_lane(self, lane: _Lane) -> None:
-        while lane.queue and lane.in_flight < self.settings.commits_in_flight:
+        """Send what waits, if it may go: a small commit only when none is under way, a large one beside others.
+
+        So at low load the plans that come while Redis writes to disk share the next write, and at high load Redis
+        works on one commit while the next ones are being decided.
+        """
+        while lane.queue and (not lane.in_flight or len(lane.queue) >= PLANS_AT_ONCE):
+            if lane.in_flight >= self.settings.commits_in_flight:
+                break
             batch, lane.queue = lane.queue[:MAX_PLANS], lane.queue[MAX_PLANS:]
             self._send_batch(lane, batch)
         if self._link is not None:
@@ -374,7 +379,7 @@ class Store:
             self.statistics.round_trip(perf_counter() - started)
             self._settled(batch, reply)
             if lane.queue:
-                self._flush()
+                self._flush_lane(lane)
 
         link.send(tuple(command), on_reply)
 

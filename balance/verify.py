@@ -6,7 +6,7 @@ where it ended at the start. Then the accounts are read a page at a time; an acc
 read so far waits until the journal has been read on to its version, and is compared at that point. What is read
 later of an account compared before is still checked against its chain.
 
-Memory: some hundred octets per account, whatever the length of the journal.
+Memory: less than a kilobyte per account, whatever the length of the journal.
 """
 
 from collections.abc import Iterable

@@ -31,7 +31,7 @@ from loadtests.processes import BenchError, GeneratorProcess, Worker, run_floor
 from loadtests.seed import PARTITIONS, check, commit_calls, compact, connect, memory, seed
 
 WINDOWS: Final = (64, 128, 256, 512, 1024)
-"""Requests under way that are tried when the maximum is sought; the server admits 2000 (charging.in_flight_limit)."""
+"""Requests under way that are tried when the maximum is sought."""
 WORTH_IT: Final = 1.05
 """A larger window must bring so much more to be taken: beyond the maximum it only makes requests wait."""
 FLOOR_DEPTH: Final = 4
@@ -132,7 +132,8 @@ class Bench:
         self.report.add("directory_octets", "Redis memory per subscriber, two identities",
                         directory_octets / scale.accounts, "B")  # fmt: skip
         await compact(self.store)
-        self.worker = Worker(shlex.split(options.server), address.url, directory, PARTITIONS)
+        # As many requests as there are sessions are admitted: a stall of the machine shall show as latency.
+        self.worker = Worker(shlex.split(options.server), address.url, directory, PARTITIONS, scale.sessions)
         cleanup.push_async_callback(self.worker.stop)
         await self.worker.start()
         self.report.add("worker_start_octets", "worker memory after its start",

@@ -20,7 +20,9 @@ class BenchError(Exception):
 class Worker:
     """One server process with settings of its own."""
 
-    def __init__(self, command: Sequence[str], redis_url: str, data_dir: Path, partitions: int) -> None:
+    def __init__(
+        self, command: Sequence[str], redis_url: str, data_dir: Path, partitions: int, in_flight_limit: int
+    ) -> None:
         """`command` is given its settings in OCC_ variables and prints one line of JSON when it listens."""
         self.port = 0
         """Its Diameter port, once it has started."""
@@ -34,6 +36,7 @@ class Worker:
             "OCC_STORE_URL": redis_url,
             "OCC_STORE_DATA_DIR": str(data_dir / "worker"),
             "OCC_STORE_PARTITIONS": str(partitions),
+            "OCC_CHARGING_IN_FLIGHT_LIMIT": str(in_flight_limit),
             "OCC_LOG_LEVEL": "warning",
         }
         self._process: asyncio.subprocess.Process | None = None

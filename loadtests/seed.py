@@ -1,6 +1,7 @@
 """Accounts and subscribers for a load test, through the ledger's own operations, and what they cost in memory."""
 
 import asyncio
+import os
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -94,7 +95,7 @@ async def commit_calls(store: Store) -> int:
 
 async def compact(store: Store) -> None:
     """Rewrite the append-only file now and not again: a rewrite starts a second process at a time of its own choice,
-    which would take the measured intervals by chance."""
+    which would meet the measured intervals by chance. What is still to be written to the disk is waited for."""
     await store.call("BGREWRITEAOF")
     while True:
         await asyncio.sleep(0.1)
@@ -103,6 +104,7 @@ async def compact(store: Store) -> None:
         if busy == ("0", "0"):
             break
     await store.call("CONFIG", "SET", "auto-aof-rewrite-percentage", 0)
+    await asyncio.to_thread(os.sync)
 
 
 async def connect(address: Address) -> Store:

@@ -28,6 +28,7 @@ from occ.cli_shell import (
     Invocation,
     OneSentenceGroup,
     RefusedError,
+    WrongUsageError,
     console,
     print_json,
     quiet_logs,
@@ -125,14 +126,16 @@ def _overrides(arguments: list[str]) -> dict[str, str]:
     rest = list(arguments)
     while rest:
         name, given, value = rest.pop(0).partition("=")
+        if not name.startswith("--"):
+            raise WrongUsageError(f"serve takes options only, not {name!r}")
         if name not in paths:
-            raise typer.BadParameter(f"there is no option {name}{nearest(name, paths) if '-' in name else ''}")
+            raise WrongUsageError(f"there is no option {name}{nearest(name, paths)}")
         if not given:
             if not rest:
-                raise typer.BadParameter(f"option {name} needs a value")
+                raise WrongUsageError(f"option {name} needs a value")
             value = rest.pop(0)
         if paths[name] in found:
-            raise typer.BadParameter(f"option {name} is given twice")
+            raise WrongUsageError(f"option {name} is given twice")
         found[paths[name]] = value
     return found
 
@@ -306,7 +309,7 @@ def simulate_ims(
 
 
 def _simulation_options(make: Any, settings: Settings, host: str | None, port: int | None, **figures: Any) -> Any:
-    """A simulator's options, pointed at the server of the settings unless told otherwise. Raises BadParameter."""
+    """A simulator's options, pointed at the server of the settings unless told otherwise. Raises WrongUsageError."""
     diameter = settings.diameter
     try:
         return make(
@@ -316,7 +319,7 @@ def _simulation_options(make: Any, settings: Settings, host: str | None, port: i
             **figures,
         )
     except ValueError as error:
-        raise typer.BadParameter(str(error)) from None
+        raise WrongUsageError(str(error)) from None
 
 
 def _simulate(
@@ -344,7 +347,7 @@ def _simulate(
         except SimulationError as error:
             raise RefusedError(str(error)) from error
         except ValueError as error:  # a population that cannot be
-            raise typer.BadParameter(str(error)) from error
+            raise WrongUsageError(str(error)) from error
     if as_json:
         print_json(summary.as_dict())
     else:

@@ -48,6 +48,10 @@ class RefusedError(Exception):
     """A command cannot or will not do what it was asked; the message is one sentence."""
 
 
+class WrongUsageError(Exception):
+    """The command line does not say what to do; the message is one sentence."""
+
+
 @dataclass(slots=True)
 class Invocation:
     """The options that stand before the command."""
@@ -71,7 +75,7 @@ class OneSentenceGroup(TyperGroup):
             code = super().main(args, prog_name, complete_var, False, windows_expand_args, **extra)
         except KeyboardInterrupt:
             sys.exit(130)
-        except ConfigError as error:
+        except (ConfigError, WrongUsageError) as error:
             code = complain(str(error), USAGE)
         except (RefusedError, LedgerError, StoreError, EmbeddedRedisError) as error:
             code = complain(str(error), REFUSED)

@@ -94,6 +94,8 @@ class Run:
         self.profiles: dict[str, Profile] = {}
         self.identities: dict[str, str] = {}
         self.connections: dict[str, Connection] = {}
+        self.opened: list[Connection] = []
+        """All connections there were, with what passed over them."""
         self.sent: dict[tuple[str, int, int], Sent] = {}
         self.asked: dict[str, bytes] = {}
         """The newest request the server sent to a client."""
@@ -239,10 +241,10 @@ class Run:
         """Rows that do something else than send a message."""
         verb, _, rest = sends.partition(" ")
         if sends == "opens TCP":
-            self.connections[client] = Connection.to(self.server.port)
+            self._connected(client, Connection.to(self.server.port))
         elif sends == "accepts the connection":
             accepted, _ = self._listeners[_name(client)].accept()
-            self.connections[client] = Connection(accepted)
+            self._connected(client, Connection(accepted))
         elif verb == "octets":
             self._connection(client).send(bytes.fromhex(rest))
         elif sends == "closes":
@@ -275,10 +277,15 @@ class Run:
         while server.store.available != starts and time.monotonic() < deadline:
             time.sleep(0.005)
 
+    def _connected(self, client: str, connection: Connection) -> Connection:
+        self.connections[client] = connection
+        self.opened.append(connection)
+        return connection
+
     def _connection(self, client: str) -> Connection:
         """The client's connection; opened with CER and CEA if there is none."""
         if client not in self.connections:
-            connection = self.connections[client] = Connection.to(self.server.port)
+            connection = self._connected(client, Connection.to(self.server.port))
             request = base_message("CER", self._profile(client), self._host(client)).octets()
             connection.send(request)
             octets = connection.receive()
@@ -335,7 +342,7 @@ class Run:
         is_cer = clauses(sends)[0] == "CER"
         connection = self.connections[client] if is_cer and client in self.connections else None
         if connection is None and is_cer:
-            self.connections[client] = Connection.to(self.server.port)
+            self._connected(client, Connection.to(self.server.port))
         if request.flags & 0x80 or sends.startswith("CCA"):
             self._ask(step, client, request, Sent(b""))
             return

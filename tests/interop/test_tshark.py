@@ -1,0 +1,105 @@
+"""Wireshark's dissector reads everything the server sends while all scenarios are played, and has nothing to say.
+
+The answers to malformed requests are left out where they repeat, as they must, what is malformed or unknown in the
+request: there the dissector complains of the request.
+"""
+
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from protocols.diameter import codec
+from tests.interop.capture import SERVER_PORT, write_capture
+from tests.live_server import LiveServer, SkippingLoop
+from tests.scenarios.runner import DEFAULT_SERVER, Run, Servers
+from tests.scenarios.tables import read_scenario, scenario_paths
+
+pytestmark = [
+    pytest.mark.interop,
+    pytest.mark.skipif(shutil.which("tshark") is None, reason="tshark is not installed; apt install tshark"),
+]
+
+WARNING = 0x00600000
+"""Severity of Wireshark's expert information from which on something is wrong."""
+
+REPEATS_WHAT_IS_WRONG = (5001, 5005, 5014)
+CREDIT_CONTROL = 272
+COMMANDS = {257, CREDIT_CONTROL, 280, 282}
+
+
+def _is_judged(message: bytes) -> bool:
+    decoded = codec.decode(message)
+    result = decoded.find(268)
+    code = int.from_bytes(result.data, "big") if result is not None else 0
+    return decoded.command in COMMANDS and code not in REPEATS_WHAT_IS_WRONG
+
+
+@pytest.fixture(scope="module")
+def sent_by_server(tmp_path_factory: pytest.TempPathFactory) -> list[bytes]:
+    """All messages of the server in all scenarios."""
+    messages = []
+    with LiveServer(tmp_path_factory.mktemp("tshark"), DEFAULT_SERVER, loop=SkippingLoop) as server:
+        servers = Servers(server)
+        for path in scenario_paths():
+            scenario = read_scenario(path)
+            if not scenario.known_gap:
+                run = Run(scenario, servers)
+                run.play()
+                messages += [message for connection in run.opened for message in connection.received]
+    return [message for message in messages if _is_judged(message)]
+
+
+def remarks(messages: list[bytes], directory: Path) -> list[str]:
+    """What tshark has to say, "frame: remark" each. Fails if it did not read every message as Diameter."""
+    capture = directory / "server.pcap"
+    packets = write_capture(capture, messages)
+    fields = ["diameter.cmd.code", "_ws.malformed", "_ws.expert.severity", "_ws.expert.message"]
+    command = ["tshark", "-n", "-r", str(capture), "-d", f"tcp.port=={SERVER_PORT},diameter"]
+    command += ["-T", "fields", "-E", "separator=|", "-E", "aggregator=;"]
+    command += [word for field in fields for word in ("-e", field)]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    lines = result.stdout.splitlines()
+    assert len(lines) == packets
+    return list(_remarks(messages, lines))
+
+
+def _remarks(messages: list[bytes], lines: list[str]) -> Iterator[str]:
+    for frame, (message, line) in enumerate(zip(messages, lines, strict=True), 1):
+        command, malformed, severities, texts = line.split("|", 3)
+        if command != str(int.from_bytes(message[5:8], "big")):
+            yield f"{frame}: read as command {command or 'nothing at all'}"
+        if malformed:
+            yield f"{frame}: malformed"
+        if any(int(severity) >= WARNING for severity in severities.split(";") if severity):
+            yield f"{frame}: {texts}"
+
+
+def test_dissector_has_nothing_to_say(sent_by_server: list[bytes], tmp_path: Path) -> None:
+    """Rows 2, 5, 6, 7, 8, 24, 26, 28: no malformed, unknown or doubtful octet."""
+    assert remarks(sent_by_server, tmp_path) == []
+    assert {codec.decode(message).command for message in sent_by_server} == COMMANDS
+    assert len([message for message in sent_by_server if message[5:8] == CREDIT_CONTROL.to_bytes(3, "big")]) > 100
+
+
+@pytest.mark.parametrize(
+    ("offset", "value", "remark"),
+    [
+        (2, 0x7F, "Unknown AVP"),  # of the AVP's code
+        (7, 0xFF, "malformed"),  # of its length
+        (7, 0x0B, "Length (3)"),  # a length too short for its type
+    ],
+)
+def test_a_planted_error_is_seen(
+    sent_by_server: list[bytes], tmp_path: Path, offset: int, value: int, remark: str
+) -> None:
+    """The check above can fail: one wrong octet in one AVP of one message is enough."""
+    good = next(message for message in sent_by_server if message[5:8] == CREDIT_CONTROL.to_bytes(3, "big"))
+    at = good.index(bytes.fromhex("0000010c4000000c")) + offset  # Result-Code
+    broken = good[:at] + bytes((value,)) + good[at + 1 :]
+    found = remarks([good, broken, good], tmp_path)
+    assert found
+    assert all(each.startswith("2: ") for each in found)
+    assert any(remark in each for each in found), found

@@ -1,0 +1,76 @@
+"""`python -m loadtests --quick` from end to end: a sound run of the real server, with every figure in its place."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from loadtests.figures import BUDGET
+
+REPOSITORY = Path(__file__).parents[2]
+PATIENCE_S = 240
+POSITIVE = (
+    "rate",
+    "worker_cpu_us",
+    "redis_cpu_us",
+    "plans_per_commit",
+    "half_rate",
+    "half_p50_ms",
+    "half_p99_ms",
+    "half_p999_ms",
+    "idle_account_octets",
+    "session_octets",
+    "worker_octets",
+    "redis_octets",
+    "floor",
+    "over_floor",
+    "best_floor",
+)
+NONE = ("errors", "discrepancies", "disagreement_micro")
+
+
+@pytest.mark.slow
+def test_a_quick_run_is_sound_and_complete(tmp_path: Path) -> None:
+    """Never how fast: only that load was served without an error and that ledger and clients agree."""
+    result = subprocess.run(
+        [sys.executable, "-m", "loadtests", "--quick", "--json", "figures.json", "--directory", str(tmp_path)],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY), "COLUMNS": "160"},
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_S,
+        check=False,
+    )
+    assert result.returncode == 0, result.stdout + result.stderr
+    written = json.loads((tmp_path / "figures.json").read_text(encoding="utf-8"))
+    figures = {row["key"]: row["measured"] for row in written["figures"]}
+    assert set(BUDGET) <= set(figures)
+    for key in POSITIVE:
+        assert figures[key] > 0, key
+    for key in NONE:
+        assert figures[key] == 0, key
+    assert figures["requests"] > 1000
+    for fact in ("machine", "cores", "Redis", "load", "disk", "maximum", "latency", "ledger", "floor"):
+        assert written["facts"][fact], fact
+    assert "appendfsync always" in written["facts"]["Redis"]
+    assert list(tmp_path.iterdir()) == [tmp_path / "figures.json"]
+
+
+def test_a_server_that_does_not_start_is_one_clear_sentence(tmp_path: Path) -> None:
+    server = f"{sys.executable} -c 'import sys; sys.exit(\"no such thing\")'"
+    options = ["--quick", "--accounts", "300", "--directory", str(tmp_path), "--server", server]
+    result = subprocess.run(
+        [sys.executable, "-m", "loadtests", *options],
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_S,
+        check=False,
+    )
+    assert result.returncode == 1
+    assert "the server does not say where it listens: no such thing" in result.stdout
+    assert "Traceback" not in result.stdout + result.stderr
+    assert list(tmp_path.iterdir()) == []
