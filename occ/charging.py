@@ -14,7 +14,6 @@ from typing import Final
 
 from balance.ledger import (
     Draft,
-    expire_buckets,
     has_more,
     release,
     reserve,
@@ -231,6 +230,8 @@ class Charge:
         if kind == INITIAL or kind == EVENT:
             if ended is not None and ended is not ABSENT:
                 return Plan(Outcome(UNABLE_TO_COMPLY))
+            if account.currency != self.charging.catalogue.currency:
+                return Plan(Outcome(RATING_FAILED))  # its money is not the money the prices are in
             plan = (
                 self._event(Draft(account, self.now_ms))
                 if kind == EVENT
@@ -382,8 +383,6 @@ class Charge:
         can have. A service the request leaves out keeps its reservation.
         """
         kind = self.request.request_type
-        if kind == INITIAL:
-            expire_buckets(draft)
         parts = self._parts(draft, session)
         longest_s = 0
         for part in parts:

@@ -87,7 +87,7 @@ class OnlineChargingServer:
         await self.store.start()
         self._cleanup.push_async_callback(self.store.stop)
         if self._population is not None:
-            await seed(self.store, self._population, self._clock())
+            await seed(self.store, self._population, self._clock(), self.catalogue)
         self.charging = Charging(
             self.store,
             self.catalogue,
