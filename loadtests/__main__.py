@@ -28,7 +28,17 @@ from balance.store import Store
 from loadtests import floor, machine
 from loadtests.figures import Report
 from loadtests.processes import BenchError, GeneratorProcess, Worker, run_floor
-from loadtests.seed import PARTITIONS, check, commit_calls, compact, connect, memory, seed
+from loadtests.seed import (
+    PARTITIONS,
+    check,
+    commit_calls,
+    compact,
+    connect,
+    forget_stalls,
+    memory,
+    seed,
+    slowest_fsync_ms,
+)
 
 WINDOWS: Final = (64, 128, 256, 512, 1024)
 """Requests under way that are tried when the maximum is sought."""
@@ -75,13 +85,17 @@ class Interval:
     """All processes of the machine, ours too."""
     stolen_s: float = 0.0
     commits: int = 0
+    slowest_fsync_ms: int = 0
 
     @property
     def disturbance(self) -> str:
         """What else went on meanwhile; with more than a little of it the figures say less about the server."""
         ours = self.worker_cpu_s + self.redis_cpu_s + self.generator_cpu_s
         others = max(0.0, self.machine_cpu_s - ours) / self.seconds
-        return f"other processes {others:.0%} of a core, hypervisor {self.stolen_s / self.seconds:.0%}"
+        return (
+            f"other processes {others:.0%} of a core, hypervisor {self.stolen_s / self.seconds:.0%}; "
+            f"slowest fsync {self.slowest_fsync_ms} ms"
+        )
 
 
 class Bench:
@@ -312,6 +326,8 @@ class Bench:
 
         async def on_mark(said: dict[str, Any]) -> None:
             sign = 1 if said["mark"] == "end" else -1
+            if sign < 0:
+                await forget_stalls(self.store)
             interval.seconds += sign * perf_counter()
             interval.worker_cpu_s += sign * machine.usage(self.worker.pid).cpu_s
             interval.redis_cpu_s += sign * machine.usage(self.redis.pid).cpu_s
@@ -321,6 +337,7 @@ class Bench:
             interval.stolen_s += sign * whole.stolen_s
             interval.answers += said.get("answers", 0)
             interval.commits += sign * await commit_calls(self.store)
+            interval.slowest_fsync_ms = await slowest_fsync_ms(self.store)
 
         result = await self.generator.do(what, on_mark, **arguments)
         self._check(result)

@@ -107,6 +107,20 @@ async def compact(store: Store) -> None:
     await asyncio.to_thread(os.sync)
 
 
+async def forget_stalls(store: Store) -> None:
+    """Begin to watch for waits of Redis on the disk."""
+    await store.call("CONFIG", "SET", "latency-monitor-threshold", 1)
+    await store.call("LATENCY", "RESET")
+
+
+async def slowest_fsync_ms(store: Store) -> int:
+    """The longest that Redis has waited for one fsync since `forget_stalls`, whole milliseconds."""
+    for event, _, _, longest_ms, *_ in await store.call("LATENCY", "LATEST"):
+        if event == b"aof-fsync-always":
+            return int(longest_ms)
+    return 0
+
+
 async def connect(address: Address) -> Store:
     """A store of our own on the server's Redis; to be stopped."""
     store = Store(StoreSettings(address, partitions=PARTITIONS, account_cache_entries=AT_ONCE * 2))

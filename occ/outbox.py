@@ -4,21 +4,28 @@ A record enters the outbox in the same script call as the money it tells of. Her
 is synchronised to disk, and only then struck from the outbox. Every line carries the outbox entry it came from
 (``entry``: lane, entry, position), so that after a crash between the two the tail of the newest file tells what is
 already there.
+
+``python -m occ.outbox`` is a process of its own, so that turning records into text costs no request its latency.
+``OutboxProcess`` starts it, keeps it running and ends it: it works until its standard input closes, which also happens
+when its parent dies, delivers what is left, and ends.
 """
 
 import asyncio
 import json
 import logging
 import os
+import signal
+import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from time import gmtime, strftime
 from typing import Any, Final
 
+from balance.embedded import Address
 from balance.records import unpack_outbox
 from balance.resp import StoreError
-from balance.store import Store
+from balance.store import Store, StoreSettings
 from occ.cdr import as_json_fields
 from occ.clock import now_ms
 
@@ -27,6 +34,8 @@ log = logging.getLogger("occ.outbox")
 POLL_INTERVAL_S: Final = 0.2
 ENTRIES_A_READ: Final = 200
 TAIL_BYTES: Final = 4 << 20
+
+_PACKAGES: Final = str(Path(__file__).resolve().parent.parent)
 
 _ENCODE: Final = json.JSONEncoder(separators=(",", ":")).encode
 
@@ -117,10 +126,14 @@ class Outbox:
         self._last: dict[int, tuple[int, int, int]] = {}
         self.delivered = 0
 
+    def resume(self, last: dict[int, tuple[int, int, int]]) -> None:
+        """Take up after what ``CdrFiles.last_entries`` found on disk."""
+        self._last = last
+
     async def run(self) -> None:
         """Deliver until cancelled. An unreachable store or a full disk is waited for: nothing is lost meanwhile."""
         loop = asyncio.get_running_loop()
-        self._last = await loop.run_in_executor(None, self._files.last_entries)
+        self.resume(await loop.run_in_executor(None, self._files.last_entries))
         while True:
             try:
                 moved = await self.deliver()
@@ -163,3 +176,120 @@ class Outbox:
                 line = {"entry": [lane, entry.decode(), position], **as_json_fields(record)}
                 lines.append(_ENCODE(line) + "\n")
         return lines, last
+
+
+async def _work(store: Store, files: CdrFiles, stop: asyncio.Event) -> None:
+    """Deliver until ``stop``, then what is left."""
+    outbox = Outbox(store, files)
+    running = asyncio.create_task(outbox.run())
+    stopping = asyncio.create_task(stop.wait())
+    await asyncio.wait((running, stopping), return_when=asyncio.FIRST_COMPLETED)
+    if running.done():
+        running.result()
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+    try:
+        while await outbox.deliver():
+            pass
+    except StoreError as error:
+        log.warning("charging data records are left in the outbox until the next start: %s", error)
+
+
+async def _main(job: dict[str, Any]) -> None:
+    store = Store(StoreSettings(Address.parse(job["store"]), job["partitions"], account_cache_entries=1))
+    await store.start()
+    files = CdrFiles(CdrSettings(Path(job["directory"]), job["rotate_bytes"], job["rotate_ms"]))
+    loop = asyncio.get_running_loop()
+    reader = asyncio.StreamReader()
+    await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
+    stop = asyncio.Event()
+    loop.create_task(reader.read()).add_done_callback(lambda _: stop.set())
+    # Ctrl-C in a terminal reaches the whole group: the server decides when its outbox ends.
+    loop.add_signal_handler(signal.SIGINT, lambda: None)
+    await _work(store, files, stop)
+    await store.stop()
+
+
+class OutboxProcess:
+    """The outbox of one store in a process of its own, started again should it end."""
+
+    RESTART_S: Final = 1.0
+    STOP_S: Final = 10.0
+
+    def __init__(self, address: Address, partitions: int, settings: CdrSettings, log_level: str) -> None:
+        self._job = json.dumps(
+            {
+                "store": address.url,
+                "partitions": partitions,
+                "directory": str(settings.directory),
+                "rotate_bytes": settings.rotate_bytes,
+                "rotate_ms": settings.rotate_ms,
+                "log_level": log_level,
+            }
+        )
+        self._directory = settings.directory
+        self._process: asyncio.subprocess.Process | None = None
+        self._supervisor: asyncio.Task[None] | None = None
+        self.restarts = 0
+
+    @property
+    def pid(self) -> int | None:
+        return None if self._process is None else self._process.pid
+
+    async def start(self) -> None:
+        """Raises OSError if the directory cannot be written to or the process cannot be started."""
+        self._directory.mkdir(parents=True, exist_ok=True)
+        if not os.access(self._directory, os.W_OK):
+            raise PermissionError(f"charging data records cannot be written to {self._directory}; set cdr.directory")
+        await self._launch()
+        self._supervisor = asyncio.create_task(self._supervise())
+
+    async def stop(self) -> None:
+        """Let it deliver what is left, then end; not for longer than ``STOP_S``."""
+        if self._supervisor is not None:
+            self._supervisor.cancel()
+            await asyncio.gather(self._supervisor, return_exceptions=True)
+        process = self._process
+        if process is None or process.returncode is not None:
+            return
+        assert process.stdin is not None
+        process.stdin.close()
+        try:
+            async with asyncio.timeout(self.STOP_S):
+                await process.wait()
+        except TimeoutError:
+            log.error("the outbox did not end in %.0f s; what it left is delivered after the next start", self.STOP_S)
+            process.kill()
+            await process.wait()
+
+    async def _launch(self) -> None:
+        # The child must find the packages where this process found them, installed or not.
+        path = os.pathsep.join([_PACKAGES, os.environ.get("PYTHONPATH", "")])
+        self._process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "occ.outbox", self._job,
+            stdin=asyncio.subprocess.PIPE, env={**os.environ, "PYTHONPATH": path.rstrip(os.pathsep)},
+        )  # fmt: skip
+
+    async def _supervise(self) -> None:
+        while True:
+            assert self._process is not None
+            code = await self._process.wait()
+            log.error("the outbox process ended with status %d; it is started again", code)
+            self.restarts += 1
+            await asyncio.sleep(self.RESTART_S)
+            await self._launch()
+
+
+def main() -> None:
+    job = json.loads(sys.argv[1])
+    logging.basicConfig(
+        level=job["log_level"].upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr
+    )
+    try:
+        asyncio.run(_main(job))
+    except (StoreError, OSError) as error:
+        sys.exit(f"occ outbox: {error}")
+
+
+if __name__ == "__main__":
+    main()

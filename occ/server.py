@@ -28,8 +28,7 @@ from occ.clock import now_ms
 from occ.expiry import Expiry
 from occ.gy import Gy, Peer
 from occ.metrics import MetricsServer, OccCollector
-from occ.outbox import CdrFiles, Outbox
-from occ.outbox import CdrSettings as CdrFileSettings
+from occ.outbox import CdrSettings, OutboxProcess
 from occ.rating.catalogue import load_catalogue
 from occ.rating.currency import NUMERIC
 from occ.seed import seed
@@ -102,9 +101,10 @@ class OnlineChargingServer:
         self._in_background("expiry", self.expiry.run())
         self._in_background("client restarts", self.expiry.run_restarts())
         cdr = settings.cdr
-        files = CdrFiles(CdrFileSettings(cdr.directory, cdr.rotate_bytes, cdr.rotate_seconds * 1000))
-        self.outbox = Outbox(self.store, files)
-        self._in_background("outbox", self.outbox.run())
+        files = CdrSettings(cdr.directory, cdr.rotate_bytes, cdr.rotate_seconds * 1000)
+        self.outbox = OutboxProcess(self.redis_address, settings.store.partitions, files, settings.log_level)
+        await self.outbox.start()
+        self._cleanup.push_async_callback(self.outbox.stop)
         await self._start_diameter()
         self._start_metrics()
         gc.collect()
