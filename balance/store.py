@@ -39,6 +39,9 @@ MAX_ATTEMPTS: Final = 16
 PLANS_AT_ONCE: Final = 32
 """So many plans go to Redis at once, even while the loop tick that decided them goes on: Redis need not wait."""
 
+LANE_KEYS: Final = 3
+"""Keys of the commit script that belong to the lane: journal, expiry index, outbox."""
+
 MAX_PLANS: Final = 256
 """Plans in one script call; keeps the script short, so that nothing else waits for it long."""
 
@@ -342,33 +345,40 @@ class Store:
             for operation in batch:
                 self._finish(operation, StoreUnavailableError("the store cannot be reached"))
             return
-        command: list[Any] = [b"EVALSHA", self._sha, 3 + 2 * len(batch), *lane.keys]
-        outgoing: list[Any] = []
-        arguments: list[Any] = []
+        count = len(batch)
+        ended_keys: list[bytes] = []
+        arguments: list[Any] = [count]
+        extras: list[Any] = []
         for index, operation in enumerate(batch):
             plan = operation.plan
             assert plan is not None
-            account_id, account_key = operation.line.account_id, operation.line.key
-            command.append(account_key)
-            session_id = plan.first_of or (plan.ended.session_id if plan.ended else b"")
-            command.append(self.keys.ended(account_id, session_id) if session_id else account_key)
-            arguments += (
-                account_id,
-                pack_version(plan.expected_version),
-                pack_account(plan.account) if plan.account else b"",
-                plan.watch_ms if plan.watch_ms >= 0 else b"",
-                plan.journal,
-                b"1" if plan.first_of else b"",
-                pack_session(plan.ended) if plan.ended else b"",
-                plan.ended_ttl_ms,
-            )
+            arguments.append(pack_version(plan.expected_version))
+            arguments.append(pack_account(plan.account) if plan.account is not None else b"")
+            arguments.append(plan.journal)
+            if plan.watch_ms >= 0:
+                extras += (index, b"w", b"", plan.watch_ms, operation.line.account_id)
             if plan.outbox:
-                outgoing += (index, plan.outbox)
+                extras += (index, b"o", b"", plan.outbox, b"")
+            session_id = plan.first_of or (plan.ended.session_id if plan.ended is not None else b"")
+            if session_id:
+                ended_keys.append(self.keys.ended(operation.line.account_id, session_id))
+                position = LANE_KEYS + count + len(ended_keys)
+                if plan.first_of:
+                    extras += (index, b"f", position, b"", b"")
+                if plan.ended is not None:
+                    extras += (index, b"e", position, pack_session(plan.ended), plan.ended_ttl_ms)
             if plan.opened or plan.closed:
-                self._session_directory(link, account_id, plan)
-        command.append(len(outgoing) // 2)
-        command += outgoing
-        command += arguments
+                self._session_directory(link, operation.line.account_id, plan)
+        command = (
+            b"EVALSHA",
+            self._sha,
+            LANE_KEYS + count + len(ended_keys),
+            *lane.keys,
+            *[operation.line.key for operation in batch],
+            *ended_keys,
+            *arguments,
+            *extras,
+        )
         started = perf_counter()
         lane.in_flight += 1
         self.statistics.commits += 1
@@ -381,7 +391,7 @@ class Store:
             if lane.queue:
                 self._flush_lane(lane)
 
-        link.send(tuple(command), on_reply)
+        link.send(command, on_reply)
 
     def _session_directory(self, link: RedisLink, account_id: bytes, plan: Plan) -> None:
         """Note which account holds a session, for requests that name only the session."""

@@ -152,9 +152,7 @@ class Bench:
         await self.worker.start()
         self.report.add("worker_start_octets", "worker memory after its start",
                         machine.usage(self.worker.pid).resident_octets / 1e6, "MB")  # fmt: skip
-        self.generator = GeneratorProcess(
-            self.worker.port, scale.peers, scale.accounts, scale.sessions, options.seed
-        )
+        self.generator = GeneratorProcess(self.worker.port, scale.peers, scale.accounts, scale.sessions, options.seed)
         cleanup.push_async_callback(self.generator.stop)
         await self.generator.start()
         if self.placement.worker:
@@ -231,9 +229,7 @@ class Bench:
 
         samples: list[floor.Sample] = []
         seconds = RECORD_SECONDS * 2
-        self._check(
-            await self.generator.do("closed_loop", on_mark, window=self.window, warm_up_s=0.2, seconds=seconds)
-        )
+        self._check(await self.generator.do("closed_loop", on_mark, window=self.window, warm_up_s=0.2, seconds=seconds))
         if not samples or not samples[0].plans:
             raise BenchError("no commit of the server was seen in Redis while it was under load")
         path = directory / "sample.json"

@@ -32,8 +32,10 @@ from loadtests.templates import line
 
 LANE_KEYS: Final = 3
 """Keys of the commit script before those of the plans, as its header lists them."""
-PLAN_ARGUMENTS: Final = 8
-"""Arguments of the commit script for each plan."""
+PLAN_ARGUMENTS: Final = 3
+"""Arguments of the commit script for each plan: expected version, value, journal record."""
+EXTRA_ARGUMENTS: Final = 5
+"""Arguments of each extra of a plan: plan, kind, position of its key, value, argument."""
 REPLY_SECONDS: Final = 30.0
 MONITOR_LIMIT: Final = 4000
 """Plans to record at most."""
@@ -48,11 +50,16 @@ _ARGUMENT: Final = re.compile(rb'"((?:[^"\\]|\\.)*)"', re.DOTALL)
 class RecordedPlan:
     """One plan of a recorded commit; arguments as in the script's header."""
 
-    arguments: tuple[bytes, ...]
-    ended_key: bool
-    """The plan named a key of an ended session, not the account's own in its place."""
-    outbox: bytes = b""
-    """Its entry for the outbox, if any."""
+    value: bytes
+    """The account, its version in front."""
+    journal: bytes
+    extras: tuple[tuple[bytes, bool, bytes, bytes], ...] = ()
+    """Kind, whether it names the key of an ended session, value, argument."""
+
+    @property
+    def ended_key(self) -> bool:
+        """The plan names a key of an ended session."""
+        return any(named for _, named, _, _ in self.extras)
 
 
 @dataclass(slots=True)
@@ -112,17 +119,19 @@ def _read_row(sample: Sample, command: list[bytes]) -> None:
     keys = int(command[2])
     sample.sha, sample.lane = command[1], tuple(command[3 : 3 + LANE_KEYS])
     arguments = command[3 + keys :]
-    outgoing = int(arguments[0]) if arguments[0].isdigit() and len(arguments[0]) < 5 else 0
-    outbox = {int(arguments[1 + 2 * each]): arguments[2 + 2 * each] for each in range(outgoing)}
-    del arguments[: 1 + 2 * outgoing]
-    plan_keys = command[3 + LANE_KEYS : 3 + keys]
-    if 2 * len(arguments) != PLAN_ARGUMENTS * len(plan_keys):
+    plans = int(arguments[0]) if arguments[0].isdigit() and len(arguments[0]) < 5 else 0
+    extras = arguments[1 + PLAN_ARGUMENTS * plans :]
+    if not 0 < plans <= keys - LANE_KEYS or len(extras) % EXTRA_ARGUMENTS:
         raise ValueError("the commit script's arguments are not what loadtests/floor.py takes them for; adapt it")
-    for index in range(len(plan_keys) // 2):
-        account_key, ended_key = plan_keys[2 * index], plan_keys[2 * index + 1]
-        plan = tuple(arguments[PLAN_ARGUMENTS * index : PLAN_ARGUMENTS * (index + 1)])
-        if plan[1] and plan[2]:  # an existing account that is written: charging does nothing else to speak of
-            sample.plans.append(RecordedPlan(plan, account_key != ended_key, outbox.get(index, b"")))
+    of_plan: dict[int, list[tuple[bytes, bool, bytes, bytes]]] = {}
+    for at in range(0, len(extras), EXTRA_ARGUMENTS):
+        of, kind, position, value, argument = extras[at : at + EXTRA_ARGUMENTS]
+        of_plan.setdefault(int(of), []).append((kind, position != b"", value, argument))
+    for index in range(plans):
+        first = 1 + PLAN_ARGUMENTS * index
+        version, value, journal = arguments[first : first + PLAN_ARGUMENTS]
+        if version and value:  # an existing account that is written: charging does nothing else to speak of
+            sample.plans.append(RecordedPlan(value, journal, tuple(of_plan.get(index, ()))))
     sample.calls += 1
 
 
@@ -148,15 +157,13 @@ class _Account:
 class _Mould:
     """A recorded plan with everything encoded that stays the same."""
 
-    __slots__ = ("ended", "head", "outbox", "tail")
+    __slots__ = ("ended", "extras", "head", "tail")
 
     def __init__(self, plan: RecordedPlan) -> None:
-        arguments = plan.arguments
-        value = arguments[2]
-        self.head = b"$%d\r\n" % len(value)
-        self.tail = value[_VERSION.size :] + b"\r\n" + b"".join(map(bulk, arguments[3:]))
+        self.head = b"$%d\r\n" % len(plan.value)
+        self.tail = plan.value[_VERSION.size :] + b"\r\n" + bulk(plan.journal)
         self.ended = plan.ended_key
-        self.outbox = bulk(plan.outbox) if plan.outbox else b""
+        self.extras = plan.extras
 
 
 class Floor:
@@ -176,8 +183,9 @@ class Floor:
     def call(self, plans: int) -> tuple[bytes, int]:
         """The next script call with the directory commands that go with it; how many replies it will have."""
         keys: list[bytes] = []
-        outgoing: list[bytes] = []
+        ended: list[bytes] = []
         arguments: list[bytes] = []
+        extras: list[bytes] = []
         for index in range(plans):
             mould = self._moulds[0]
             self._moulds.rotate(-1)
@@ -187,15 +195,14 @@ class Floor:
             if mould.ended:
                 self._sessions += 1
                 # Of a recorded one's length, and never met before.
-                keys.append(bulk(b"%b:e:gw01.floor.example.net;0000000000;%010d" % (account.tag, self._sessions)))
-            else:
-                keys.append(account.key)
-            if mould.outbox:
-                outgoing += (bulk(b"%d" % index), mould.outbox)
+                ended.append(bulk(b"%b:e:gw01.floor.example.net;0000000000;%010d" % (account.tag, self._sessions)))
+            for kind, named, value, argument in mould.extras:
+                position = b"%d" % (LANE_KEYS + plans + len(ended)) if named else b""
+                own = account.id if kind == b"w" else bulk(argument)
+                extras += (bulk(b"%d" % index), bulk(kind), bulk(position), bulk(value), own)
             version = account.version
             account.version = version + 1
             arguments += (
-                account.id,
                 b"$8\r\n",
                 _VERSION.pack(version),
                 b"\r\n",
@@ -204,15 +211,17 @@ class Floor:
                 mould.tail,
             )
         sample = self._sample
+        all_keys = LANE_KEYS + plans + len(ended)
         parts = [
-            b"*%d\r\n$7\r\nEVALSHA\r\n" % (4 + len(sample.lane) + (2 + PLAN_ARGUMENTS) * plans + len(outgoing)),
+            b"*%d\r\n$7\r\nEVALSHA\r\n" % (4 + all_keys + PLAN_ARGUMENTS * plans + len(extras)),
             bulk(sample.sha),
-            bulk(b"%d" % (len(sample.lane) + 2 * plans)),
+            bulk(b"%d" % all_keys),
             *map(bulk, sample.lane),
             *keys,
-            bulk(b"%d" % (len(outgoing) // 2)),
-            *outgoing,
+            *ended,
+            bulk(b"%d" % plans),
             *arguments,
+            *extras,
         ]
         replies = 1
         self._directory_due += plans * self._directory_per_plan
@@ -295,7 +304,14 @@ def dump(sample: Sample) -> dict[str, Any]:
         "sha": sample.sha.decode(),
         "lane": [each.decode() for each in sample.lane],
         "calls": sample.calls,
-        "plans": [[each.ended_key, each.outbox.hex(), *(a.hex() for a in each.arguments)] for each in sample.plans],
+        "plans": [
+            [
+                each.value.hex(),
+                each.journal.hex(),
+                *([kind.decode(), named, value.hex(), argument.hex()] for kind, named, value, argument in each.extras),
+            ]
+            for each in sample.plans
+        ],
         "directory": [[each.hex() for each in command] for command in sample.directory],
     }
 
@@ -305,7 +321,14 @@ def load(data: dict[str, Any]) -> Sample:
     return Sample(
         data["sha"].encode(),
         tuple(map(str.encode, data["lane"])),
-        [RecordedPlan(tuple(map(bytes.fromhex, row[2:])), row[0], bytes.fromhex(row[1])) for row in data["plans"]],
+        [
+            RecordedPlan(
+                bytes.fromhex(row[0]),
+                bytes.fromhex(row[1]),
+                tuple((k.encode(), named, bytes.fromhex(v), bytes.fromhex(a)) for k, named, v, a in row[2:]),
+            )
+            for row in data["plans"]
+        ],
         data["calls"],
         [tuple(map(bytes.fromhex, row)) for row in data["directory"]],
     )

@@ -171,9 +171,7 @@ class Generator:
         self._end_to_end = self._end_to_end + 1 & 0xFFFFFFFF
         connection = slot.connection
         connection.outgoing.append(
-            connection.templates[step].message(
-                slot.index, self._end_to_end, slot.session_id, slot.subscriber
-            )
+            connection.templates[step].message(slot.index, self._end_to_end, slot.session_id, slot.subscriber)
         )
 
     def _answered(self, slot: Slot, message: bytes, now: float) -> None:

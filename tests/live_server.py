@@ -6,6 +6,7 @@ timers run (``fall_silent``), so that nobody has to wait for a watchdog.
 """
 
 import asyncio
+import json
 import threading
 import time
 from collections.abc import Callable, Coroutine, Mapping, Sequence
@@ -15,8 +16,16 @@ from typing import Any, TypeVar
 
 import uvloop
 
-from balance.directory import NewBucket, TopUp, add_subscriber, create_account, read_account, top_up_account
-from balance.model import Account, AccountKind, IdentityType, Subscriber
+from balance.directory import (
+    NewBucket,
+    TopUp,
+    accounts,
+    add_subscriber,
+    create_account,
+    read_account,
+    top_up_account,
+)
+from balance.model import Account, AccountKind, IdentityType, Subscriber, Unit
 from balance.verify import Report, verify
 from occ.server import OnlineChargingServer
 from occ.settings import load
@@ -194,6 +203,32 @@ class LiveServer:
     def verify(self) -> Report:
         """What ``occ ledger verify`` finds."""
         return self.run(verify(self.server.store))
+
+    def assert_books_balance(self) -> Report:
+        """The ledger is consistent, and all that was debited is in a charging data record or an open session."""
+        report = self.verify()
+        assert report.consistent, report.discrepancies
+        debited = sum(total.debited for total in report.totals if total.unit == Unit.MONEY)
+        recorded = sum(json.loads(line)["debited_micro"] for line in self._all_cdr_lines())
+        assert debited == recorded + self.run(self._debited_in_open_sessions())
+        return report
+
+    def _all_cdr_lines(self) -> list[str]:
+        """The charging data records once the outbox is empty."""
+        store = self.server.store
+        deadline = time.monotonic() + PATIENCE_S
+        while any(self.run(store.call("XLEN", store.keys.outbox(lane))) for lane in store.keys.lanes()):
+            assert time.monotonic() < deadline, "the outbox is not delivered"
+            time.sleep(0.02)
+        return self.cdr_lines()
+
+    async def _debited_in_open_sessions(self) -> int:
+        total = 0
+        async for page in accounts(self.server.store):
+            for account in page:
+                for session in account.sessions.values():
+                    total += sum(use.debited_micro for use in session.services)
+        return total
 
     def cdr_lines(self) -> list[str]:
         """The charging data records on disk, in order."""

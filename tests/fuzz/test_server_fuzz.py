@@ -316,8 +316,7 @@ def test_nothing_is_left_behind(server: LiveServer, good_client: GoodClient) -> 
     assert states["peers"] == ["good.example.net"]
     assert states["connections"] == 1
     assert len(SHAPES) <= MAX_SHAPES
-    report = server.verify()
-    assert report.consistent, report.discrepancies
+    report = server.assert_books_balance()
     assert report.open_sessions == server.server.charging.statistics.open_sessions
     assert report.open_reservations == server.server.charging.statistics.open_reservations
     assert report.open_sessions < 2_000

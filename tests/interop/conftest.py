@@ -15,8 +15,7 @@ NewSubscriber = Callable[[int], tuple[str, str]]
 def live_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
     with LiveServer(tmp_path_factory.mktemp("interop")) as server:
         yield server
-        report = server.verify()
-        assert report.consistent, report.discrepancies
+        server.assert_books_balance()
 
 
 _numbers = itertools.count(1)

@@ -12,6 +12,5 @@ from tests.scenarios.runner import DEFAULT_SERVER, Servers
 def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
     with LiveServer(tmp_path_factory.mktemp("scenarios"), DEFAULT_SERVER, loop=SkippingLoop) as server:
         yield Servers(server)
-        report = server.verify()
-        assert report.consistent, report.discrepancies
+        report = server.assert_books_balance()
         assert report.accounts, "no scenario charged anything"

@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
+from functools import partial
 
 from protocols.diameter.codec import Avp, avp, raw_avp
 from protocols.diameter.codes import AvpFlag
@@ -202,14 +203,14 @@ class _Reader:
         flags = self._flags()
         if match[1] is not None:
             code, vendor = int(match[1]), int(match[2] or 0)
-            encode: Callable[[bytes], bytes] = lambda data: raw_avp(code, vendor, 0 if flags is None else flags, data)  # noqa: E731
+            encode = partial(raw_avp, code, vendor, flags or 0)
             return WrittenAvp(code, vendor, self._value(encode, None))
         try:
             definition = DICTIONARY.avp_named(match[0])
         except KeyError as error:
             raise NotationError(str(error)) from None
         bits = definition.flags if flags is None else flags
-        encode = lambda data: raw_avp(definition.code, definition.vendor, bits, data)  # noqa: E731
+        encode = partial(raw_avp, definition.code, definition.vendor, bits)
         return WrittenAvp(definition.code, definition.vendor, self._value(encode, definition.type, match[0]))
 
     def _flags(self) -> int | None:

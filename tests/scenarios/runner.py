@@ -107,6 +107,8 @@ class Run:
                 self._at(line, partial(self._given, text))
             for step in self.scenario.steps:
                 self._at(step.line, partial(self._play, step))
+            if not any(step.sends == "the server stops" for step in self.scenario.steps):
+                self._verify()
         finally:
             for connection in self.connections.values():
                 connection.close()
@@ -114,8 +116,8 @@ class Run:
                 listener.close()
             if self._own is not None:
                 self._own.stop()
-        if self._own is not None:
-            return
+
+    def _verify(self) -> None:
         report = self.server.verify()
         if not report.consistent:
             raise ScenarioError(f"{self.scenario.path.name}: the ledger is wrong: {' '.join(report.discrepancies)}")

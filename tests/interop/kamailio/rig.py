@@ -1,0 +1,286 @@
+"""A real Kamailio between two sipp instances, and what it says over Ro.
+
+Kamailio reaches the server through a ``Tap``, so that the tests see every message as it was on the wire.
+"""
+
+import contextlib
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from protocols.diameter import codec
+from protocols.diameter.codec import Message
+from tests.scenarios.notation import members_of
+
+FILES = Path(__file__).parent
+PATIENCE_S = 20.0
+CREDIT_CONTROL = 272
+KAMAILIO = shutil.which("kamailio", path=f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/usr/local/sbin")
+"""Its path, also for users without the system's programs on their PATH; None: not installed."""
+SIPP = shutil.which("sipp")
+_TYPE, _NUMBER, _MSCC, _USED, _GRANTED, _TIME, _FINAL = 416, 415, 456, 446, 431, 420, 430
+
+
+def until(condition: Callable[[], bool], what: str, tell: Callable[[], str]) -> None:
+    """Wait for something to come about; ``tell`` says what happened instead."""
+    deadline = time.monotonic() + PATIENCE_S
+    while not condition():
+        assert time.monotonic() < deadline, f"{what} did not come about; {tell()}"
+        time.sleep(0.02)
+
+
+def free_udp_port() -> int:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+    return port
+
+
+@dataclass
+class Exchange:
+    """A credit-control request as Kamailio sent it, and its answer."""
+
+    request: bytes
+    answer: bytes
+
+    @property
+    def kind(self) -> str:
+        """I, U or T, and the CC-Request-Number."""
+        request = codec.decode(self.request)
+        return f"{'?IUTE'[_integer(request, _TYPE)]}{_integer(request, _NUMBER)}"
+
+    @property
+    def used_s(self) -> int:
+        """CC-Time of the Used-Service-Unit; 0 if there is none."""
+        return self._seconds(self.request, _USED)
+
+    @property
+    def granted_s(self) -> int:
+        """CC-Time of the Granted-Service-Unit; 0 if there is none."""
+        return self._seconds(self.answer, _GRANTED)
+
+    @property
+    def is_final(self) -> bool:
+        return any(one.code == _FINAL for mscc in codec.decode(self.answer).find_all(_MSCC) for one in members_of(mscc))
+
+    @staticmethod
+    def _seconds(octets: bytes, where: int) -> int:
+        return sum(
+            int.from_bytes(time.data, "big")
+            for mscc in codec.decode(octets).find_all(_MSCC)
+            for units in members_of(mscc)
+            if units.code == where
+            for time in members_of(units)
+            if time.code == _TIME
+        )
+
+
+def _integer(message: Message, code: int) -> int:
+    found = message.find(code)
+    return 0 if found is None else int.from_bytes(found.data, "big")
+
+
+class Tap:
+    """Passes on what goes between Kamailio and the server, and keeps the messages of both in the order they came."""
+
+    def __init__(self, server_port: int) -> None:
+        self.messages: list[bytes] = []
+        self._server_port = server_port
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port: int = self._listener.getsockname()[1]
+        self._sockets: list[socket.socket] = []
+        self._threads = [threading.Thread(target=self._accept, name="tap", daemon=True)]
+        self._threads[0].start()
+
+    def close(self) -> None:
+        for each in (self._listener, *self._sockets):
+            with contextlib.suppress(OSError):
+                each.shutdown(socket.SHUT_RDWR)
+        for thread in self._threads:
+            thread.join(PATIENCE_S)
+        for each in (self._listener, *self._sockets):
+            each.close()
+
+    def exchanges(self, start: int = 0) -> list[Exchange]:
+        """The answered credit-control requests from message number ``start`` on."""
+        answers: dict[int, bytes] = {}
+        requests: list[tuple[int, bytes]] = []
+        for octets in self.messages[start:]:
+            message = codec.decode(octets)
+            if message.command == CREDIT_CONTROL and message.is_request:
+                requests.append((message.end_to_end, octets))
+            elif message.command == CREDIT_CONTROL:
+                answers[message.end_to_end] = octets
+        return [Exchange(octets, answers[key]) for key, octets in requests if key in answers]
+
+    def _accept(self) -> None:
+        with contextlib.suppress(OSError):  # closed
+            while True:
+                client, _ = self._listener.accept()
+                server = socket.create_connection(("127.0.0.1", self._server_port))
+                self._sockets += [client, server]
+                for source, sink in ((client, server), (server, client)):
+                    thread = threading.Thread(target=self._pass_on, args=(source, sink), name="tap", daemon=True)
+                    self._threads.append(thread)
+                    thread.start()
+
+    def _pass_on(self, source: socket.socket, sink: socket.socket) -> None:
+        buffer = bytearray()
+        with contextlib.suppress(OSError):  # closed by either side
+            while data := source.recv(65536):
+                buffer += data
+                while len(buffer) >= codec.HEADER_LENGTH:
+                    length = int.from_bytes(buffer[1:4], "big")
+                    if len(buffer) < length:
+                        break
+                    # Kept before it is passed on: an answer must not be here before its request.
+                    self.messages.append(bytes(buffer[:length]))
+                    sink.sendall(buffer[:length])
+                    del buffer[:length]
+            sink.shutdown(socket.SHUT_WR)
+
+
+class Kamailio:
+    """Kamailio with a configuration of its own, in a directory of its own; ``start`` and ``stop`` it."""
+
+    def __init__(self, directory: Path, tap: Tap) -> None:
+        self.directory = directory
+        self.tap = tap
+        self.port = free_udp_port()
+        self.log = directory / "kamailio.log"
+        values = {"SIP_PORT": str(self.port), "DIAMETER_PORT": str(tap.port), "DIRECTORY": str(directory)}
+        for name in ("kamailio.cfg", "diameter.xml"):
+            text = (FILES / name).read_text(encoding="utf-8")
+            text = re.sub("@([A-Z_]+)@", lambda found: values[found[1]], text)
+            (directory / name).write_text(text, encoding="utf-8")
+        assert KAMAILIO is not None
+        self._command = [KAMAILIO, "-f", str(directory / "kamailio.cfg"), "-Y", str(directory), "-w", str(directory)]
+
+    def complaint(self) -> str:
+        """What Kamailio has against its configuration; empty if it has nothing."""
+        done = subprocess.run(
+            [*self._command, "-c"],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=PATIENCE_S,
+            check=False,
+        )
+        return done.stdout if done.returncode else ""
+
+    def start(self) -> None:
+        with self.log.open("wb") as log:
+            self.process = subprocess.Popen(
+                [*self._command, "-DD", "-E"],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+
+    def stop(self) -> None:
+        """End Kamailio and all the processes it forked; they are the process group it leads."""
+        try:
+            self.process.send_signal(signal.SIGTERM)
+            self.process.wait(PATIENCE_S)
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self.process.pid, signal.SIGKILL)
+            self.process.wait()
+
+    def tell(self) -> str:
+        return f"Kamailio said:\n{self.log.read_text(errors='replace')[-3000:]}"
+
+    def is_ready(self) -> bool:
+        """Whether Kamailio says that a charging server is connected."""
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asker:
+            asker.settimeout(0.2)
+            asker.bind(("127.0.0.1", 0))
+            address = f"127.0.0.1:{asker.getsockname()[1]}"
+            request = [
+                f"OPTIONS sip:127.0.0.1:{self.port} SIP/2.0",
+                f"Via: SIP/2.0/UDP {address};branch=z9hG4bK{time.monotonic_ns()}",
+                f"From: <sip:{address}>;tag=1",
+                f"To: <sip:127.0.0.1:{self.port}>",
+                f"Call-ID: {time.monotonic_ns()}@{address}",
+                "CSeq: 1 OPTIONS",
+                "Max-Forwards: 70",
+                "Content-Length: 0",
+            ]
+            try:
+                asker.sendto("\r\n".join([*request, "", ""]).encode(), ("127.0.0.1", self.port))
+                return asker.recv(65536).startswith(b"SIP/2.0 200 ")
+            except (TimeoutError, ConnectionRefusedError):
+                return False
+
+    def call(self, msisdn: str, caller: str, callee: str | None, talk_ms: int = 0) -> list[Exchange]:
+        """Make one call between two sipp scenarios; what was charged, once the termination request was answered.
+
+        ``callee`` None: the call must not get through; whatever comes fails the test.
+        """
+        start = len(self.tap.messages)
+        calls = self.directory / f"call-{msisdn}"
+        calls.mkdir()
+        port = free_udp_port()
+        called = None if callee is None else Sipp(calls, callee, ["-p", str(port)])
+        try:
+            with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as silent:
+                if called is None:
+                    silent.bind(("127.0.0.1", port))
+                    silent.setblocking(False)
+                keys = ["-key", "caller", f"+{msisdn}", "-key", "callee_port", str(port), "-d", str(talk_ms)]
+                calling = Sipp(calls, caller, ["-p", str(free_udp_port()), *keys, f"127.0.0.1:{self.port}"])
+                calling.finish(self.tell)
+                if called is None:
+                    with contextlib.suppress(BlockingIOError):
+                        raise AssertionError(f"the call got through: {silent.recv(65536)!r}")
+            if called is not None:
+                called.finish(self.tell)
+        finally:
+            if called is not None:
+                called.kill()
+        until(lambda: any(each.kind[0] == "T" for each in self.tap.exchanges(start)), "a termination", self.tell)
+        return self.tap.exchanges(start)
+
+
+class Sipp:
+    """One sipp running one call of one of the scenarios beside this file."""
+
+    def __init__(self, directory: Path, scenario: str, arguments: list[str]) -> None:
+        self.scenario = scenario
+        self._output = directory / f"{scenario}.out"
+        self._messages = directory / f"{scenario}.msg"
+        assert SIPP is not None
+        common = ["-m", "1", "-i", "127.0.0.1", "-nostdin", "-timeout", f"{PATIENCE_S:.0f}", "-timeout_error"]
+        trace = ["-trace_msg", "-message_file", str(self._messages)]
+        with self._output.open("wb") as output:
+            self.process = subprocess.Popen(
+                [SIPP, "-sf", str(FILES / f"{scenario}.xml"), *common, *trace, *arguments],
+                cwd=directory,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+            )
+
+    def finish(self, tell: Callable[[], str]) -> None:
+        """Wait until the call went through the scenario to its end."""
+        try:
+            code = self.process.wait(PATIENCE_S + 5)
+        finally:
+            self.kill()
+        if code:
+            messages = self._messages.read_text(errors="replace") if self._messages.exists() else "no message"
+            raise AssertionError(f"{self.scenario}: sipp ended with {code}, it saw:\n{messages[-3000:]}\n{tell()}")
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.wait()
