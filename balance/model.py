@@ -29,6 +29,8 @@ class Unit(IntEnum):
     OCTETS = 1
     SECONDS = 2
     EVENTS = 3
+    AMOUNT = 4
+    """Micro-units of money that the client rated itself (CC-Money, RFC 8506 section 8.22); no bucket holds these."""
 
 
 class AccountKind(IntEnum):

@@ -81,6 +81,7 @@ class Interval:
     worker_cpu_s: float = 0.0
     redis_cpu_s: float = 0.0
     generator_cpu_s: float = 0.0
+    outbox_cpu_s: float = 0.0
     machine_cpu_s: float = 0.0
     """All processes of the machine, ours too."""
     stolen_s: float = 0.0
@@ -90,7 +91,7 @@ class Interval:
     @property
     def disturbance(self) -> str:
         """What else went on meanwhile; with more than a little of it the figures say less about the server."""
-        ours = self.worker_cpu_s + self.redis_cpu_s + self.generator_cpu_s
+        ours = self.worker_cpu_s + self.redis_cpu_s + self.generator_cpu_s + self.outbox_cpu_s
         others = max(0.0, self.machine_cpu_s - ours) / self.seconds
         return (
             f"other processes {others:.0%} of a core, hypervisor {self.stolen_s / self.seconds:.0%}; "
@@ -110,6 +111,7 @@ class Bench:
         self.errors: dict[str, int] = {}
         self.window = 0
         self.worker: Worker
+        self.outbox_pid = 0
         self.generator: GeneratorProcess
         self.redis: EmbeddedRedis
         self.store: Store
@@ -155,8 +157,13 @@ class Bench:
         self.generator = GeneratorProcess(self.worker.port, scale.peers, scale.accounts, scale.sessions, options.seed)
         cleanup.push_async_callback(self.generator.stop)
         await self.generator.start()
+        outbox = machine.child_running(self.worker.pid, "occ.outbox")
+        if outbox is None:
+            raise BenchError("the server runs no outbox process")
+        self.outbox_pid = outbox
         if self.placement.worker:
             machine.pin(self.worker.pid, self.placement.worker)
+            machine.pin(self.outbox_pid, self.placement.generator)
             machine.pin(self.redis.pid, self.placement.redis)
             machine.pin(self.generator.pid, self.placement.generator)
         self._facts(directory)
@@ -198,6 +205,7 @@ class Bench:
         add("rate", "maximum", result["rate"], "CCR/s")
         add("worker_cpu_us", "worker CPU per CCR at the maximum", used.worker_cpu_s / used.answers * 1e6, "µs", 1)
         add("redis_cpu_us", "Redis CPU per CCR at the maximum", used.redis_cpu_s / used.answers * 1e6, "µs", 1)
+        add("outbox_cpu_us", "outbox CPU per CCR at the maximum", used.outbox_cpu_s / used.answers * 1e6, "µs", 1)
         add("plans_per_commit", "CCRs per commit at the maximum", used.answers / max(1, used.commits), "", 1)
         add("worker_busy", "worker's core at the maximum", used.worker_cpu_s / used.seconds * 100, "% busy")
         add("max_p50_ms", "p50 at the maximum", result["p50_ms"], "ms", 2)
@@ -327,6 +335,7 @@ class Bench:
             interval.seconds += sign * perf_counter()
             interval.worker_cpu_s += sign * machine.usage(self.worker.pid).cpu_s
             interval.redis_cpu_s += sign * machine.usage(self.redis.pid).cpu_s
+            interval.outbox_cpu_s += sign * machine.usage(self.outbox_pid).cpu_s
             interval.generator_cpu_s += sign * machine.usage(self.generator.pid).cpu_s
             whole = machine.processor()
             interval.machine_cpu_s += sign * whole.busy_s

@@ -2,6 +2,7 @@
 
 import os
 import platform
+from contextlib import suppress
 from pathlib import Path
 from time import perf_counter
 from typing import Final, NamedTuple
@@ -64,6 +65,17 @@ def pin(pid: int, cores: set[int]) -> None:
         os.sched_setaffinity(int(task.name), cores)
 
 
+def child_running(pid: int, module: str) -> int | None:
+    """The child of a process that runs a Python module, or None."""
+    for process in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):  # it may have ended meanwhile
+            stat = (process / "stat").read_text(encoding="ascii", errors="replace")
+            parent = int(stat[stat.rindex(")") + 2 :].split()[1])
+            if parent == pid and module.encode() in (process / "cmdline").read_bytes().split(b"\0"):
+                return int(process.name)
+    return None
+
+
 class Placement(NamedTuple):
     """Which cores who runs on; empty sets: anywhere."""
 
@@ -76,7 +88,7 @@ class Placement(NamedTuple):
             return "not pinned: worker, Redis and generator share all cores"
         if self.redis == self.generator:
             return (
-                f"worker on core {_names(self.worker)}; Redis and the generator share core {_names(self.redis)}; "
+                f"worker on core {_names(self.worker)}; Redis, outbox and generator share core {_names(self.redis)}; "
                 f"for the floor its client takes the worker's core and Redis has its own to itself"
             )
         return (

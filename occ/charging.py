@@ -9,7 +9,7 @@ A request is known by its Session-Id, CC-Request-Type and CC-Request-Number: ans
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from balance.ledger import (
@@ -38,8 +38,8 @@ from balance.resp import StoreError
 from balance.store import ABSENT, Store
 from occ import cdr
 from occ.rating.catalogue import Catalogue, Service
-from occ.rating.price import FreePrice
-from protocols.credit_control import CreditControlRequest, ServiceRequest, Units
+from occ.rating.price import ClientRated, FreePrice
+from protocols.credit_control import CreditControlRequest, Money, ServiceRequest, Units
 from protocols.diameter.codec import avp
 
 log = logging.getLogger("occ.charging")
@@ -354,27 +354,40 @@ class Charge:
         if not asked and (request.requested is not None or request.used):
             identifiers = () if request.service_identifier is None else (request.service_identifier,)
             asked = (ServiceRequest(None, identifiers, request.requested, request.used),)
-        catalogue = self.charging.catalogue
         parts = []
         for each in asked:
             group = -1 if each.rating_group is None else each.rating_group
             identifier = each.service_identifiers[0] if each.service_identifiers else -1
             grant = Grant(group, each.service_identifiers, SUCCESS)
-            found = catalogue.classify(request.service_context_id, group, identifier)
-            rate = None if found is None else catalogue.rate(session.plan, found.name)
+            use = draft.service(session, group, identifier)
+            found, rate = self._priced(session, each, use, group, identifier)
             if found is None or rate is None:
                 grant.result_code = RATING_FAILED
                 parts.append(Part(each, grant, _UNRATED, _FREE, None))
                 continue
-            use = draft.service(session, group, identifier)
-            if use is None:
-                if len(session.services) >= SERVICES_A_SESSION:
-                    grant.result_code = UNABLE_TO_COMPLY
-                else:
-                    use = ServiceUse(group, identifier, found.name, int(found.unit))
-                    draft.add_service(session, use)
+            if use is None and len(session.services) < SERVICES_A_SESSION:
+                use = ServiceUse(group, identifier, found.name, int(found.unit))
+                draft.add_service(session, use)
+            if use is None or use.unit != found.unit:
+                grant.result_code = UNABLE_TO_COMPLY
+                use = None
             parts.append(Part(each, grant, found, rate, use))
         return parts
+
+    def _priced(
+        self, session: Session, asked: ServiceRequest, use: ServiceUse | None, group: int, identifier: int
+    ) -> tuple[Service | None, Rate | None]:
+        """The service's place in the catalogue and its price: the plan's, or the client's own if it asks in money."""
+        catalogue = self.charging.catalogue
+        found = catalogue.classify(self.request.service_context_id, group, identifier)
+        if found is None:
+            return None, None
+        money = _money_of(asked)
+        if money is None and (use is None or use.unit != Unit.AMOUNT):
+            return found, catalogue.rate(session.plan, found.name)
+        if money is not None and money[2] not in (None, catalogue.currency):
+            return None, None
+        return replace(found, unit=Unit.AMOUNT, quota_units=0, maximum_quota_units=UNLIMITED), _CLIENT_RATED
 
     def _answer_services(self, draft: Draft, session: Session, late: bool = False) -> tuple[Outcome, int]:
         """Debit what every service reports, then reserve what each asks for; the longest validity in seconds.
@@ -410,11 +423,15 @@ class Charge:
                 # The request names the service twice: it has one reservation, so it gets one grant.
                 grant.result_code = UNABLE_TO_COMPLY
                 continue
-            granted = reserve(draft, use, part.rate, _wanted(part.asked.requested, part.service))
+            wanted = _wanted(part.asked.requested, part.service)
+            granted = reserve(draft, use, part.rate, wanted)
+            if use.unit == Unit.AMOUNT and granted < wanted:
+                release(draft, use)  # row 19: the client has rated it; that much or nothing
+                granted = 0
             if granted:
                 grant.unit, grant.units = int(part.service.unit), granted
                 grant.validity_time_s = part.service.validity_time_s
-            else:
+            elif wanted:
                 grant.result_code = CREDIT_LIMIT_REACHED
         for part in parts:
             # Only now: what a later service reserved may have been the last of the money.
@@ -506,6 +523,7 @@ _DEFAULT_VALIDITY_S: Final = 1800
 
 _UNRATED: Final = Service("", b"", None, Unit.EVENTS, 1, 1, 0)
 _FREE: Final = FreePrice(Unit.EVENTS)
+_CLIENT_RATED: Final = ClientRated()
 
 
 def _measure(units: Units, unit: int) -> int | None:
@@ -518,7 +536,31 @@ def _measure(units: Units, unit: int) -> int | None:
         return (units.input_octets or 0) + (units.output_octets or 0)
     if unit == Unit.SECONDS:
         return units.time
+    if unit == Unit.AMOUNT:
+        return None if units.money is None else _micro(units.money)
     return units.service_specific
+
+
+def _money_of(asked: ServiceRequest) -> Money | None:
+    """The amount of money that a service is asked for or reported in, if it is."""
+    if asked.requested is not None and asked.requested.money is not None:
+        return asked.requested.money
+    for used in asked.used:
+        if used.money is not None:
+            return used.money
+    return None
+
+
+def _micro(money: Money) -> int:
+    """CC-Money in micro-units, rounded up to a whole one; at most ``LARGEST_REPORT``, at least 0."""
+    digits, exponent, _ = money
+    shift = exponent + 6
+    if digits <= 0 or shift < -30:
+        return 1 if digits > 0 else 0
+    if shift > 18:
+        return LARGEST_REPORT
+    amount: int = digits * 10**shift if shift >= 0 else -(-digits // 10**-shift)
+    return min(amount, LARGEST_REPORT)
 
 
 def _reported(used: tuple[Units, ...], unit: int) -> int:

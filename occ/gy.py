@@ -14,6 +14,7 @@ from occ.charging import TOO_BUSY, UNABLE_TO_COMPLY, Charging
 from protocols.credit_control import (
     CreditControlAnswer,
     CreditControlRequest,
+    Money,
     ServiceAnswer,
     Units,
     decode_request,
@@ -99,6 +100,7 @@ class Gy:
         self._route = route
         self._in_flight_limit = in_flight_limit
         self._clock = clock
+        self._currency = charging.catalogue.currency
         self.statistics = RequestStatistics()
         self._client_states: dict[bytes, int] = {}
         self.on_client_state: Callable[[bytes, int], None] | None = None
@@ -159,21 +161,21 @@ class Gy:
         if outcome.failed_avp:
             answer.failed_avp = outcome.failed_avp
         if outcome.command_level:
-            _grant_at_command_level(answer, outcome.grants[0])
+            _grant_at_command_level(answer, outcome.grants[0], self._currency)
         elif outcome.grants:
-            answer.services = [_service_answer(grant) for grant in outcome.grants]
+            answer.services = [_service_answer(grant, self._currency) for grant in outcome.grants]
         peer.send(encode_answer(request, answer, self._origin))
         self.statistics.answered(request.request_type, result_code, perf_counter() - started)
 
 
-def _service_answer(grant: Grant) -> ServiceAnswer:
+def _service_answer(grant: Grant, currency: int) -> ServiceAnswer:
     answer = ServiceAnswer(
         grant.rating_group if grant.rating_group >= 0 else None,
         grant.service_identifiers,
         grant.result_code,
     )
     if grant.units >= 0:
-        answer.granted = _units(grant)
+        answer.granted = _units(grant, currency)
     if grant.validity_time_s:
         answer.validity_time = grant.validity_time_s
     if grant.final:
@@ -181,19 +183,30 @@ def _service_answer(grant: Grant) -> ServiceAnswer:
     return answer
 
 
-def _grant_at_command_level(answer: CreditControlAnswer, grant: Grant) -> None:
+def _grant_at_command_level(answer: CreditControlAnswer, grant: Grant, currency: int) -> None:
     """RFC 8506 section 3.2: what was asked for outside any service is granted outside as well."""
     if grant.units >= 0:
-        answer.granted = _units(grant)
+        answer.granted = _units(grant, currency)
     if grant.validity_time_s:
         answer.validity_time = grant.validity_time_s
     if grant.final:
         answer.final_unit_action = FINAL_UNIT_TERMINATE
 
 
-def _units(grant: Grant) -> Units:
+def _units(grant: Grant, currency: int) -> Units:
     if grant.unit == Unit.OCTETS:
         return Units(total_octets=grant.units)
     if grant.unit == Unit.SECONDS:
         return Units(time=grant.units)
+    if grant.unit == Unit.AMOUNT:
+        return Units(money=_money(grant.units, currency))
     return Units(service_specific=grant.units)
+
+
+def _money(micro: int, currency: int) -> Money:
+    """CC-Money of an amount in micro-units, with no more digits than it needs (RFC 8506 section 8.22)."""
+    exponent = -6
+    while exponent < 0 and micro % 10 == 0:
+        micro //= 10
+        exponent += 1
+    return micro, exponent, currency

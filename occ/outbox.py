@@ -31,8 +31,14 @@ from occ.clock import now_ms
 
 log = logging.getLogger("occ.outbox")
 
-POLL_INTERVAL_S: Final = 0.2
-ENTRIES_A_READ: Final = 200
+POLL_INTERVAL_S: Final = 0.5
+"""Every delivery synchronises the disk that the ledger's log shares: a few large ones are better than many."""
+
+ENTRIES_A_PAGE: Final = 10
+PAGES_A_SYNC: Final = 100
+NICENESS: Final = 10
+"""Priority below the server's and Redis's: records may wait, requests may not."""
+
 TAIL_BYTES: Final = 4 << 20
 
 _PACKAGES: Final = str(Path(__file__).resolve().parent.parent)
@@ -54,6 +60,7 @@ class CdrFiles:
         self._settings = settings
         self._path: Path | None = None
         self._opened_ms = 0
+        self._unsynced: set[Path] = set()
         settings.directory.mkdir(parents=True, exist_ok=True)
 
     def newest(self) -> list[Path]:
@@ -73,13 +80,25 @@ class CdrFiles:
                 last[lane] = max(last.get(lane, (0, 0, 0)), (int(milliseconds), int(sequence), position))
         return last
 
-    def append(self, lines: Iterable[str], now: int) -> None:
-        """Write lines to the current file and have them on disk before returning. Raises OSError."""
+    def write(self, lines: Iterable[str], now: int) -> None:
+        """Append lines to the current file; they are on disk after the next ``sync``. Raises OSError."""
         path = self._current(now)
         with path.open("ab") as file:
-            file.write("".join(lines).encode())
-            file.flush()
-            os.fsync(file.fileno())
+            whole = file.tell()
+            try:
+                file.write("".join(lines).encode())
+                file.flush()
+            except OSError:
+                file.truncate(whole)  # half a line would spoil the next one
+                raise
+        self._unsynced.add(path)
+
+    def sync(self) -> None:
+        """Have everything that was written on disk before returning. Raises OSError."""
+        for path in sorted(self._unsynced):
+            with path.open("rb") as file:
+                os.fsync(file.fileno())
+        self._unsynced.clear()
 
     def _current(self, now: int) -> Path:
         if self._path is None:
@@ -140,26 +159,38 @@ class Outbox:
             except (StoreError, OSError) as error:
                 log.warning("charging data records wait: %s", error)
                 moved = 0
-            if not moved:
+            if moved < ENTRIES_A_PAGE * PAGES_A_SYNC:
                 await asyncio.sleep(POLL_INTERVAL_S)
 
     async def deliver(self) -> int:
-        """Move what stands in the outbox now, one page of each lane; how many entries. Raises StoreError, OSError."""
-        moved = 0
-        loop = asyncio.get_running_loop()
+        """Move what stands in the outbox now; how many entries. Raises StoreError, OSError.
+
+        Pages are small, so that Redis is never busy with one for long; the disk is synchronised once for many.
+        """
+        delivered: list[tuple[bytes, list[bytes]]] = []
         for lane in self._store.keys.lanes():
             key = self._store.keys.outbox(lane)
-            entries = await self._store.call("XRANGE", key, "-", "+", "COUNT", ENTRIES_A_READ)
-            if not entries:
-                continue
-            lines, last = self._lines(lane, entries)
-            if lines:
-                await loop.run_in_executor(None, self._files.append, lines, now_ms())
-            self._last[lane] = last
-            await self._store.call("XDEL", key, *[entry for entry, _ in entries])
-            self.delivered += len(lines)
-            moved += len(entries)
-        return moved
+            after = b"-"
+            moved: list[bytes] = []
+            for _ in range(PAGES_A_SYNC):
+                entries = await self._store.call("XRANGE", key, after, "+", "COUNT", ENTRIES_A_PAGE)
+                if not entries:
+                    break
+                lines, last = self._lines(lane, entries)
+                if lines:
+                    self._files.write(lines, now_ms())
+                self._last[lane] = last
+                self.delivered += len(lines)
+                moved += [entry for entry, _ in entries]
+                after = b"(" + entries[-1][0]
+            if moved:
+                delivered.append((key, moved))
+        if not delivered:
+            return 0
+        await asyncio.get_running_loop().run_in_executor(None, self._files.sync)
+        for key, moved in delivered:
+            await self._store.call("XDEL", key, *moved)
+        return sum(len(moved) for _, moved in delivered)
 
     def _lines(self, lane: int, entries: list[Any]) -> tuple[list[str], tuple[int, int, int]]:
         """The lines that are not on disk yet, and the place of the last record."""
@@ -285,6 +316,7 @@ def main() -> None:
     logging.basicConfig(
         level=job["log_level"].upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr
     )
+    os.nice(NICENESS)
     try:
         asyncio.run(_main(job))
     except (StoreError, OSError) as error:

@@ -87,3 +87,21 @@ class FreePrice:
 
     def __repr__(self) -> str:
         return f"FreePrice({self.unit!r})"
+
+
+@final
+class ClientRated:
+    """What the client rated itself (decentralised rating, TS 32.299 clause 5.2.2): a micro-unit costs a micro-unit."""
+
+    __slots__ = ("unit",)
+
+    def __init__(self) -> None:
+        self.unit = Unit.AMOUNT
+
+    def price_micro(self, units: int) -> int:
+        """The amount itself."""
+        return units if units > 0 else 0
+
+    def affordable_units(self, amount_micro: int) -> int:
+        """The amount itself."""
+        return amount_micro if amount_micro > 0 else 0
