@@ -1,6 +1,7 @@
 """The general codec: structure, types, the rows 7-14 for base messages, and round trips with python-diameter."""
 
 import struct
+from ipaddress import ip_address
 from typing import Any
 
 import pytest
@@ -233,7 +234,10 @@ def test_python_diameter_reads_our_values(pairs: list[tuple[str, Any]]) -> None:
     """Each direction for every basic type: ours to theirs and back (RFC 6733 section 4.2)."""
     theirs = TheirMessage.from_bytes(build(999, 0, 0, 1, 2, [avp(name, value) for name, value in pairs]))
     for one, (_, value) in zip(theirs.avps, pairs, strict=True):
-        assert (one.value[1] if isinstance(one.value, tuple) else one.value) == value
+        if isinstance(one.value, tuple):  # an address; two texts may mean the same one
+            assert ip_address(one.value[1]) == ip_address(value)
+        else:
+            assert one.value == value
     again = decode(theirs.as_bytes())
     assert [one.value() for one in again.avps] == [value for _, value in pairs]
 
