@@ -39,9 +39,7 @@ class Population:
 
     __slots__ = ("_random", "postpaid", "prepaid")
 
-    def __init__(
-        self, prepaid: int = SAMPLE_PREPAID, postpaid: int = SAMPLE_POSTPAID, *, seed: int = 1
-    ) -> None:
+    def __init__(self, prepaid: int = SAMPLE_PREPAID, postpaid: int = SAMPLE_POSTPAID, *, seed: int = 1) -> None:
         if prepaid < 0 or postpaid < 0 or not 0 < prepaid + postpaid < UNKNOWN_NUMBER:
             raise ValueError(
                 f"a population of {prepaid} prepaid and {postpaid} postpaid subscribers cannot be simulated; "

@@ -116,9 +116,7 @@ async def test_repeats_on_purpose_come_in_every_kind(server: Server) -> None:
     assert (statistics.requests, statistics.repeats, statistics.disagreements) == (3, 3, 0)
     kinds = set()
     for number in range(3):
-        first, second = (
-            event for event in server.received if decode_request(event.message).request_number == number
-        )
+        first, second = (event for event in server.received if decode_request(event.message).request_number == number)
         assert first.message[20:] == second.message[20:]
         kinds.add((bool(second.flags & Flag.RETRANSMIT), first.end_to_end == second.end_to_end))
     assert kinds == {(True, True), (False, False)}
