@@ -236,7 +236,7 @@ class Dictionary:
             if definition.key in maxima:
                 raise DictionaryError(f"{where}: {name} is listed twice")
             upper = _UNLIMITED if name in lenient.get("repeated", ()) else most
-            if lower:
+            if lower and name not in lenient.get("missing", ()):
                 required.append(definition.key)
             if lower or upper != _UNLIMITED:
                 maxima[definition.key] = upper
