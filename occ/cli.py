@@ -8,6 +8,7 @@ import asyncio
 import errno
 import json
 import os
+import shlex
 import shutil
 import sys
 from collections.abc import Callable, Coroutine
@@ -41,7 +42,7 @@ from occ.cli_subscribers import subscriber_app
 from occ.rating.catalogue import Catalogue, Service, load_catalogue
 from occ.rating.currency import currency_name, format_amount
 from occ.rating.price import StepPrice
-from occ.settings import CONFIG_VARIABLE, Settings, default_config_path, load, option_name
+from occ.settings import CONFIG_VARIABLE, Settings, default_config_path, load, option_name, variable_name
 from occ.yamlmap import leaf_paths, nearest, shown
 
 if TYPE_CHECKING:
@@ -112,7 +113,7 @@ def serve(
     from occ.server import run  # noqa: PLC0415 - the other commands start without loading the server
 
     try:
-        run(settings, None if no_population else population, _announcement(settings, as_json))
+        run(settings, None if no_population else population, _announcement(settings, config, as_json))
     except OSError as error:
         if error.errno in (errno.EADDRINUSE, errno.EADDRNOTAVAIL, errno.EACCES):
             raise RefusedError(_cannot_listen(settings, error)) from error
@@ -140,7 +141,7 @@ def _overrides(arguments: list[str]) -> dict[str, str]:
     return found
 
 
-def _announcement(settings: Settings, as_json: bool) -> "Callable[[OnlineChargingServer], None]":
+def _announcement(settings: Settings, config: Path | None, as_json: bool) -> "Callable[[OnlineChargingServer], None]":
     def announce(server: "OnlineChargingServer") -> None:
         diameter, metrics = settings.diameter, settings.metrics
         metrics_url = f"http://{_bracketed(metrics.host)}:{server.metrics_port}/metrics"
@@ -161,7 +162,7 @@ def _announcement(settings: Settings, as_json: bool) -> "Callable[[OnlineChargin
             sys.stdout.flush()
             return
         program = server.redis_program or "external server"
-        command = _own_command()
+        command = _elsewhere(server, settings, config) + _own_command()
         out = console()
         out.print(f"Diameter  {_bracketed(diameter.host)}:{server.diameter_port}, ", end="")
         out.print(f"Origin-Host {diameter.origin_host}, realm {diameter.origin_realm}")
@@ -180,6 +181,24 @@ def _announcement(settings: Settings, as_json: bool) -> "Callable[[OnlineChargin
         sys.stdout.flush()
 
     return announce
+
+
+def _elsewhere(server: "OnlineChargingServer", settings: Settings, config: Path | None) -> str:
+    """What to put before a command in another terminal, so that it finds this server: variables that it lacks there."""
+    named = config or (Path(os.environ[CONFIG_VARIABLE]) if os.environ.get(CONFIG_VARIABLE) else None)
+    told = load(named, {}, {})
+    needed = (
+        ("diameter.host", told.diameter.host, settings.diameter.host),
+        ("diameter.port", told.diameter.port, server.diameter_port),
+        ("diameter.origin_realm", told.diameter.origin_realm, settings.diameter.origin_realm),
+        ("metrics.host", told.metrics.host, settings.metrics.host),
+        ("metrics.port", told.metrics.port, server.metrics_port),
+        ("store.data_dir", told.store.data_dir, settings.store.data_dir),
+    )
+    variables = {variable_name(path): str(here) for path, there, here in needed if there != here}
+    if named is not None:
+        variables[CONFIG_VARIABLE] = str(named)
+    return "".join(f"{name}={shlex.quote(value)} " for name, value in variables.items())
 
 
 def _own_command() -> str:
