@@ -241,6 +241,10 @@ class Outcome:
     """The units were asked for outside any Multiple-Services-Credit-Control and are granted there."""
     failed_avp: bytes = b""
     """Encoded AVP at fault, for Failed-AVP."""
+    cost_micro: int = -1
+    """What the service costs (price enquiry) or the session has cost (termination); -1: not told."""
+    check_balance_result: int = -1
+    """0: enough credit, 1: none (RFC 8506 section 8.6); -1: not asked."""
 
 
 @dataclass(slots=True)

@@ -138,14 +138,18 @@ def pack_outcome(outcome: Outcome) -> bytes:
             ],
             outcome.command_level,
             outcome.failed_avp,
+            outcome.cost_micro,
+            outcome.check_balance_result,
         )
     )
     return packed
 
 
 def unpack_outcome(value: bytes) -> Outcome:
-    result_code, grants, command_level, failed_avp = _unpack(value)
-    return Outcome(result_code, [Grant(*fields) for fields in grants], command_level, failed_avp)
+    result_code, grants, command_level, failed_avp, cost_micro, check_balance_result = _unpack(value)
+    return Outcome(
+        result_code, [Grant(*fields) for fields in grants], command_level, failed_avp, cost_micro, check_balance_result
+    )
 
 
 def pack_subscriber(subscriber: Subscriber) -> bytes:

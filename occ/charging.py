@@ -49,6 +49,12 @@ UPDATE: Final = 2
 TERMINATION: Final = 3
 EVENT: Final = 4
 DIRECT_DEBITING: Final = 0
+REFUND_ACCOUNT: Final = 1
+CHECK_BALANCE: Final = 2
+PRICE_ENQUIRY: Final = 3
+
+ENOUGH_CREDIT: Final = 0
+NO_CREDIT: Final = 1
 
 SUCCESS: Final = 2001
 TOO_BUSY: Final = 3004
@@ -151,7 +157,7 @@ class Charge:
     def begin(self) -> None:
         kind = self.request.request_type
         action = self.request.requested_action or DIRECT_DEBITING
-        if kind == EVENT and action != DIRECT_DEBITING:
+        if kind == EVENT and action == REFUND_ACCOUNT:
             failed = avp("Requested-Action", action)
             self._done(Outcome(INVALID_AVP_VALUE, failed_avp=failed))
             return
@@ -292,6 +298,8 @@ class Charge:
         session = draft.session(self.key)
         assert session is not None
         outcome, longest_s = self._answer_services(draft, session)
+        if self.request.request_type == TERMINATION:
+            outcome.cost_micro = sum(use.debited_micro for use in session.services)  # RFC 8506 section 5.4
         self._remember(session, outcome)
         # RFC 8506 section 7 table 6: a termination ends the session, and so does a failure at command level.
         if self.request.request_type != TERMINATION and outcome.result_code == SUCCESS:
@@ -324,6 +332,9 @@ class Charge:
         """Direct debiting, RFC 8506 section 6.3: all that was asked for, or nothing."""
         session = self._new_session()
         parts = self._parts(draft, session)
+        action = self.request.requested_action
+        if action == CHECK_BALANCE or action == PRICE_ENQUIRY:
+            return self._enquiry(draft, session, parts, action)
         for part in parts:
             if part.use is not None:
                 self._debit_event(draft, part, part.use)
@@ -332,6 +343,32 @@ class Charge:
             return self._refused(draft, session, outcome, ())
         self._remember(session, outcome)
         plan = self._plan(draft, "debit", outcome, cdr.closing_records(session, self.now_ms, cdr.EVENT))
+        self._keep_ended(plan, session, SessionState.CLOSED)
+        return plan
+
+    def _enquiry(self, draft: Draft, session: Session, parts: "list[Part]", action: int) -> Plan:
+        """Answer what a service would do to the account, and do nothing: RFC 8506 sections 6.1 and 6.2.
+
+        The price is what a direct debit of the same units would cost now, allowances counted, whatever the balance.
+        """
+        outcome = self._outcome([part.grant for part in parts], refuse_if_none=True)
+        if outcome.result_code == SUCCESS:
+            enough = True
+            for part in parts:
+                if part.use is None:
+                    continue
+                wanted = _wanted(part.asked.requested, part.service)
+                if action == PRICE_ENQUIRY:
+                    settle(draft, part.use, part.rate, wanted)
+                elif reserve(draft, part.use, part.rate, wanted) < wanted:
+                    enough = False
+            if action == PRICE_ENQUIRY:
+                outcome.cost_micro = sum(use.priced_micro for use in session.services)
+            else:
+                outcome.check_balance_result = ENOUGH_CREDIT if enough else NO_CREDIT
+        plan = Plan(outcome)
+        plan.expected_version = draft.before.version
+        self._remember(session, outcome)
         self._keep_ended(plan, session, SessionState.CLOSED)
         return plan
 

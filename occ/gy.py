@@ -160,6 +160,10 @@ class Gy:
         answer = CreditControlAnswer(result_code)
         if outcome.failed_avp:
             answer.failed_avp = outcome.failed_avp
+        if outcome.cost_micro >= 0:
+            answer.cost = _money(outcome.cost_micro, self._currency)
+        if outcome.check_balance_result >= 0:
+            answer.check_balance_result = outcome.check_balance_result
         if outcome.command_level:
             _grant_at_command_level(answer, outcome.grants[0], self._currency)
         elif outcome.grants:
