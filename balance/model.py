@@ -113,6 +113,8 @@ class ServiceUse:
     """Units of the grant now outstanding."""
     parts: list[tuple[int, int]] = field(default_factory=list)
     """Reservation: (bucket_id, amount) in the bucket's own unit, in the order of spending."""
+    disbelieved: int = 0
+    """Units reported beyond ``used`` that cannot be true; kept for the charging data record, never charged."""
 
     def copy(self) -> "ServiceUse":
         return ServiceUse(
@@ -126,6 +128,7 @@ class ServiceUse:
             self.leaked_micro,
             self.granted,
             self.parts,
+            self.disbelieved,
         )
 
     @property

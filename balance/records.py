@@ -91,6 +91,7 @@ def _session_fields(session: Session) -> tuple[object, ...]:
                 use.leaked_micro,
                 use.granted,
                 use.parts,
+                use.disbelieved,
             )
             for use in session.services
         ],

@@ -40,7 +40,8 @@ def closing_records(session: Session, now_ms: int, cause: str) -> tuple[bytes, .
     A session that used no service (none asked for, or none granted and none reported) leaves none.
     """
     return tuple(
-        _record(session, use, use.used, use.debited_micro, use.leaked_micro, now_ms, cause) for use in session.services
+        _record(session, use, (use.used, use.disbelieved, use.debited_micro, use.leaked_micro), now_ms, cause)
+        for use in session.services
     )
 
 
@@ -50,17 +51,18 @@ def late_records(before: Session, session: Session, now_ms: int) -> tuple[bytes,
     found = []
     for use in session.services:
         old = recorded.get((use.rating_group, use.service_identifier))
-        used, debited, leaked = use.used, use.debited_micro, use.leaked_micro
+        amounts: tuple[int, ...] = (use.used, use.disbelieved, use.debited_micro, use.leaked_micro)
         if old is not None:
-            used, debited, leaked = used - old.used, debited - old.debited_micro, leaked - old.leaked_micro
-        if used or debited or leaked:
-            found.append(_record(session, use, used, debited, leaked, now_ms, LATE))
+            before_it = (old.used, old.disbelieved, old.debited_micro, old.leaked_micro)
+            amounts = tuple(now - then for now, then in zip(amounts, before_it, strict=True))
+        if any(amounts):
+            found.append(_record(session, use, amounts, now_ms, LATE))
     return tuple(found)
 
 
-def _record(
-    session: Session, use: ServiceUse, used: int, debited_micro: int, leaked_micro: int, now_ms: int, cause: str
-) -> bytes:
+def _record(session: Session, use: ServiceUse, amounts: tuple[int, ...], now_ms: int, cause: str) -> bytes:
+    """``amounts``: units used, units reported that were not believed, micro-units debited, micro-units leaked."""
+    used, disbelieved, debited_micro, leaked_micro = amounts
     packed: bytes = _pack(
         {
             "session_id": session.session_id,
@@ -72,6 +74,7 @@ def _record(
             "service_identifier": use.service_identifier if use.service_identifier >= 0 else None,
             "unit": Unit(use.unit).name.lower(),
             "used": used,
+            "disbelieved": disbelieved,
             "debited_micro": debited_micro,
             "leaked_micro": leaked_micro,
             "started_ms": session.started_ms,

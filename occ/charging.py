@@ -72,6 +72,9 @@ ANSWERS_KEPT: Final = 64
 SERVICES_A_SESSION: Final = 256
 """Rating-Groups and Service-Identifiers one session may use; bounds what one client can make an account hold."""
 
+CLOCK_SLACK_S: Final = 60
+"""Seconds by which a report may exceed its grant, or the time that has passed, and be believed."""
+
 LARGEST_REPORT: Final = 1 << 54
 """Units one report may claim; keeps sums far inside 64 bits whatever a client sends."""
 
@@ -101,6 +104,7 @@ class ChargingStatistics:
     expired_sessions: int = 0
     replayed: int = 0
     late_terminations: int = 0
+    disbelieved_reports: int = 0
 
     def add(self, plan: Plan) -> None:
         """Count a plan that was written."""
@@ -440,7 +444,7 @@ class Charge:
             if use is None:
                 continue
             if part.asked.used:
-                settle(draft, use, part.rate, _reported(part.asked.used, part.service.unit))
+                settle(draft, use, part.rate, self._believed(session, part, use))
             elif part.asked.requested is not None:
                 release(draft, use)
             if part.service.validity_time_s > longest_s:
@@ -449,6 +453,30 @@ class Charge:
             self._reserve(draft, parts)
         outcome = self._outcome([part.grant for part in parts], refuse_if_none=kind == INITIAL)
         return outcome, longest_s or _DEFAULT_VALIDITY_S
+
+    def _believed(self, session: Session, part: "Part", use: ServiceUse) -> int:
+        """The units reported, bounded where they cannot be true: nobody talks for longer than the session lasts.
+
+        Usage a little beyond the grant or the clock is believed: clients overshoot, and clocks differ. What is not is
+        cut to the grant or the time that has passed, whichever is more; the rest is kept for the record.
+        """
+        reported = _reported(part.asked.used, part.service.unit)
+        if use.unit != Unit.SECONDS or reported <= use.granted + CLOCK_SLACK_S:
+            return reported
+        possible = (self.now_ms - session.started_ms) // 1000 - use.used
+        if reported <= possible + CLOCK_SLACK_S:
+            return reported
+        believed = max(use.granted, possible, 0)
+        use.disbelieved += reported - believed
+        self.charging.statistics.disbelieved_reports += 1
+        log.warning(
+            "session %r reports %d s of %s though only %d s can be true",
+            session.session_id,
+            reported,
+            use.name,
+            believed,
+        )
+        return believed
 
     @staticmethod
     def _reserve(draft: Draft, parts: "list[Part]") -> None:

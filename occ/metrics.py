@@ -101,6 +101,7 @@ class OccCollector(Collector):
             ("occ_replayed_answers", "Repeated requests answered from memory", charging.replayed),
             ("occ_expired_sessions", "Sessions ended by supervision", charging.expired_sessions),
             ("occ_late_terminations", "Reports that came after supervision", charging.late_terminations),
+            ("occ_disbelieved_reports", "Reports of usage that cannot be true", charging.disbelieved_reports),
         ):
             yield CounterMetricFamily(name, text, count)
 
