@@ -5,6 +5,7 @@ Everything that moves money goes through the same plans, journal and commit scri
 ``StoreUnavailableError`` leaves open whether the change was written, which the same call repeated finds out.
 """
 
+import logging
 import re
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
@@ -40,6 +41,9 @@ REFERENCE_TTL_MS: Final = 7 * 86_400_000
 """How long a top-up's reference is remembered: the same one within this time counts once."""
 
 SCAN_COUNT: Final = 500
+LONGEST_REASON: Final = 200
+
+log = logging.getLogger("balance.directory")
 
 CREATE: Final = "create"
 TOP_UP: Final = "top-up"
@@ -102,6 +106,7 @@ async def create_account(
     sense, StoreError.
     """
     _check_name("account", account_id)
+    _check_reason(reason)
     if not 1 <= currency <= 999:
         raise LedgerError(f"currency must be a numeric code of ISO 4217, 1 to 999, not {currency}")
     if not 0 <= credit_limit_micro <= UNLIMITED:
@@ -157,7 +162,9 @@ async def top_up_account(
     """
     if reference is not None and not _REFERENCE.fullmatch(reference):
         raise LedgerError("a reference is 1 to 128 printable ASCII characters without spaces")
-    name = b"top-up:%b:%b" % (account_id, (reference or "").encode())
+    _check_reason(reason)
+    # No Session-Id of a client can be this: Session-Ids are text (RFC 6733 section 8.8).
+    name = b"\0top-up:%b:%b" % (account_id, (reference or "").encode())
     first: list[Session] = []
 
     def step(account: Account | None, ended: Session | None) -> Plan:
@@ -242,9 +249,9 @@ async def accounts_in_expiry_index(store: Store) -> AsyncIterator[list[Account]]
             account_ids = found[::2]
             values = await read_values(store, account_ids)
             yield [
-                _account(account_id, value)
+                account
                 for account_id, value in zip(account_ids, values, strict=True)
-                if value is not None
+                if value is not None and (account := _readable(account_id, value)) is not None
             ]
             if int(cursor) == 0:
                 break
@@ -304,6 +311,20 @@ def _account(account_id: bytes, value: bytes) -> Account:
         return unpack_account(account_id, value)
     except ValueError as error:
         raise StoreError(str(error)) from error
+
+
+def _readable(account_id: bytes, value: bytes) -> Account | None:
+    """The account, or None with a line in the log if it is damaged: one must not keep the others from being seen to."""
+    try:
+        return unpack_account(account_id, value)
+    except ValueError as error:
+        log.error("%s", error)
+        return None
+
+
+def _check_reason(reason: str) -> None:
+    if len(reason) > LONGEST_REASON:
+        raise LedgerError(f"a reason can be {LONGEST_REASON} characters long at most, not {len(reason)}")
 
 
 def _check_name(what: str, name: bytes) -> None:

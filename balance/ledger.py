@@ -13,6 +13,7 @@ Rules kept by every function here, and checked by ``balance.verify`` over a whol
 from typing import Final
 
 from balance.model import (
+    LARGEST,
     MAIN_BUCKET,
     UNLIMITED,
     Account,
@@ -203,7 +204,7 @@ def settle(draft: Draft, use: ServiceUse, rate: Rate, units: int) -> int:
         use.parts = []
         draft.reservations_delta -= 1
     use.granted = 0
-    use.used += units
+    use.used = min(use.used + units, LARGEST)
     if unspent > granted_in_money:
         unspent = granted_in_money + _take_allowance(draft, use.unit, unspent - granted_in_money)
     return _debit_money(draft, use, rate, unspent, money_parts)
@@ -220,8 +221,8 @@ def _take_allowance(draft: Draft, unit: int, units: int) -> int:
 
 def _debit_money(draft: Draft, use: ServiceUse, rate: Rate, units: int, reserved_parts: list[tuple[int, int]]) -> int:
     """Debit the price of ``units`` more units: THE place where money leaves an account. Micro-units debited."""
-    use.paid_units += units
-    price = rate.price_micro(use.paid_units)
+    use.paid_units = min(use.paid_units + units, LARGEST)
+    price = min(rate.price_micro(use.paid_units), LARGEST)
     cost = price - use.priced_micro
     if cost <= 0:
         return 0
@@ -264,7 +265,7 @@ def reserve(draft: Draft, use: ServiceUse, rate: Rate, units: int) -> int:
         if by_money > missing:
             by_money = missing
         missing -= by_money
-        cost = rate.price_micro(use.paid_units + by_money) - use.priced_micro
+        cost = min(rate.price_micro(use.paid_units + by_money), LARGEST) - use.priced_micro
         if cost > 0:
             _reserve_money(draft, cost, parts)
     if parts:

@@ -15,6 +15,9 @@ from typing import Final, Protocol
 MICRO: Final = 1_000_000
 """Millionths in one currency unit."""
 
+LARGEST: Final = (1 << 62) - 1
+"""No amount, price or count of the ledger goes beyond this; what would is cut to it, far from any real figure."""
+
 UNLIMITED: Final = 1 << 62
 """More units than any service can use; what a free service can afford."""
 
@@ -115,6 +118,9 @@ class ServiceUse:
     """Reservation: (bucket_id, amount) in the bucket's own unit, in the order of spending."""
     disbelieved: int = 0
     """Units reported beyond ``used`` that cannot be true; kept for the charging data record, never charged."""
+    step_units: int = 1
+    step_price_micro: int = 0
+    """The price it started with, which it keeps: so much for each started step; 0 is free."""
 
     def copy(self) -> "ServiceUse":
         return ServiceUse(
@@ -129,6 +135,8 @@ class ServiceUse:
             self.granted,
             self.parts,
             self.disbelieved,
+            self.step_units,
+            self.step_price_micro,
         )
 
     @property

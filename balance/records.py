@@ -92,6 +92,8 @@ def _session_fields(session: Session) -> tuple[object, ...]:
                 use.granted,
                 use.parts,
                 use.disbelieved,
+                use.step_units,
+                use.step_price_micro,
             )
             for use in session.services
         ],

@@ -345,40 +345,9 @@ class Store:
             for operation in batch:
                 self._finish(operation, StoreUnavailableError("the store cannot be reached"))
             return
-        count = len(batch)
-        ended_keys: list[bytes] = []
-        arguments: list[Any] = [count]
-        extras: list[Any] = []
-        for index, operation in enumerate(batch):
-            plan = operation.plan
-            assert plan is not None
-            arguments.append(pack_version(plan.expected_version))
-            arguments.append(pack_account(plan.account) if plan.account is not None else b"")
-            arguments.append(plan.journal)
-            if plan.watch_ms >= 0:
-                extras += (index, b"w", b"", plan.watch_ms, operation.line.account_id)
-            if plan.outbox:
-                extras += (index, b"o", b"", plan.outbox, b"")
-            session_id = plan.first_of or (plan.ended.session_id if plan.ended is not None else b"")
-            if session_id:
-                ended_keys.append(self.keys.ended(operation.line.account_id, session_id))
-                position = LANE_KEYS + count + len(ended_keys)
-                if plan.first_of:
-                    extras += (index, b"f", position, b"", b"")
-                if plan.ended is not None:
-                    extras += (index, b"e", position, pack_session(plan.ended), plan.ended_ttl_ms)
-            if plan.opened or plan.closed:
-                self._session_directory(link, operation.line.account_id, plan)
-        command = (
-            b"EVALSHA",
-            self._sha,
-            LANE_KEYS + count + len(ended_keys),
-            *lane.keys,
-            *[operation.line.key for operation in batch],
-            *ended_keys,
-            *arguments,
-            *extras,
-        )
+        command = self._command(lane, batch)
+        if not batch:
+            return
         started = perf_counter()
         lane.in_flight += 1
         self.statistics.commits += 1
@@ -393,15 +362,71 @@ class Store:
 
         link.send(command, on_reply)
 
-    def _session_directory(self, link: RedisLink, account_id: bytes, plan: Plan) -> None:
-        """Note which account holds a session, for requests that name only the session."""
+    def _command(self, lane: _Lane, batch: list[_Operation]) -> tuple[Any, ...]:
+        """The script call of a batch; operations that cannot be written down are finished and taken out of it."""
+        written: list[tuple[_Operation, bytes, bytes]] = []
+        for operation in batch:
+            plan = operation.plan
+            assert plan is not None
+            try:
+                value = pack_account(plan.account) if plan.account is not None else b""
+                ended = pack_session(plan.ended) if plan.ended is not None else b""
+            except (OverflowError, TypeError, ValueError) as error:
+                refusal = StoreError(f"account {operation.line.account_id!r} cannot be written down: {error}")
+                refusal.__cause__ = error
+                self._finish(operation, refusal)
+                continue
+            written.append((operation, value, ended))
+        batch[:] = [operation for operation, _, _ in written]
+        count = len(batch)
+        ended_keys: list[bytes] = []
+        arguments: list[Any] = [count]
+        extras: list[Any] = []
+        for index, (operation, value, ended) in enumerate(written):
+            plan = operation.plan
+            assert plan is not None
+            arguments.append(pack_version(plan.expected_version))
+            arguments.append(value)
+            arguments.append(plan.journal)
+            if plan.watch_ms >= 0:
+                extras += (index, b"w", b"", plan.watch_ms, operation.line.account_id)
+            if plan.outbox:
+                extras += (index, b"o", b"", plan.outbox, b"")
+            session_id = plan.first_of or (plan.ended.session_id if plan.ended is not None else b"")
+            if session_id:
+                ended_keys.append(self.keys.ended(operation.line.account_id, session_id))
+                position = LANE_KEYS + count + len(ended_keys)
+                if plan.first_of:
+                    extras += (index, b"f", position, b"", b"")
+                if ended and plan.ended_ttl_ms > 0:
+                    extras += (index, b"e", position, ended, plan.ended_ttl_ms)
+        return (
+            b"EVALSHA",
+            self._sha,
+            LANE_KEYS + count + len(ended_keys),
+            *lane.keys,
+            *[operation.line.key for operation in batch],
+            *ended_keys,
+            *arguments,
+            *extras,
+        )
+
+    def _session_directory(self, account_id: bytes, plan: Plan) -> None:
+        """Note which account holds a session, for requests that name only the session.
+
+        That of an ended session is kept for as long as its answers are.
+        """
+        link = self._link
+        if link is None or link.lost:
+            return
         if plan.opened:
             self._sessions[plan.opened] = account_id
             ttl = self.settings.session_directory_ttl_s
             link.send((b"SET", self.keys.session(plan.opened), account_id, b"EX", ttl), _ignore)
         if plan.closed:
             self._sessions.pop(plan.closed, None)
-            link.send((b"DEL", self.keys.session(plan.closed)), _ignore)
+            ttl_ms = max(1, plan.ended_ttl_ms)
+            link.send((b"SET", self.keys.session(plan.closed), account_id, b"PX", ttl_ms), _ignore)
 
     def _settled(self, batch: list[_Operation], reply: Reply) -> None:
         if isinstance(reply, Exception):
@@ -430,6 +455,8 @@ class Store:
         assert plan is not None
         if plan.account is not None:
             operation.line.account = plan.account
+        if plan.opened or plan.closed:
+            self._session_directory(operation.line.account_id, plan)
         self._finish(operation, plan)
 
     def _again(self, operation: _Operation, reason: int, value: bytes) -> None:

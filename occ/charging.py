@@ -38,7 +38,7 @@ from balance.resp import StoreError
 from balance.store import ABSENT, Store
 from occ import cdr
 from occ.rating.catalogue import Catalogue, Service
-from occ.rating.price import ClientRated, FreePrice
+from occ.rating.price import CLIENT_RATED, FreePrice, price_of, terms
 from protocols.credit_control import CreditControlRequest, Money, ServiceRequest, Units
 from protocols.diameter.codec import avp
 
@@ -71,6 +71,9 @@ ANSWERS_KEPT: Final = 64
 
 SERVICES_A_SESSION: Final = 256
 """Rating-Groups and Service-Identifiers one session may use; bounds what one client can make an account hold."""
+
+UNITS_A_SECOND: Final = {int(Unit.SECONDS): 1, int(Unit.OCTETS): 1_250_000_000}
+"""The most that can be used in a second: a second, and what a line of 10 Gbit/s carries."""
 
 CLOCK_SLACK_S: Final = 60
 """Seconds by which a report may exceed its grant, or the time that has passed, and be believed."""
@@ -153,7 +156,7 @@ class Charge:
         self.subscriber: Subscriber | None = None
         key = request.session_id
         if request.sub_session_id is not None:
-            key += b"/%d" % request.sub_session_id  # RFC 8506 section 8.5: sub-sessions are sessions of their own
+            key += b"\0%d" % request.sub_session_id  # RFC 8506 section 8.5: sub-sessions are sessions of their own
         self.key = key
 
     # -- who pays ------------------------------------------------------------------------------------------------
@@ -231,7 +234,7 @@ class Charge:
             if kept is not None:
                 self.charging.statistics.replayed += 1
                 return Plan(unpack_outcome(kept))
-            if request.request_number <= session.forgotten_number:
+            if request.request_number <= session.forgotten_number and kind != TERMINATION:
                 return Plan(Outcome(UNABLE_TO_COMPLY))  # a repeat from long ago: debit nothing, grant nothing
         if self.key in account.sessions:
             if kind == INITIAL or kind == EVENT:
@@ -307,7 +310,7 @@ class Charge:
         self._remember(session, outcome)
         # RFC 8506 section 7 table 6: a termination ends the session, and so does a failure at command level.
         if self.request.request_type != TERMINATION and outcome.result_code == SUCCESS:
-            session.expires_ms = self.now_ms + longest_s * 1000 * self.charging.settings.tcc_factor
+            session.expires_ms = self._supervised_until(session, outcome, longest_s)
             return self._plan(draft, "charge", outcome, ())
         draft.release_session(session)
         records = cdr.closing_records(session, self.now_ms, cdr.NORMAL)
@@ -316,6 +319,15 @@ class Charge:
         plan.closed = self.key
         self._keep_ended(plan, session, SessionState.CLOSED)
         return plan
+
+    def _supervised_until(self, session: Session, outcome: Outcome, longest_s: int) -> int:
+        """When supervision ends: not before the grants of services that this request did not name lapse."""
+        until_ms = self.now_ms + longest_s * 1000 * self.charging.settings.tcc_factor
+        if until_ms < session.expires_ms:
+            named = {grant.rating_group for grant in outcome.grants}
+            if any(use.granted and use.rating_group not in named for use in session.services):
+                return session.expires_ms
+        return until_ms
 
     def _late(self, account: Account, ended: Session) -> Plan:
         """Row 22: usage reported after supervision ended the session is debited once all the same."""
@@ -361,7 +373,7 @@ class Charge:
             for part in parts:
                 if part.use is None:
                     continue
-                wanted = _wanted(part.asked.requested, part.service)
+                wanted = _event_units(part)
                 if action == PRICE_ENQUIRY:
                     settle(draft, part.use, part.rate, wanted)
                 elif reserve(draft, part.use, part.rate, wanted) < wanted:
@@ -378,7 +390,7 @@ class Charge:
 
     @staticmethod
     def _debit_event(draft: Draft, part: "Part", use: ServiceUse) -> None:
-        units = _wanted(part.asked.requested, part.service)
+        units = _event_units(part)
         if reserve(draft, use, part.rate, units) < units:
             release(draft, use)
             part.grant.result_code = CREDIT_LIMIT_REACHED
@@ -398,7 +410,8 @@ class Charge:
         parts = []
         for each in asked:
             group = -1 if each.rating_group is None else each.rating_group
-            identifier = each.service_identifiers[0] if each.service_identifiers else -1
+            # A list of services is one grant; its order does not make it another.
+            identifier = min(each.service_identifiers) if each.service_identifiers else -1
             grant = Grant(group, each.service_identifiers, SUCCESS)
             use = draft.service(session, group, identifier)
             found, rate = self._priced(session, each, use, group, identifier)
@@ -408,27 +421,37 @@ class Charge:
                 continue
             if use is None and len(session.services) < SERVICES_A_SESSION:
                 use = ServiceUse(group, identifier, found.name, int(found.unit))
+                use.step_units, use.step_price_micro = terms(rate)
                 draft.add_service(session, use)
-            if use is None or use.unit != found.unit:
+            if use is None:
                 grant.result_code = UNABLE_TO_COMPLY
-                use = None
             parts.append(Part(each, grant, found, rate, use))
         return parts
 
     def _priced(
         self, session: Session, asked: ServiceRequest, use: ServiceUse | None, group: int, identifier: int
     ) -> tuple[Service | None, Rate | None]:
-        """The service's place in the catalogue and its price: the plan's, or the client's own if it asks in money."""
+        """The service's place in the catalogue and its price: the plan's, or the client's own if it asks in money.
+
+        A service keeps unit and price it started with until its session ends, whatever becomes of the catalogue.
+        """
         catalogue = self.charging.catalogue
         found = catalogue.classify(self.request.service_context_id, group, identifier)
+        money = _money_of(asked)
+        if use is not None:
+            rate = price_of(use.unit, use.step_units, use.step_price_micro)
+            if use.unit == Unit.AMOUNT:
+                return _in_money(found, use.name), rate
+            if found is None or found.unit != use.unit:
+                found = Service(use.name, b"", None, Unit(use.unit), 0, 0, 0)  # sold no more: charged, not granted
+            return found, rate
         if found is None:
             return None, None
-        money = _money_of(asked)
-        if money is None and (use is None or use.unit != Unit.AMOUNT):
+        if money is None:
             return found, catalogue.rate(session.plan, found.name)
-        if money is not None and money[2] not in (None, catalogue.currency):
+        if money[2] not in (None, catalogue.currency):
             return None, None
-        return replace(found, unit=Unit.AMOUNT, quota_units=0, maximum_quota_units=UNLIMITED), _CLIENT_RATED
+        return _in_money(found, found.name), CLIENT_RATED
 
     def _answer_services(self, draft: Draft, session: Session, late: bool = False) -> tuple[Outcome, int]:
         """Debit what every service reports, then reserve what each asks for; the longest validity in seconds.
@@ -457,14 +480,17 @@ class Charge:
     def _believed(self, session: Session, part: "Part", use: ServiceUse) -> int:
         """The units reported, bounded where they cannot be true: nobody talks for longer than the session lasts.
 
+        Nor does anybody move more than a line can carry in that time.
+
         Usage a little beyond the grant or the clock is believed: clients overshoot, and clocks differ. What is not is
         cut to the grant or the time that has passed, whichever is more; the rest is kept for the record.
         """
         reported = _reported(part.asked.used, part.service.unit)
-        if use.unit != Unit.SECONDS or reported <= use.granted + CLOCK_SLACK_S:
+        pace = UNITS_A_SECOND.get(use.unit)
+        if pace is None or reported <= use.granted + CLOCK_SLACK_S * pace:
             return reported
-        possible = (self.now_ms - session.started_ms) // 1000 - use.used
-        if reported <= possible + CLOCK_SLACK_S:
+        possible = (self.now_ms - session.started_ms) // 1000 * pace - use.used
+        if reported <= possible + CLOCK_SLACK_S * pace:
             return reported
         believed = max(use.granted, possible, 0)
         use.disbelieved += reported - believed
@@ -488,7 +514,14 @@ class Charge:
                 # The request names the service twice: it has one reservation, so it gets one grant.
                 grant.result_code = UNABLE_TO_COMPLY
                 continue
+            if not part.service.maximum_quota_units:
+                grant.result_code = RATING_FAILED
+                continue
             wanted = _wanted(part.asked.requested, part.service)
+            if not wanted:
+                # Money that is nothing, or less: an answer without a grant would be read as one without a limit.
+                grant.result_code = INVALID_AVP_VALUE
+                continue
             granted = reserve(draft, use, part.rate, wanted)
             if use.unit == Unit.AMOUNT and granted < wanted:
                 release(draft, use)  # row 19: the client has rated it; that much or nothing
@@ -496,7 +529,7 @@ class Charge:
             if granted:
                 grant.unit, grant.units = int(part.service.unit), granted
                 grant.validity_time_s = part.service.validity_time_s
-            elif wanted:
+            else:
                 grant.result_code = CREDIT_LIMIT_REACHED
         for part in parts:
             # Only now: what a later service reserved may have been the last of the money.
@@ -588,7 +621,6 @@ _DEFAULT_VALIDITY_S: Final = 1800
 
 _UNRATED: Final = Service("", b"", None, Unit.EVENTS, 1, 1, 0)
 _FREE: Final = FreePrice(Unit.EVENTS)
-_CLIENT_RATED: Final = ClientRated()
 
 
 def _measure(units: Units, unit: int) -> int | None:
@@ -604,6 +636,22 @@ def _measure(units: Units, unit: int) -> int | None:
     if unit == Unit.AMOUNT:
         return None if units.money is None else _micro(units.money)
     return units.service_specific
+
+
+def _event_units(part: "Part") -> int:
+    """Units of an event: all that is asked for, or reported, as one; else the catalogue's quota."""
+    asked = part.asked
+    amount = None if asked.requested is None else _measure(asked.requested, part.service.unit)
+    if amount is None and asked.used:
+        amount = _reported(asked.used, part.service.unit)
+    return min(amount or part.service.quota_units, LARGEST_REPORT)
+
+
+def _in_money(found: Service | None, name: str) -> Service:
+    """The service as one that its client rates."""
+    if found is None:
+        return Service(name, b"", None, Unit.AMOUNT, 0, UNLIMITED, 0)
+    return replace(found, unit=Unit.AMOUNT, quota_units=0, maximum_quota_units=UNLIMITED)
 
 
 def _money_of(asked: ServiceRequest) -> Money | None:

@@ -261,6 +261,8 @@ def _midnight_ms(written: str) -> int:
         day = datetime.strptime(written, "%Y-%m-%d").replace(tzinfo=UTC)
     except ValueError:
         raise typer.BadParameter(f"{written!r} is not a date such as 2027-01-31", param_hint="--bucket") from None
+    if not 1970 < day.year < 9999:
+        raise typer.BadParameter(f"{written!r}: give a year from 1971 to 9998", param_hint="--bucket")
     return (int(day.timestamp()) + 86_400) * 1000
 
 

@@ -171,15 +171,23 @@ def table(*columns: str) -> Table:
 
 
 def text_of(value: bytes) -> str:
-    """An identifier for people: clients may send anything."""
-    return value.decode("utf-8", "backslashreplace")
+    """An identifier for people: clients may send anything, what a terminal would obey too."""
+    text = value.decode("utf-8", "backslashreplace")
+    return text if text.isprintable() else "".join(_visible(letter) for letter in text)
+
+
+def _visible(letter: str) -> str:
+    return letter if letter.isprintable() else letter.encode("unicode_escape").decode()
 
 
 def time_text(at_ms: int) -> str:
     """'2026-01-31 12:00:00.000' in UTC; 'never' for 0."""
     if not at_ms:
         return "never"
-    return (_EPOCH + timedelta(milliseconds=at_ms)).strftime("%Y-%m-%d %H:%M:%S.%f")[:-3]
+    try:
+        return (_EPOCH + timedelta(milliseconds=at_ms)).strftime("%Y-%m-%d %H:%M:%S.%f")[:-3]
+    except OverflowError:
+        return f"{at_ms} ms after 1970"
 
 
 def time_json(at_ms: int) -> str | None:

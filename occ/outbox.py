@@ -11,6 +11,7 @@ when its parent dies, delivers what is left, and ends.
 """
 
 import asyncio
+import fcntl
 import json
 import logging
 import os
@@ -54,7 +55,11 @@ class CdrSettings:
 
 
 class CdrFiles:
-    """The files of one directory: ``cdr-<UTC time>.jsonl``, a new one when the newest is big or old enough."""
+    """The files of one directory: ``cdr-<UTC time>.jsonl``, a new one when the newest is big or old enough.
+
+    Holds a lock on the directory until ``close``: two writers would each deliver what the other has delivered already.
+    Raises BlockingIOError if another process holds it.
+    """
 
     def __init__(self, settings: CdrSettings) -> None:
         self._settings = settings
@@ -62,6 +67,18 @@ class CdrFiles:
         self._opened_ms = 0
         self._unsynced: set[Path] = set()
         settings.directory.mkdir(parents=True, exist_ok=True)
+        self._lock = os.open(settings.directory / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            os.close(self._lock)
+            raise BlockingIOError(
+                f"another server writes charging data records to {settings.directory}; give each its own cdr.directory"
+            ) from None
+
+    def close(self) -> None:
+        """Let another process write to the directory."""
+        os.close(self._lock)
 
     def newest(self) -> list[Path]:
         """The files of the directory, oldest first."""
@@ -239,6 +256,7 @@ async def _main(job: dict[str, Any]) -> None:
     loop.add_signal_handler(signal.SIGINT, lambda: None)
     await _work(store, files, stop)
     await store.stop()
+    files.close()
 
 
 class OutboxProcess:

@@ -19,8 +19,9 @@ from typing import Any, Final
 import uvloop
 
 from balance.directory import accounts_in_expiry_index
-from balance.embedded import Address, EmbeddedRedis, EmbeddedSettings
+from balance.embedded import Address, EmbeddedRedis, EmbeddedRedisError, EmbeddedSettings
 from balance.keys import LAYOUT
+from balance.resp import StoreError
 from balance.store import Store
 from balance.store import StoreSettings as LedgerStoreSettings
 from occ.charging import Charging
@@ -45,6 +46,8 @@ log = logging.getLogger("occ.server")
 ROUTES_REMEMBERED: Final = 1024
 
 MEMORY_CHECK_S: Final = 30.0
+RECOUNT_CHECK_S: Final = 1.0
+REDIS_CHECK_S: Final = 0.2
 
 
 class OnlineChargingServer:
@@ -60,6 +63,9 @@ class OnlineChargingServer:
         self._clock = clock
         self._cleanup = AsyncExitStack()
         self.redis_address = Address()
+        self.failed = asyncio.Event()
+        """Set when the server cannot go on; ``failure`` says why."""
+        self.failure: Exception | None = None
         self.diameter_port = 0
         self.metrics_port = 0
         self.redis_program = ""
@@ -111,6 +117,7 @@ class OnlineChargingServer:
         await self._start_diameter()
         self._start_metrics()
         self._in_background("memory", _collect_when_grown())
+        self._in_background("recount", self._recount_after_reconnects())
 
     async def stop(self) -> None:
         """Stop everything that was started, the newest first."""
@@ -128,7 +135,22 @@ class OnlineChargingServer:
         self._cleanup.push_async_callback(embedded.stop)
         self.redis_program = str(embedded.program)
         self.redis = embedded
+        self._in_background("embedded Redis", self._keep_redis(embedded))
         return address
+
+    async def _keep_redis(self, embedded: EmbeddedRedis) -> None:
+        """Launch the embedded Redis again should it end; the store connects to it by itself."""
+        while True:
+            await asyncio.sleep(REDIS_CHECK_S)
+            if embedded.running:
+                continue
+            log.error("the embedded Redis has ended; it is started again")
+            try:
+                await embedded.start()
+            except EmbeddedRedisError as error:
+                self.failure = error
+                self.failed.set()
+                return
 
     async def _origin_state_id(self) -> int:
         """When this store was laid out: sessions live in the store, so they are lost exactly when it is.
@@ -141,16 +163,33 @@ class OnlineChargingServer:
     async def _count_open_sessions(self) -> None:
         """What stands open from before: every account with an open session is in the expiry index."""
         statistics = self.charging.statistics
+        sessions_before, reservations_before = statistics.open_sessions, statistics.open_reservations
+        sessions = reservations = 0
         counted: set[bytes] = set()
         async for page in accounts_in_expiry_index(self.store):
             for account in page:
                 if account.account_id in counted:
                     continue
                 counted.add(account.account_id)
-                statistics.open_sessions += len(account.sessions)
-                statistics.open_reservations += sum(
-                    1 for session in account.sessions.values() for use in session.services if use.parts
-                )
+                sessions += len(account.sessions)
+                reservations += sum(1 for session in account.sessions.values() for use in session.services if use.parts)
+        # What changed while the accounts were read counts on top; requests may be running.
+        statistics.open_sessions += sessions - sessions_before
+        statistics.open_reservations += reservations - reservations_before
+
+    async def _recount_after_reconnects(self) -> None:
+        """What was under way when the store was lost may have been written or not: count what stands open anew."""
+        seen = self.store.statistics.reconnects
+        while True:
+            await asyncio.sleep(RECOUNT_CHECK_S)
+            if self.store.statistics.reconnects == seen:
+                continue
+            try:
+                seen = self.store.statistics.reconnects
+                await self._count_open_sessions()
+            except StoreError as error:
+                seen = -1
+                log.debug("open sessions are counted later: %s", error)
 
     async def _start_diameter(self) -> None:
         diameter = self.settings.diameter
@@ -280,9 +319,14 @@ async def _serve(settings: Settings, population: Path | None, on_ready: Callable
     await server.start()
     try:
         on_ready(server)
-        await stopping.wait()
+        ends = [asyncio.create_task(stopping.wait()), asyncio.create_task(server.failed.wait())]
+        await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+        for task in ends:
+            task.cancel()
     finally:
         await server.stop()
+    if server.failure is not None:
+        raise server.failure
 
 
 def run(

@@ -194,7 +194,7 @@ class ChargingSettings:
     """How long a repeat gets the first answer; RFC 6733, 3 asks for 4 minutes."""
     tcc_factor: int = setting(integer(1, 10), 2)
     """Tcc in Validity-Times (RFC 8506, 13 recommends 2)."""
-    late_termination_seconds: int = setting(integer(0, 604_800), 3600)
+    late_termination_seconds: int = setting(integer(1, 604_800), 3600)
     """How long after Tcc the usage of a termination request is still debited."""
     in_flight_limit: int = setting(integer(1, 1_000_000), 2000)
     """Requests under way at once; further ones are answered DIAMETER_TOO_BUSY."""

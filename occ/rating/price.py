@@ -5,7 +5,7 @@ The one rounding rule lives in ``StepPrice``: usage is rounded up to whole steps
 
 from typing import Final, final
 
-from balance.model import UNLIMITED, Unit
+from balance.model import UNLIMITED, Rate, Unit
 
 MAXIMUM_STEP_PRICE_MICRO: Final = 1_000_000_000_000
 """A million currency units for one step: above this a price is a mistake."""
@@ -105,3 +105,29 @@ class ClientRated:
     def affordable_units(self, amount_micro: int) -> int:
         """The amount itself."""
         return amount_micro if amount_micro > 0 else 0
+
+
+CLIENT_RATED: Final = ClientRated()
+
+_MEMO_ENTRIES: Final = 4096
+_memo: dict[tuple[int, int, int], StepPrice | FreePrice] = {}
+
+
+def terms(rate: Rate) -> tuple[int, int]:
+    """What has to be kept of a price to have it again: units of a step, micro-units for one; 0 micro-units are free."""
+    return (rate.step_units, rate.step_price_micro) if isinstance(rate, StepPrice) else (1, 0)
+
+
+def price_of(unit: int, step_units: int, step_price_micro: int) -> Rate:
+    """The price that ``terms`` came from."""
+    if unit == Unit.AMOUNT:
+        return CLIENT_RATED
+    key = (unit, step_units, step_price_micro)
+    found = _memo.get(key)
+    if found is None:
+        if len(_memo) >= _MEMO_ENTRIES:
+            _memo.clear()
+        kind = Unit(unit)
+        found = StepPrice(kind, step_units, step_price_micro) if step_price_micro else FreePrice(kind)
+        _memo[key] = found
+    return found

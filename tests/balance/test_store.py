@@ -215,3 +215,25 @@ async def test_a_damaged_account_is_reported_and_left_alone(store: Store, clean_
         await other.commit(ACCOUNT, add(1))
     assert await other.call("GET", other.keys.account(ACCOUNT)) == b"\0\0\0\0\0\0\0\1garbage"
     await other.stop()
+
+
+async def test_a_plan_that_cannot_be_written_down_holds_nobody_up(store: Store) -> None:
+    """It is refused by itself; the others of its batch are written, and its account goes on."""
+    await create_account(store, b"other", AccountKind.PREPAID, 978, now_ms=1, reason="test")
+
+    def absurd(account: Account | None, ended: Session | None) -> Plan:
+        assert account is not None
+        plan = make_plan(Draft(account, 2), "test", ("test",), None)
+        assert plan.account is not None
+        plan.account.buckets[0].balance = 1 << 70
+        return plan
+
+    results = await asyncio.gather(
+        store.commit(ACCOUNT, absurd),
+        store.commit(b"other", add(3)),
+        store.commit(ACCOUNT, add(4)),
+        return_exceptions=True,
+    )
+    assert isinstance(results[0], OverflowError)
+    assert await balance(store) == 4
+    assert (await verify(store)).discrepancies == []

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import shutil
 import signal
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -77,12 +78,14 @@ async def test_a_crash_between_the_file_and_the_outbox_writes_nothing_twice(stor
     outbox = Outbox(store, files)
     entries = await store.call("XRANGE", store.keys.outbox(0), "-", "+")
     await drain(outbox)
+    files.close()
     # As if the process had ended before it struck the entries:
     await store.call("DEL", store.keys.outbox(0))
     for entry, fields in entries:
         await store.call("XADD", store.keys.outbox(0), entry, *fields)
-    again = Outbox(store, CdrFiles(CdrSettings(tmp_path)))
-    again.resume(CdrFiles(CdrSettings(tmp_path)).last_entries())
+    files = CdrFiles(CdrSettings(tmp_path))
+    again = Outbox(store, files)
+    again.resume(files.last_entries())
     await drain(again)
     assert written(tmp_path) == list(range(1, 11))
 
@@ -90,15 +93,18 @@ async def test_a_crash_between_the_file_and_the_outbox_writes_nothing_twice(stor
 async def test_a_torn_last_line_is_cut_off_and_written_again(store: Store, tmp_path: Path) -> None:
     await commit(store, 1, 4)
     entries = await store.call("XRANGE", store.keys.outbox(0), "-", "+")
-    await drain(Outbox(store, CdrFiles(CdrSettings(tmp_path))))
+    first = CdrFiles(CdrSettings(tmp_path))
+    await drain(Outbox(store, first))
+    first.close()
     path = next(tmp_path.glob("*.jsonl"))
     content = path.read_bytes()
     path.write_bytes(content[:-7])
     await store.call("DEL", store.keys.outbox(0))
     for entry, fields in entries:
         await store.call("XADD", store.keys.outbox(0), entry, *fields)
-    again = Outbox(store, CdrFiles(CdrSettings(tmp_path)))
-    again.resume(CdrFiles(CdrSettings(tmp_path)).last_entries())
+    files = CdrFiles(CdrSettings(tmp_path))
+    again = Outbox(store, files)
+    again.resume(files.last_entries())
     await drain(again)
     assert path.read_bytes() == content
 
@@ -117,7 +123,7 @@ async def test_what_cannot_be_written_stays_in_the_outbox(store: Store, tmp_path
     await commit(store, 1, 4)
     directory = tmp_path / "cdr"
     outbox = Outbox(store, CdrFiles(CdrSettings(directory)))
-    directory.rmdir()
+    shutil.rmtree(directory)
     with pytest.raises(OSError):
         await outbox.deliver()
     directory.mkdir()
@@ -143,6 +149,15 @@ async def test_the_process_delivers_survives_a_kill_and_ends_when_told(store: St
     assert written(tmp_path) == list(range(1, 81))
     assert process.restarts == 1
     assert process.pid != first
+
+
+def test_a_directory_has_one_writer(tmp_path: Path) -> None:
+    """Two would each deliver what the other has delivered already."""
+    files = CdrFiles(CdrSettings(tmp_path))
+    with pytest.raises(BlockingIOError, match="another server"):
+        CdrFiles(CdrSettings(tmp_path))
+    files.close()
+    CdrFiles(CdrSettings(tmp_path)).close()
 
 
 async def test_a_directory_that_cannot_be_made_is_refused_at_start(store: Store, tmp_path: Path) -> None:
