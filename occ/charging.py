@@ -9,7 +9,7 @@ A request is known by its Session-Id, CC-Request-Type and CC-Request-Number: ans
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Final
 
 from balance.ledger import (
@@ -20,7 +20,6 @@ from balance.ledger import (
     settle,
 )
 from balance.model import (
-    UNLIMITED,
     Account,
     Grant,
     Lookup,
@@ -39,7 +38,8 @@ from balance.store import ABSENT, Store
 from occ import cdr
 from occ.rating.catalogue import Catalogue, Service
 from occ.rating.price import CLIENT_RATED, FreePrice, price_of, terms
-from protocols.credit_control import CreditControlRequest, Money, ServiceRequest, Units
+from occ.service_units import believable, event_units, in_money, money_of, units_reported, units_wanted
+from protocols.credit_control import CreditControlRequest, ServiceRequest
 from protocols.diameter.codec import avp
 
 log = logging.getLogger("occ.charging")
@@ -71,15 +71,6 @@ ANSWERS_KEPT: Final = 64
 
 SERVICES_A_SESSION: Final = 256
 """Rating-Groups and Service-Identifiers one session may use; bounds what one client can make an account hold."""
-
-UNITS_A_SECOND: Final = {int(Unit.SECONDS): 1, int(Unit.OCTETS): 1_250_000_000}
-"""The most that can be used in a second: a second, and what a line of 10 Gbit/s carries."""
-
-CLOCK_SLACK_S: Final = 60
-"""Seconds by which a report may exceed its grant, or the time that has passed, and be believed."""
-
-LARGEST_REPORT: Final = 1 << 54
-"""Units one report may claim; keeps sums far inside 64 bits whatever a client sends."""
 
 _E164: Final = 0
 
@@ -373,7 +364,7 @@ class Charge:
             for part in parts:
                 if part.use is None:
                     continue
-                wanted = _event_units(part)
+                wanted = event_units(part.asked, part.service)
                 if action == PRICE_ENQUIRY:
                     settle(draft, part.use, part.rate, wanted)
                 elif reserve(draft, part.use, part.rate, wanted) < wanted:
@@ -390,7 +381,7 @@ class Charge:
 
     @staticmethod
     def _debit_event(draft: Draft, part: "Part", use: ServiceUse) -> None:
-        units = _event_units(part)
+        units = event_units(part.asked, part.service)
         if reserve(draft, use, part.rate, units) < units:
             release(draft, use)
             part.grant.result_code = CREDIT_LIMIT_REACHED
@@ -437,11 +428,11 @@ class Charge:
         """
         catalogue = self.charging.catalogue
         found = catalogue.classify(self.request.service_context_id, group, identifier)
-        money = _money_of(asked)
+        money = money_of(asked)
         if use is not None:
             rate = price_of(use.unit, use.step_units, use.step_price_micro)
             if use.unit == Unit.AMOUNT:
-                return _in_money(found, use.name), rate
+                return in_money(found, use.name), rate
             if found is None or found.unit != use.unit:
                 found = Service(use.name, b"", None, Unit(use.unit), 0, 0, 0)  # sold no more: charged, not granted
             return found, rate
@@ -451,7 +442,7 @@ class Charge:
             return found, catalogue.rate(session.plan, found.name)
         if money[2] not in (None, catalogue.currency):
             return None, None
-        return _in_money(found, found.name), CLIENT_RATED
+        return in_money(found, found.name), CLIENT_RATED
 
     def _answer_services(self, draft: Draft, session: Session, late: bool = False) -> tuple[Outcome, int]:
         """Debit what every service reports, then reserve what each asks for; the longest validity in seconds.
@@ -478,30 +469,19 @@ class Charge:
         return outcome, longest_s or _DEFAULT_VALIDITY_S
 
     def _believed(self, session: Session, part: "Part", use: ServiceUse) -> int:
-        """The units reported, bounded where they cannot be true: nobody talks for longer than the session lasts.
-
-        Nor does anybody move more than a line can carry in that time.
-
-        Usage a little beyond the grant or the clock is believed: clients overshoot, and clocks differ. What is not is
-        cut to the grant or the time that has passed, whichever is more; the rest is kept for the record.
-        """
-        reported = _reported(part.asked.used, part.service.unit)
-        pace = UNITS_A_SECOND.get(use.unit)
-        if pace is None or reported <= use.granted + CLOCK_SLACK_S * pace:
-            return reported
-        possible = (self.now_ms - session.started_ms) // 1000 * pace - use.used
-        if reported <= possible + CLOCK_SLACK_S * pace:
-            return reported
-        believed = max(use.granted, possible, 0)
-        use.disbelieved += reported - believed
-        self.charging.statistics.disbelieved_reports += 1
-        log.warning(
-            "session %r reports %d s of %s though only %d s can be true",
-            session.session_id,
-            reported,
-            use.name,
-            believed,
-        )
+        """The units reported, cut where they cannot be true; the rest is kept for the charging data record."""
+        reported = units_reported(part.asked.used, part.service.unit)
+        believed = believable(reported, use, (self.now_ms - session.started_ms) // 1000)
+        if believed != reported:
+            use.disbelieved += reported - believed
+            self.charging.statistics.disbelieved_reports += 1
+            log.warning(
+                "session %r reports %d units of %s though only %d can be true",
+                session.session_id,
+                reported,
+                use.name,
+                believed,
+            )
         return believed
 
     @staticmethod
@@ -517,7 +497,7 @@ class Charge:
             if not part.service.maximum_quota_units:
                 grant.result_code = RATING_FAILED
                 continue
-            wanted = _wanted(part.asked.requested, part.service)
+            wanted = units_wanted(part.asked.requested, part.service)
             if not wanted:
                 # Money that is nothing, or less: an answer without a grant would be read as one without a limit.
                 grant.result_code = INVALID_AVP_VALUE
@@ -621,71 +601,3 @@ _DEFAULT_VALIDITY_S: Final = 1800
 
 _UNRATED: Final = Service("", b"", None, Unit.EVENTS, 1, 1, 0)
 _FREE: Final = FreePrice(Unit.EVENTS)
-
-
-def _measure(units: Units, unit: int) -> int | None:
-    """The amount in the unit the service is charged in, None if it is not told; other units are not its concern."""
-    if unit == Unit.OCTETS:
-        if units.total_octets is not None:
-            return units.total_octets
-        if units.input_octets is None and units.output_octets is None:
-            return None
-        return (units.input_octets or 0) + (units.output_octets or 0)
-    if unit == Unit.SECONDS:
-        return units.time
-    if unit == Unit.AMOUNT:
-        return None if units.money is None else _micro(units.money)
-    return units.service_specific
-
-
-def _event_units(part: "Part") -> int:
-    """Units of an event: all that is asked for, or reported, as one; else the catalogue's quota."""
-    asked = part.asked
-    amount = None if asked.requested is None else _measure(asked.requested, part.service.unit)
-    if amount is None and asked.used:
-        amount = _reported(asked.used, part.service.unit)
-    return min(amount or part.service.quota_units, LARGEST_REPORT)
-
-
-def _in_money(found: Service | None, name: str) -> Service:
-    """The service as one that its client rates."""
-    if found is None:
-        return Service(name, b"", None, Unit.AMOUNT, 0, UNLIMITED, 0)
-    return replace(found, unit=Unit.AMOUNT, quota_units=0, maximum_quota_units=UNLIMITED)
-
-
-def _money_of(asked: ServiceRequest) -> Money | None:
-    """The amount of money that a service is asked for or reported in, if it is."""
-    if asked.requested is not None and asked.requested.money is not None:
-        return asked.requested.money
-    for used in asked.used:
-        if used.money is not None:
-            return used.money
-    return None
-
-
-def _micro(money: Money) -> int:
-    """CC-Money in micro-units, rounded up to a whole one; at most ``LARGEST_REPORT``, at least 0."""
-    digits, exponent, _ = money
-    shift = exponent + 6
-    if digits <= 0 or shift < -30:
-        return 1 if digits > 0 else 0
-    if shift > 18:
-        return LARGEST_REPORT
-    amount: int = digits * 10**shift if shift >= 0 else -(-digits // 10**-shift)
-    return min(amount, LARGEST_REPORT)
-
-
-def _reported(used: tuple[Units, ...], unit: int) -> int:
-    total = 0
-    for each in used:
-        total += _measure(each, unit) or 0
-    return total if total < LARGEST_REPORT else LARGEST_REPORT
-
-
-def _wanted(requested: Units | None, found: Service) -> int:
-    """Units to grant: as the client determined, else the catalogue's quota; never more than one grant may be."""
-    amount = None if requested is None else _measure(requested, found.unit)
-    if not amount or amount > UNLIMITED:
-        amount = found.quota_units
-    return amount if amount < found.maximum_quota_units else found.maximum_quota_units
