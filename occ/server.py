@@ -46,6 +46,9 @@ log = logging.getLogger("occ.server")
 ROUTES_REMEMBERED: Final = 1024
 
 MEMORY_CHECK_S: Final = 30.0
+_GIBIBYTE: Final = (1 << 30) // (1 if sys.platform == "darwin" else 1024)
+"""In the unit of ru_maxrss: octets on macOS, kibioctets elsewhere."""
+
 RECOUNT_CHECK_S: Final = 1.0
 REDIS_CHECK_S: Final = 0.2
 
@@ -248,7 +251,8 @@ async def _collect_when_grown() -> None:
     """Keep the cyclic garbage collector out of the way of requests, yet bound what it would have freed.
 
     The hot path makes no cycles, and automatic collections walk every account snapshot: pauses of hundreds of
-    milliseconds with 100,000 of them. So a collection runs only when the process has grown by half since the last.
+    milliseconds with 100,000 of them. So a collection runs only when the process has grown beyond what snapshots can
+    explain: twice what it was after the last one, and a gibibyte more.
     """
     gc.collect()
     gc.freeze()
@@ -257,7 +261,7 @@ async def _collect_when_grown() -> None:
         collected_at = getrusage(RUSAGE_SELF).ru_maxrss
         while True:
             await asyncio.sleep(MEMORY_CHECK_S)
-            if getrusage(RUSAGE_SELF).ru_maxrss > 1.5 * collected_at:
+            if getrusage(RUSAGE_SELF).ru_maxrss > 2 * collected_at + _GIBIBYTE:
                 log.info("the process has grown: %d unreachable objects collected", gc.collect())
                 gc.freeze()
                 collected_at = getrusage(RUSAGE_SELF).ru_maxrss
