@@ -88,28 +88,39 @@ class StoreStatistics:
 
 
 class _Line:
-    """Everything under way for one account: operations run one at a time, in the order they came."""
+    """Everything under way for one account: operations run one at a time, in the order they came.
 
-    __slots__ = ("account", "account_id", "busy", "key", "lane", "loaded", "waiting")
+    The snapshot is kept as it is stored: a hundred thousand small byte strings are read faster, and take a quarter of
+    the memory, than as many trees of objects that lie all over it.
+    """
+
+    __slots__ = ("account_id", "busy", "key", "lane", "loaded", "value", "waiting")
 
     def __init__(self, account_id: bytes, key: bytes, lane: "_Lane") -> None:
         self.account_id = account_id
         self.key = key
         self.lane = lane
-        self.account: Account | None = None
+        self.value = b""
+        """The account as stored; empty: there is none."""
         self.loaded = False
         self.busy = False
-        self.waiting: deque[_Operation] = deque()
+        self.waiting: deque[_Operation] | None = None
+
+    def account(self) -> Account | None:
+        """The snapshot. Raises ValueError for a value that is not one."""
+        return unpack_account(self.account_id, self.value) if self.value else None
 
 
 class _Operation:
-    __slots__ = ("attempts", "done", "line", "plan", "step")
+    __slots__ = ("attempts", "done", "line", "plan", "step", "value")
 
     def __init__(self, line: _Line, step: Step, done: OnPlan) -> None:
         self.line = line
         self.step = step
         self.done = done
         self.plan: Plan | None = None
+        self.value = b""
+        """The account of ``plan``, packed."""
         self.attempts = 0
 
 
@@ -222,6 +233,8 @@ class Store:
             self._lines[account_id] = line
         operation = _Operation(line, step, done)
         if line.busy:
+            if line.waiting is None:
+                line.waiting = deque()
             line.waiting.append(operation)
         else:
             line.busy = True
@@ -265,26 +278,21 @@ class Store:
             if isinstance(reply, Exception):
                 self._finish(operation, _as_store_error(reply))
                 return
-            if self._load(operation, reply):
-                self._decide(operation, None)
+            line.value, line.loaded = reply or b"", True
+            self._decide(operation, None)
 
         self.statistics.reads += 1
         link.send((b"GET", line.key), on_value)
 
-    def _load(self, operation: _Operation, value: bytes | None) -> bool:
-        line = operation.line
-        try:
-            line.account = unpack_account(line.account_id, value) if value else None
-        except ValueError as error:
-            self._finish(operation, StoreError(str(error)))
-            return False
-        line.loaded = True
-        return True
-
     def _decide(self, operation: _Operation, ended: Session | None) -> None:
         line = operation.line
         try:
-            plan = operation.step(line.account, ended)
+            account = line.account()
+        except ValueError as error:
+            self._finish(operation, StoreError(str(error)))
+            return
+        try:
+            plan = operation.step(account, ended)
         except Exception as error:
             refusal = StoreError(str(error))
             refusal.__cause__ = error
@@ -364,29 +372,29 @@ class Store:
 
     def _command(self, lane: _Lane, batch: list[_Operation]) -> tuple[Any, ...]:
         """The script call of a batch; operations that cannot be written down are finished and taken out of it."""
-        written: list[tuple[_Operation, bytes, bytes]] = []
+        written: list[tuple[_Operation, bytes]] = []
         for operation in batch:
             plan = operation.plan
             assert plan is not None
             try:
-                value = pack_account(plan.account) if plan.account is not None else b""
+                operation.value = pack_account(plan.account) if plan.account is not None else b""
                 ended = pack_session(plan.ended) if plan.ended is not None else b""
             except (OverflowError, TypeError, ValueError) as error:
                 refusal = StoreError(f"account {operation.line.account_id!r} cannot be written down: {error}")
                 refusal.__cause__ = error
                 self._finish(operation, refusal)
                 continue
-            written.append((operation, value, ended))
-        batch[:] = [operation for operation, _, _ in written]
+            written.append((operation, ended))
+        batch[:] = [operation for operation, _ in written]
         count = len(batch)
         ended_keys: list[bytes] = []
         arguments: list[Any] = [count]
         extras: list[Any] = []
-        for index, (operation, value, ended) in enumerate(written):
+        for index, (operation, ended) in enumerate(written):
             plan = operation.plan
             assert plan is not None
             arguments.append(pack_version(plan.expected_version))
-            arguments.append(value)
+            arguments.append(operation.value)
             arguments.append(plan.journal)
             if plan.watch_ms >= 0:
                 extras += (index, b"w", b"", plan.watch_ms, operation.line.account_id)
@@ -454,7 +462,7 @@ class Store:
         plan = operation.plan
         assert plan is not None
         if plan.account is not None:
-            operation.line.account = plan.account
+            operation.line.value = operation.value
         if plan.opened or plan.closed:
             self._session_directory(operation.line.account_id, plan)
         self._finish(operation, plan)
@@ -470,7 +478,8 @@ class Store:
         if operation.attempts >= MAX_ATTEMPTS:
             operation.line.loaded = False
             self._finish(operation, StoreError("the account changes faster than this operation can follow"))
-        elif self._load(operation, value):
+        else:
+            operation.line.value = value
             self._decide(operation, None)
 
     def _reload_script(self, batch: list[_Operation]) -> None:
