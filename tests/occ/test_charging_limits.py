@@ -141,3 +141,30 @@ async def test_an_embedded_redis_that_dies_is_started_again(tmp_path: Path) -> N
             await asyncio.sleep(0.02)
         assert server.account("acc-1").buckets[0].balance == 5
         assert server.verify().consistent
+
+
+async def test_octets_are_charged_though_the_next_quota_is_asked_for_in_money(lab: Lab) -> None:
+    """What was used is charged in the unit it was granted in, whatever the client asks for next."""
+    await lab.open_session("a", "s1", "pgw", None)
+    mixed = ServiceRequest(10, (), Units(money=(1, 0, 978)), (Units(total_octets=50),))
+    await lab.send("a", "s1", "pgw", None, 2, 1, mixed)
+    assert (await lab.money("a"))[0] == 995
+
+
+async def test_octets_no_line_can_carry_are_not_charged(lab: Lab) -> None:
+    await lab.open_session("a", "s1", "pgw", None)
+    await lab.send("a", "s1", "pgw", None, 3, 1, ServiceRequest(10, (), None, (Units(total_octets=(1 << 64) - 1),)))
+    assert await lab.money("a") == (990, 0)  # the grant of 100 octets
+    assert lab.charging.statistics.disbelieved_reports == 1
+
+
+async def test_open_sessions_are_counted_anew_after_a_reconnect(tmp_path: Path) -> None:
+    with LiveServer(tmp_path) as server:
+        statistics = server.server.charging.statistics
+        statistics.open_sessions = 7  # as a lost reply might leave it
+        os.kill(server.server.redis.pid, signal.SIGKILL)
+        for _ in range(500):
+            if statistics.open_sessions == 0:
+                break
+            await asyncio.sleep(0.02)
+        assert statistics.open_sessions == 0
