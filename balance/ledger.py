@@ -46,6 +46,7 @@ class Draft:
         "account",
         "before",
         "debited_micro",
+        "disbelieved_reports",
         "leaked_micro",
         "now_ms",
         "reservations_delta",
@@ -79,6 +80,7 @@ class Draft:
         self.reservations_delta = 0
         """Reservations made less those given back so far."""
         self.sessions_delta = 0
+        self.disbelieved_reports = 0
 
     def free(self, bucket: Bucket) -> int:
         """What a bucket can still give: balance, less reserved, plus the credit limit on the main bucket; >= 0.

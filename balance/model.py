@@ -289,6 +289,11 @@ class Plan:
     sessions_delta: int = 0
     """Open sessions more or less after this operation, for the statistics."""
     reservations_delta: int = 0
+    disbelieved_reports: int = 0
+    replayed: bool = False
+    """The outcome is that of an earlier request, given again."""
+    late: bool = False
+    """The request came after supervision had ended its session."""
 
 
 @dataclass(slots=True, frozen=True)

@@ -231,6 +231,7 @@ def make_plan(
     plan.leaked_micro = draft.leaked_micro
     plan.sessions_delta = draft.sessions_delta
     plan.reservations_delta = draft.reservations_delta
+    plan.disbelieved_reports = draft.disbelieved_reports
     wake_ms = next_wake_ms(account)
     if wake_ms and (not account.watch_ms or wake_ms < account.watch_ms):
         # The index is only moved to an earlier time; a wake-up that comes too early costs one look,

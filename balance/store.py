@@ -39,6 +39,9 @@ MAX_ATTEMPTS: Final = 16
 PLANS_AT_ONCE: Final = 32
 """So many plans go to Redis at once, even while the loop tick that decided them goes on: Redis need not wait."""
 
+SESSIONS_REMEMBERED: Final = 1_000_000
+"""Sessions of which a worker knows the account by itself; those that another worker closed would else stay for ever."""
+
 LANE_KEYS: Final = 3
 """Keys of the commit script that belong to the lane: journal, expiry index, outbox."""
 
@@ -428,6 +431,8 @@ class Store:
         if link is None or link.lost:
             return
         if plan.opened:
+            if len(self._sessions) >= SESSIONS_REMEMBERED:
+                self._sessions.pop(next(iter(self._sessions)))  # the directory in Redis still knows it
             self._sessions[plan.opened] = account_id
             ttl = self.settings.session_directory_ttl_s
             link.send((b"SET", self.keys.session(plan.opened), account_id, b"EX", ttl), _ignore)
@@ -491,7 +496,14 @@ class Store:
             return
         link.send((b"SCRIPT", b"LOAD", self._script), _ignore)
         lane = batch[0].line.lane
-        lane.queue = batch + lane.queue
+        again: list[_Operation] = []
+        for operation in batch:
+            operation.attempts += 1
+            if operation.attempts < MAX_ATTEMPTS:
+                again.append(operation)
+            else:
+                self._finish(operation, StoreError("Redis does not keep the commit script"))
+        lane.queue = again + lane.queue
         self._flush()
 
     def _finish(self, operation: _Operation, result: Plan | StoreError) -> None:

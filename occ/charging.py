@@ -106,6 +106,9 @@ class ChargingStatistics:
         self.leaked_micro += plan.leaked_micro
         self.open_sessions += plan.sessions_delta
         self.open_reservations += plan.reservations_delta
+        self.disbelieved_reports += plan.disbelieved_reports
+        self.replayed += plan.replayed
+        self.late_terminations += plan.late
 
 
 class Charging:
@@ -205,6 +208,8 @@ class Charge:
             return
         assert result.outcome is not None
         self.charging.statistics.add(result)
+        if result.disbelieved_reports:
+            log.warning("session %r reports usage that cannot be true; its records tell how much", self.key)
         self._done(result.outcome)
 
     # -- the decision --------------------------------------------------------------------------------------------
@@ -223,8 +228,7 @@ class Charge:
                 return self._begin_anew(account)  # its CC-Request-Number is 0 again, which is no repeat
             kept = session.answer(kind, request.request_number)
             if kept is not None:
-                self.charging.statistics.replayed += 1
-                return Plan(unpack_outcome(kept))
+                return Plan(unpack_outcome(kept), replayed=True)
             if request.request_number <= session.forgotten_number and kind != TERMINATION:
                 return Plan(Outcome(UNABLE_TO_COMPLY))  # a repeat from long ago: debit nothing, grant nothing
         if self.key in account.sessions:
@@ -332,7 +336,7 @@ class Charge:
         records = cdr.late_records(ended, session, self.now_ms)
         plan = self._plan(draft, "late-charge", outcome, records)
         self._keep_ended(plan, session, SessionState.CLOSED if ends else SessionState.EXPIRED)
-        self.charging.statistics.late_terminations += 1
+        plan.late = True
         return plan
 
     def _event(self, draft: Draft) -> Plan:
@@ -458,7 +462,7 @@ class Charge:
             if use is None:
                 continue
             if part.asked.used:
-                settle(draft, use, part.rate, self._believed(session, part, use))
+                settle(draft, use, part.rate, self._believed(draft, session, part, use))
             elif part.asked.requested is not None:
                 release(draft, use)
             if part.service.validity_time_s > longest_s:
@@ -468,20 +472,13 @@ class Charge:
         outcome = self._outcome([part.grant for part in parts], refuse_if_none=kind == INITIAL)
         return outcome, longest_s or _DEFAULT_VALIDITY_S
 
-    def _believed(self, session: Session, part: "Part", use: ServiceUse) -> int:
+    def _believed(self, draft: Draft, session: Session, part: "Part", use: ServiceUse) -> int:
         """The units reported, cut where they cannot be true; the rest is kept for the charging data record."""
         reported = units_reported(part.asked.used, part.service.unit)
         believed = believable(reported, use, (self.now_ms - session.started_ms) // 1000)
         if believed != reported:
             use.disbelieved += reported - believed
-            self.charging.statistics.disbelieved_reports += 1
-            log.warning(
-                "session %r reports %d units of %s though only %d can be true",
-                session.session_id,
-                reported,
-                use.name,
-                believed,
-            )
+            draft.disbelieved_reports += 1
         return believed
 
     @staticmethod
