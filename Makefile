@@ -1,10 +1,11 @@
-# make run     set everything up and start the server; Ctrl-C stops it
-# make test    set everything up and run the tests
-# make bench   set everything up and measure speed
-# make setup   only set up: a virtual environment in .venv with the locked dependencies
-# make lint    style, types and the import contract
-# make lock    write requirements.lock anew from pyproject.toml (make lock UPGRADE=1 takes the latest versions)
-# make clean   remove everything but the data
+# make run         set everything up and start the server; Ctrl-C stops it
+# make test        set everything up and run the tests
+# make bench       set everything up and measure speed
+# make setup       only set up: a virtual environment in .venv with the locked dependencies
+# make lint        style, types and the import contract
+# make lock        write requirements.lock anew from pyproject.toml (make lock UPGRADE=1 takes the latest versions)
+# make conformance write docs/conformance.md anew from what the tests show
+# make clean       remove everything but the data
 #
 # Variables:  PYTHON=python3.12                  interpreter to make .venv with, 3.11 or later
 #             DIAMETER_HOST= DIAMETER_PORT=      where the server listens (127.0.0.1, 3868)
@@ -14,7 +15,7 @@
 
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help run test bench setup lint lock clean FORCE
+.PHONY: help run test bench setup lint lock conformance clean FORCE
 
 # An environment that was moved or copied holds paths of its former place.
 INSTALLED := .venv/installed
@@ -90,6 +91,9 @@ lock: setup
 	--no-emit-index-url --custom-compile-command 'make lock' $(if $(UPGRADE),--upgrade) \
 	--output-file requirements.lock pyproject.toml >/dev/null
 	@echo 'requirements.lock is up to date; make setup installs it'
+
+conformance: setup
+	@.venv/bin/python -m tests.conformance.generate
 
 clean:
 	rm -rf .venv build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache

@@ -49,8 +49,10 @@ class Draft:
         "disbelieved_reports",
         "leaked_micro",
         "now_ms",
+        "refunded_micro",
         "reservations_delta",
         "sessions_delta",
+        "taken",
     )
 
     def __init__(self, before: Account, now_ms: int) -> None:
@@ -77,6 +79,10 @@ class Draft:
         """Money taken from the account so far."""
         self.leaked_micro = 0
         """Price of usage that no balance covered so far."""
+        self.refunded_micro = 0
+        """Money given back to the account so far."""
+        self.taken: list[tuple[int, int]] | None = None
+        """Set to a list by who wants to know what is debited: (bucket_id, amount) in the bucket's own unit."""
         self.reservations_delta = 0
         """Reservations made less those given back so far."""
         self.sessions_delta = 0
@@ -202,6 +208,8 @@ def settle(draft: Draft, use: ServiceUse, rate: Rate, units: int) -> int:
         taken = amount if amount < unspent else unspent
         bucket.balance -= taken
         unspent -= taken
+        if draft.taken is not None and taken:
+            draft.taken.append((bucket_id, taken))
     if use.parts:
         use.parts = []
         draft.reservations_delta -= 1
@@ -218,6 +226,8 @@ def _take_allowance(draft: Draft, unit: int, units: int) -> int:
         taken = min(units, draft.free(bucket))
         bucket.balance -= taken
         units -= taken
+        if draft.taken is not None and taken:
+            draft.taken.append((bucket.bucket_id, taken))
     return units
 
 
@@ -234,15 +244,100 @@ def _debit_money(draft: Draft, use: ServiceUse, rate: Rate, units: int, reserved
         taken = amount if amount < unpaid else unpaid
         draft.bucket(bucket_id).balance -= taken
         unpaid -= taken
+        if draft.taken is not None and taken:
+            draft.taken.append((bucket_id, taken))
     if unpaid:
         for bucket in draft.in_order(_MONEY):
             taken = min(unpaid, draft.free(bucket))
             bucket.balance -= taken
             unpaid -= taken
+            if draft.taken is not None and taken:
+                draft.taken.append((bucket.bucket_id, taken))
         use.leaked_micro += unpaid
         draft.leaked_micro += unpaid
     draft.debited_micro += cost - unpaid
     return cost - unpaid
+
+
+def leak(draft: Draft, use: ServiceUse, rate: Rate, units: int) -> None:
+    """Record ``units`` used beyond the grant that the operator does not charge: their price leaks, nothing is debited."""
+    use.used = min(use.used + units, LARGEST)
+    use.paid_units = min(use.paid_units + units, LARGEST)
+    price = min(rate.price_micro(use.paid_units), LARGEST)
+    lost = price - use.priced_micro
+    if lost > 0:
+        use.priced_micro = price
+        use.leaked_micro += lost
+        draft.leaked_micro += lost
+
+
+def begin_period(use: ServiceUse, step_units: int, step_price_micro: int) -> None:
+    """Count on at another price, from nothing: a started step of the period that ends was charged in full."""
+    use.earlier_micro = min(use.earlier_micro + use.priced_micro, LARGEST)
+    use.paid_units = use.priced_micro = 0
+    use.step_units, use.step_price_micro = step_units, step_price_micro
+    use.ahead = ()
+
+
+def borrow(draft: Draft, session: Session, use: ServiceUse, cost_micro: int) -> None:
+    """Free money that other services of the credit pool of ``use`` hold, up to ``cost_micro``, for what it used.
+
+    RFC 8506 section 5.1.2: a service may use up what was granted to the others of its pool. Their own units stay
+    granted; what they then lack is found free or leaks, as with any usage beyond a grant.
+    """
+    for other in list(session.services):
+        if cost_micro <= 0:
+            return
+        if other is use or other.pool != use.pool or not other.parts:
+            continue
+        lender = draft.service(session, other.rating_group, other.service_identifier)
+        assert lender is not None
+        parts: list[tuple[int, int]] = []
+        for bucket_id, amount in lender.parts:
+            bucket = draft.bucket(bucket_id)
+            lent = min(amount, cost_micro) if bucket.unit == _MONEY else 0
+            bucket.reserved -= lent
+            cost_micro -= lent
+            if amount > lent:
+                parts.append((bucket_id, amount - lent))
+        if not parts:
+            draft.reservations_delta -= 1
+        lender.parts = parts
+
+
+def reserved_money(draft: Draft, use: ServiceUse) -> int:
+    """Micro-units of money reserved for a service."""
+    return sum(amount for bucket_id, amount in use.parts if draft.bucket(bucket_id).unit == _MONEY)
+
+
+def refund(draft: Draft, use: ServiceUse, rate: Rate, units: int) -> int:
+    """Give back ``units`` of what a direct debit took, each into the bucket it came from; micro-units given back.
+
+    ``use`` is that of the debit: its ``parts`` say what was taken, its ``used`` what is not refunded yet. What was
+    taken last goes back first: money before allowances. Raises LedgerError for more than was debited.
+    """
+    if not 0 < units <= use.used:
+        raise LedgerError(f"{units} units cannot be refunded of a debit of {use.used}")
+    in_money = min(units, use.paid_units)
+    use.used -= units
+    use.paid_units -= in_money
+    price = rate.price_micro(use.paid_units)
+    money, use.priced_micro = use.priced_micro - price, price
+    missing = {True: money, False: units - in_money}
+    parts: list[tuple[int, int]] = []
+    for bucket_id, amount in reversed(use.parts):
+        bucket = draft.bucket(bucket_id)
+        kind = bucket.unit == _MONEY
+        given = min(amount, missing[kind])
+        bucket.balance += given
+        missing[kind] -= given
+        if amount > given:
+            parts.append((bucket_id, amount - given))
+    if missing[True] or missing[False]:
+        raise LedgerError("more is to be refunded than was taken")  # the kept debit and its price disagree: a bug
+    use.parts = parts[::-1]
+    draft.refunded_micro += money
+    return money
 
 
 def reserve(draft: Draft, use: ServiceUse, rate: Rate, units: int) -> int:

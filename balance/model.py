@@ -115,12 +115,23 @@ class ServiceUse:
     granted: int = 0
     """Units of the grant now outstanding."""
     parts: list[tuple[int, int]] = field(default_factory=list)
-    """Reservation: (bucket_id, amount) in the bucket's own unit, in the order of spending."""
+    """Reservation: (bucket_id, amount) in the bucket's own unit, in the order of spending.
+
+    In an event that is kept for a refund: what was taken, and not given back yet.
+    """
     disbelieved: int = 0
     """Units reported beyond ``used`` that cannot be true; kept for the charging data record, never charged."""
     step_units: int = 1
     step_price_micro: int = 0
     """The price it started with, which it keeps: so much for each started step; 0 is free."""
+    earlier_micro: int = 0
+    """Price of what was used in tariff periods that are over; ``paid_units`` and ``priced_micro`` are of this one."""
+    ahead: tuple[int, ...] = ()
+    """The tariff switch ahead: (when, ms; units of a step from then on; price of one); empty: none is known."""
+    pool: int = 0
+    """Credit pool within the session (G-S-U-Pool-Identifier, RFC 8506 section 8.31); 0: none."""
+    final: int = 0
+    """A FinalUnits: how far it has come with its final units."""
 
     def copy(self) -> "ServiceUse":
         return ServiceUse(
@@ -137,12 +148,31 @@ class ServiceUse:
             self.disbelieved,
             self.step_units,
             self.step_price_micro,
+            self.earlier_micro,
+            self.ahead,
+            self.pool,
+            self.final,
         )
+
+    @property
+    def cost_micro(self) -> int:
+        """Price of all that was used."""
+        return self.earlier_micro + self.priced_micro
 
     @property
     def debited_micro(self) -> int:
         """Money that really left the account for this service."""
-        return self.priced_micro - self.leaked_micro
+        return self.earlier_micro + self.priced_micro - self.leaked_micro
+
+
+class FinalUnits(IntEnum):
+    """RFC 8506 section 5.6: what a client knows of the end of a service's credit."""
+
+    NOT_YET = 0
+    GRANTED = 1
+    """The last grant said that it was the last."""
+    ACTING = 2
+    """They are used up: the client redirects or restricts until it asks again."""
 
 
 @dataclass(slots=True)
@@ -169,6 +199,12 @@ class Session:
     """What the charging data record says about the session, packed; opaque to the ledger."""
     services: list[ServiceUse] = field(default_factory=list)
     answers: list[tuple[int, int, bytes, int]] = field(default_factory=list)
+    realm: bytes = b""
+    """The client's Origin-Realm, where a request of ours to it goes."""
+    via: bytes = b""
+    """Diameter identity of the peer that the last request came by: the client itself, or an agent."""
+    refused: bool = False
+    """The client refused to abort it: nothing more is granted (RFC 6733 section 8.5)."""
 
     def copy(self) -> "Session":
         """A copy whose lists are its own; the services in it are shared until ``Draft.service`` copies one."""
@@ -185,6 +221,9 @@ class Session:
             self.facts,
             self.services[:],
             self.answers[:],
+            self.realm,
+            self.via,
+            self.refused,
         )
 
     def answer(self, request_type: int, request_number: int) -> bytes | None:
@@ -239,7 +278,11 @@ class Grant:
     """Units granted (or debited, for an event); -1: none asked for, so none granted."""
     validity_time_s: int = 0
     final: bool = False
-    """These are the final units: Final-Unit-Indication TERMINATE goes with them."""
+    """These are the final units; ``avps`` says what follows them."""
+    switch_s: int = 0
+    """Tariff-Time-Change of the units, Unix seconds; 0: none."""
+    avps: bytes = b""
+    """What else the client is told of the service, encoded as it is sent: final units, thresholds, ..."""
 
 
 @dataclass(slots=True)
@@ -256,6 +299,8 @@ class Outcome:
     """What the service costs (price enquiry) or the session has cost (termination); -1: not told."""
     check_balance_result: int = -1
     """0: enough credit, 1: none (RFC 8506 section 8.6); -1: not asked."""
+    avps: bytes = b""
+    """What else the client is told at command level, encoded as it is sent: failure handling, low balance, ..."""
 
 
 @dataclass(slots=True)
@@ -276,6 +321,9 @@ class Plan:
     ended: Session | None = None
     """Session to keep outside the account, so that late repeats find their answers."""
     ended_ttl_ms: int = 0
+    amended: Session | None = None
+    """An ended session, not ``ended``, that this operation changes: the debit that a refund is of."""
+    amended_ttl_ms: int = 0
     first_of: bytes = b""
     """Session-Id that must not have ended already: set for a first request, which may be a late repeat."""
     opened: bytes = b""
@@ -286,6 +334,8 @@ class Plan:
     """Money this operation takes from the account, for the statistics."""
     leaked_micro: int = 0
     """Price of usage this operation could not debit, for the statistics."""
+    refunded_micro: int = 0
+    """Money this operation gives back, for the statistics."""
     sessions_delta: int = 0
     """Open sessions more or less after this operation, for the statistics."""
     reservations_delta: int = 0

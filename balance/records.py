@@ -94,10 +94,17 @@ def _session_fields(session: Session) -> tuple[object, ...]:
                 use.disbelieved,
                 use.step_units,
                 use.step_price_micro,
+                use.earlier_micro,
+                use.ahead,
+                use.pool,
+                use.final,
             )
             for use in session.services
         ],
         session.answers,
+        session.realm,
+        session.via,
+        session.refused,
     )
 
 
@@ -105,6 +112,8 @@ def _session(fields: tuple[Any, ...]) -> Session:
     session = Session(*fields[:10])
     session.services = [_service(each) for each in fields[10]]
     session.answers = list(fields[11])
+    if len(fields) > 12:  # stores of the first release know no route
+        session.realm, session.via, session.refused = fields[12:]
     return session
 
 
@@ -136,6 +145,8 @@ def pack_outcome(outcome: Outcome) -> bytes:
                     g.units,
                     g.validity_time_s,
                     g.final,
+                    g.switch_s,
+                    g.avps,
                 )
                 for g in outcome.grants
             ],
@@ -143,16 +154,15 @@ def pack_outcome(outcome: Outcome) -> bytes:
             outcome.failed_avp,
             outcome.cost_micro,
             outcome.check_balance_result,
+            outcome.avps,
         )
     )
     return packed
 
 
 def unpack_outcome(value: bytes) -> Outcome:
-    result_code, grants, command_level, failed_avp, cost_micro, check_balance_result = _unpack(value)
-    return Outcome(
-        result_code, [Grant(*fields) for fields in grants], command_level, failed_avp, cost_micro, check_balance_result
-    )
+    result_code, grants, *others = _unpack(value)
+    return Outcome(result_code, [Grant(*fields) for fields in grants], *others)
 
 
 def pack_subscriber(subscriber: Subscriber) -> bytes:
@@ -229,6 +239,7 @@ def make_plan(
     plan = Plan(outcome, account, before.version, outbox=_pack(outbox) if outbox else b"")
     plan.debited_micro = draft.debited_micro
     plan.leaked_micro = draft.leaked_micro
+    plan.refunded_micro = draft.refunded_micro
     plan.sessions_delta = draft.sessions_delta
     plan.reservations_delta = draft.reservations_delta
     plan.disbelieved_reports = draft.disbelieved_reports

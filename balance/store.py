@@ -403,6 +403,10 @@ class Store:
                 extras += (index, b"w", b"", plan.watch_ms, operation.line.account_id)
             if plan.outbox:
                 extras += (index, b"o", b"", plan.outbox, b"")
+            if plan.amended is not None:
+                ended_keys.append(self.keys.ended(operation.line.account_id, plan.amended.session_id))
+                amended = pack_session(plan.amended)
+                extras += (index, b"e", LANE_KEYS + count + len(ended_keys), amended, plan.amended_ttl_ms)
             session_id = plan.first_of or (plan.ended.session_id if plan.ended is not None else b"")
             if session_id:
                 ended_keys.append(self.keys.ended(operation.line.account_id, session_id))

@@ -16,6 +16,7 @@ EXPIRED: Final = "incomplete"
 """Supervision ended the session (row 23): what was not reported is not charged."""
 LATE: Final = "late-termination"
 EVENT: Final = "event"
+REFUND: Final = "refund"
 CLIENT_RESTARTED: Final = "client-restarted"
 
 _pack = msgpack.Packer(autoreset=True).pack
@@ -58,6 +59,16 @@ def late_records(before: Session, session: Session, now_ms: int) -> tuple[bytes,
         if any(amounts):
             found.append(_record(session, use, amounts, now_ms, LATE))
     return tuple(found)
+
+
+def refund_records(before: Session, after: Session, origin_host: bytes, now_ms: int) -> tuple[bytes, ...]:
+    """The packed records of what a refund gave back: amounts below zero, so that the sum stays right."""
+    after.origin_host = origin_host
+    return tuple(
+        _record(after, now, (now.used - then.used, 0, now.debited_micro - then.debited_micro, 0), now_ms, REFUND)
+        for then, now in zip(before.services, after.services, strict=True)
+        if now.used != then.used
+    )
 
 
 def _record(session: Session, use: ServiceUse, amounts: tuple[int, ...], now_ms: int, cause: str) -> bytes:

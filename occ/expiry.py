@@ -32,7 +32,7 @@ class Expiry:
         self._clock = clock
         self._store = charging.store
         self._statistics = charging.statistics
-        self._late_termination_ms = charging.settings.late_termination_ms
+        self._late_termination_ms = charging.rules.settings.late_termination_ms
         self._restarted: dict[bytes, int] = {}
         self._restart_known = asyncio.Event()
 

@@ -10,11 +10,13 @@ from time import perf_counter
 from typing import Final, Protocol
 
 from balance.model import Grant, Outcome, Unit
-from occ.charging import TOO_BUSY, UNABLE_TO_COMPLY, Charging
+from occ.advice import cc_money
+from occ.charging import Charging
+from occ.codes import TOO_BUSY, UNABLE_TO_COMPLY, UNABLE_TO_DELIVER
+from occ.profiles import ProfileChooser
 from protocols.credit_control import (
     CreditControlAnswer,
     CreditControlRequest,
-    Money,
     ServiceAnswer,
     Units,
     decode_request,
@@ -22,13 +24,9 @@ from protocols.credit_control import (
 )
 from protocols.diameter.codec import error_answer
 from protocols.diameter.errors import DiameterError
-from protocols.diameter.events import RequestReceived
+from protocols.diameter.events import Opened, RequestReceived
 
 log = logging.getLogger("occ.gy")
-
-SUCCESS: Final = 2001
-UNABLE_TO_DELIVER: Final = 3002
-FINAL_UNIT_TERMINATE: Final = 0
 
 CLIENTS_REMEMBERED: Final = 10_000
 """Origin-Hosts whose Origin-State-Id is kept."""
@@ -43,6 +41,10 @@ TYPE_NAMES: Final = {1: "initial", 2: "update", 3: "termination", 4: "event"}
 
 class Peer(Protocol):
     """Where a request came from and its answer goes; ``protocols.diameter.handle.PeerHandle`` is one."""
+
+    @property
+    def capabilities(self) -> Opened:
+        """What the peer said of itself in its capabilities exchange."""
 
     @property
     def origin_realm(self) -> str:
@@ -82,7 +84,7 @@ class RequestStatistics:
 class Gy:
     """Answers the credit-control requests of one Diameter identity.
 
-    ``origin``: our Origin-Host and Origin-Realm, encoded. ``route`` gives the Result-Code of a request that is not
+    ``origin``: our Origin-Host and Origin-Realm, encoded. ``profiles`` says what kind of client asks. ``route`` gives the Result-Code of a request that is not
     for us, or None. ``in_flight_limit``: more requests at once are turned away: DIAMETER_TOO_BUSY to those
     who asked for this very server, DIAMETER_UNABLE_TO_DELIVER to all others, which try elsewhere then.
     """
@@ -90,17 +92,19 @@ class Gy:
     def __init__(
         self,
         charging: Charging,
+        profiles: ProfileChooser,
         origin: bytes,
         route: Callable[[Peer, CreditControlRequest], int | None],
         in_flight_limit: int,
         clock: Callable[[], int],
     ) -> None:
         self._charging = charging
+        self._profiles = profiles
         self._origin = origin
         self._route = route
         self._in_flight_limit = in_flight_limit
         self._clock = clock
-        self._currency = charging.catalogue.currency
+        self._currency = charging.rules.catalogue.currency
         self.statistics = RequestStatistics()
         self._client_states: dict[bytes, int] = {}
         self.on_client_state: Callable[[bytes, int], None] | None = None
@@ -147,7 +151,9 @@ class Gy:
             self._answer(peer, request, outcome, started)
 
         try:
-            self._charging.charge(request, self._clock(), done)
+            said = peer.capabilities
+            profile = self._profiles.choose(said, request.origin_host)
+            self._charging.charge(request, profile, said.origin_host.encode(), self._clock(), done)
         except Exception:  # a fault of ours must cost one request, not the process
             log.exception("session %r could not be charged", request.session_id)
             done(Outcome(UNABLE_TO_COMPLY))
@@ -161,9 +167,10 @@ class Gy:
         if outcome.failed_avp:
             answer.failed_avp = outcome.failed_avp
         if outcome.cost_micro >= 0:
-            answer.cost = _money(outcome.cost_micro, self._currency)
+            answer.cost = cc_money(outcome.cost_micro, self._currency)
         if outcome.check_balance_result >= 0:
             answer.check_balance_result = outcome.check_balance_result
+        answer.members = outcome.avps
         if outcome.command_level:
             _grant_at_command_level(answer, outcome.grants[0], self._currency)
         elif outcome.grants:
@@ -182,8 +189,7 @@ def _service_answer(grant: Grant, currency: int) -> ServiceAnswer:
         answer.granted = _units(grant, currency)
     if grant.validity_time_s:
         answer.validity_time = grant.validity_time_s
-    if grant.final:
-        answer.final_unit_action = FINAL_UNIT_TERMINATE
+    answer.members = grant.avps
     return answer
 
 
@@ -193,24 +199,18 @@ def _grant_at_command_level(answer: CreditControlAnswer, grant: Grant, currency:
         answer.granted = _units(grant, currency)
     if grant.validity_time_s:
         answer.validity_time = grant.validity_time_s
-    if grant.final:
-        answer.final_unit_action = FINAL_UNIT_TERMINATE
+    answer.members += grant.avps
 
 
 def _units(grant: Grant, currency: int) -> Units:
     if grant.unit == Unit.OCTETS:
-        return Units(total_octets=grant.units)
-    if grant.unit == Unit.SECONDS:
-        return Units(time=grant.units)
-    if grant.unit == Unit.AMOUNT:
-        return Units(money=_money(grant.units, currency))
-    return Units(service_specific=grant.units)
-
-
-def _money(micro: int, currency: int) -> Money:
-    """CC-Money of an amount in micro-units, with no more digits than it needs (RFC 8506 section 8.22)."""
-    exponent = -6
-    while exponent < 0 and micro % 10 == 0:
-        micro //= 10
-        exponent += 1
-    return micro, exponent, currency
+        units = Units(total_octets=grant.units)
+    elif grant.unit == Unit.SECONDS:
+        units = Units(time=grant.units)
+    elif grant.unit == Unit.AMOUNT:
+        units = Units(money=cc_money(grant.units, currency))
+    else:
+        units = Units(service_specific=grant.units)
+    if grant.switch_s:
+        units.tariff_time_change = grant.switch_s
+    return units

@@ -26,6 +26,7 @@ from balance.model import MICRO
 from balance.store import ROUND_TRIP_BOUNDS_S, StoreStatistics
 from occ.charging import ChargingStatistics
 from occ.gy import LATENCY_BOUNDS_S, TYPE_NAMES, RequestStatistics
+from occ.reauthorisation import ReauthorisationStatistics
 
 log = logging.getLogger("occ.metrics")
 
@@ -41,12 +42,14 @@ class OccCollector(Collector):
         requests: RequestStatistics,
         charging: ChargingStatistics,
         store: StoreStatistics,
+        server_requests: ReauthorisationStatistics,
         peers_up: Callable[[], int],
         currency: str,
     ) -> None:
         self._requests = requests
         self._charging = charging
         self._store = store
+        self._server_requests = server_requests
         self._peers_up = peers_up
         self._currency = currency
 
@@ -54,6 +57,7 @@ class OccCollector(Collector):
         yield from self._request_metrics()
         yield from self._ledger_metrics()
         yield from self._store_metrics()
+        yield from self._server_request_metrics()
         yield GaugeMetricFamily("occ_peers_up", "Diameter peers with an open connection", self._peers_up())
 
     def _request_metrics(self) -> Iterator[Metric]:
@@ -79,6 +83,25 @@ class OccCollector(Collector):
             "Requests turned away because too many were under way",
             self._requests.rejected,
         )
+
+    def _server_request_metrics(self) -> Iterator[Metric]:
+        results = CounterMetricFamily(
+            "occ_server_requests",
+            "Re-Auth- and Abort-Session-Requests, by what came of them",
+            labels=["command", "result"],
+        )
+        for key, count in sorted(self._server_requests.results.copy().items()):
+            results.add_metric(list(key), count)
+        yield results
+        for name, text, count in (
+            ("occ_server_request_retries", "Such requests sent once more", self._server_requests.retries),
+            (
+                "occ_server_requests_not_kept",
+                "Clients that agreed to report or to end a session and did not",
+                self._server_requests.not_kept,
+            ),
+        ):
+            yield CounterMetricFamily(name, text, count)
 
     def _ledger_metrics(self) -> Iterator[Metric]:
         charging = self._charging

@@ -25,20 +25,24 @@ from balance.resp import StoreError
 from balance.store import Store
 from balance.store import StoreSettings as LedgerStoreSettings
 from occ.charging import Charging
-from occ.charging import ChargingSettings as ChargeSettings
 from occ.clock import now_ms
 from occ.expiry import Expiry
 from occ.gy import Gy, Peer
 from occ.metrics import MetricsServer, OccCollector
 from occ.outbox import CdrSettings, OutboxProcess
+from occ.profiles import ProfileChooser, Profiles
+from occ.profiles import Reauthorisation as Readiness
 from occ.rating.catalogue import load_catalogue
 from occ.rating.currency import NUMERIC
+from occ.reauthorisation import Reauthorisation
+from occ.rules import ChargingSettings as ChargeSettings
+from occ.rules import Rules
 from occ.seed import seed
 from occ.settings import Settings
 from protocols.credit_control import CreditControlRequest
 from protocols.diameter.codec import avp
 from protocols.diameter.codes import DisconnectCause
-from protocols.diameter.events import Opened, PeerEvent, StateIdChanged
+from protocols.diameter.events import Opened, PeerEvent, Role, StateIdChanged
 from protocols.diameter.node import Node, NodeSettings, PeerStatus, route
 
 log = logging.getLogger("occ.server")
@@ -87,6 +91,10 @@ class OnlineChargingServer:
     async def _start(self) -> None:
         settings = self.settings
         self.catalogue = load_catalogue(settings.catalogue)
+        assert settings.profiles is not None  # once loaded
+        profiles = Profiles.load(settings.profiles)
+        diameter = settings.diameter
+        self.profiles = ProfileChooser(profiles, diameter.default_profile, diameter.peers.profiles)
         self.redis_address = await self._redis()
         self.store = Store(
             LedgerStoreSettings(
@@ -99,15 +107,7 @@ class OnlineChargingServer:
         self._cleanup.push_async_callback(self.store.stop)
         if self._population is not None:
             await seed(self.store, self._population, self._clock(), self.catalogue)
-        self.charging = Charging(
-            self.store,
-            self.catalogue,
-            ChargeSettings(
-                answer_replay_ms=settings.charging.answer_replay_seconds * 1000,
-                late_termination_ms=settings.charging.late_termination_seconds * 1000,
-                tcc_factor=settings.charging.tcc_factor,
-            ),
-        )
+        self.charging = Charging(self.store, Rules(self.catalogue, _charge_settings(settings)))
         await self._count_open_sessions()
         self.expiry = Expiry(self.charging, self._clock)
         self._in_background("expiry", self.expiry.run())
@@ -205,13 +205,26 @@ class OnlineChargingServer:
             max_message_octets=diameter.max_message_bytes,
         )
         origin = avp("Origin-Host", diameter.origin_host) + avp("Origin-Realm", diameter.origin_realm)
-        self.gy = Gy(self.charging, origin, _router(node_settings), self.settings.charging.in_flight_limit, self._clock)
+        limit = self.settings.charging.in_flight_limit
+        self.gy = Gy(self.charging, self.profiles, origin, _router(node_settings), limit, self._clock)
         self.gy.on_client_state = self.expiry.client_state
         self.node = Node(node_settings, self.gy.handle_ccr, self._on_peer_event)
         self.diameter_port = await self.node.start(diameter.host, diameter.port)
         self._cleanup.push_async_callback(self.node.stop, DisconnectCause.REBOOTING)
+        self.reauthorisation = Reauthorisation(self.charging, self.node, self._clock, self._may_ask)
+        self._cleanup.push_async_callback(self.reauthorisation.stop)
+        self._in_background("commands", self.reauthorisation.listen())
+
+    def _may_ask(self, origin_host: bytes, via: bytes) -> Readiness:
+        """What a client makes of our requests, by its profile; ``via``: the peer that its last request came by."""
+        identity = (via or origin_host).decode("utf-8", "replace")
+        handle = self.node.handle(identity)
+        said = handle.capabilities if handle is not None else _silent(identity)
+        return self.profiles.choose(said, origin_host).reauthorisation
 
     def _on_peer_event(self, event: PeerEvent) -> None:
+        if isinstance(event, Opened):
+            log.info("client %s: %s", event.origin_host, self.profiles.explain(event))
         if isinstance(event, Opened) and event.origin_state_id:
             self.gy.note_client_state(event.origin_host.encode(), event.origin_state_id)
         elif isinstance(event, StateIdChanged):
@@ -223,6 +236,7 @@ class OnlineChargingServer:
             self.gy.statistics,
             self.charging.statistics,
             self.store.statistics,
+            self.reauthorisation.statistics,
             lambda: self.node.open_peers,
             next(name for name, code in NUMERIC.items() if code == self.catalogue.currency),
         )
@@ -245,6 +259,22 @@ class OnlineChargingServer:
             await asyncio.gather(task, return_exceptions=True)
 
         self._cleanup.push_async_callback(end)
+
+
+def _silent(origin_host: str) -> Opened:
+    """A peer without a connection: it has said nothing by which its profile could be recognised."""
+    return Opened(origin_host, "", Role.RESPONDER, "", frozenset(), frozenset(), 0, "", None)
+
+
+def _charge_settings(settings: Settings) -> ChargeSettings:
+    charging = settings.charging
+    return ChargeSettings(
+        answer_replay_ms=charging.answer_replay_seconds * 1000,
+        late_termination_ms=charging.late_termination_seconds * 1000,
+        tcc_factor=charging.tcc_factor,
+        refund_window_ms=charging.refund_window_seconds * 1000,
+        low_balance_micro=charging.low_balance,
+    )
 
 
 async def _collect_when_grown() -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from balance.embedded import Address
+from occ.rating.currency import parse_amount
 from occ.yamlmap import (
     ConfigError,
     Node,
@@ -36,7 +37,10 @@ IPNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
 ENVIRONMENT_PREFIX: Final = "OCC_"
 CONFIG_VARIABLE: Final = "OCC_CONFIG"
 DIAMETER_PORT: Final = 3868
+SHIPPED: Final = Path(__file__).resolve().parent.parent / "config"
+"""The configuration that comes with the project."""
 
+_PEER_KEYS: Final = ("identity", "realm", "networks", "connect_host", "connect_port")
 _LABEL: Final = re.compile(r"(?!-)[A-Za-z0-9_-]{1,63}(?<!-)")
 
 
@@ -91,6 +95,16 @@ def _address(node: Node) -> Address:
         raise node.error(f"{node.path} {error}") from None
 
 
+def _amount(node: Node) -> int:
+    try:
+        micro = parse_amount(node.text())
+    except ValueError as error:
+        raise node.error(f"{node.path}: {error}") from None
+    if micro < 0:
+        raise node.error(f"{node.path} must not be below zero")
+    return micro
+
+
 def _path(node: Node) -> Path:
     return node.file_path()
 
@@ -99,11 +113,31 @@ def _written_path(node: Node) -> Path:
     return Path(node.text()).expanduser()
 
 
-def _allowed_peer(node: Node) -> AllowedPeer:
-    known = node.mapping(("identity", "realm", "networks", "connect_host", "connect_port"), required=["identity"])
+@dataclass(frozen=True, slots=True)
+class ListedPeer:
+    """One entry of `diameter.peers.allowed`."""
+
+    identity: str
+    """Its Origin-Host, compared without regard to case."""
+    profile: str | None
+    """Name of the profile its requests are answered by (`occ.profiles`); None: it is recognised by its CER."""
+    admitted: AllowedPeer | None
+    """How it comes in; None: it has no connection of its own that needs permission, its requests come through an
+    agent, or from loopback in lab mode."""
+
+
+def _listed_peer(node: Node) -> ListedPeer:
+    known = node.mapping((*_PEER_KEYS, "profile"), required=["identity"])
+    identity = _identity(known["identity"])
+    profile = known["profile"].text() if "profile" in known else None
+    named_only = known.keys() == {"identity", "profile"}
+    return ListedPeer(identity, profile, None if named_only else _allowed_peer(node, identity, known))
+
+
+def _allowed_peer(node: Node, identity: str, known: Mapping[str, Node]) -> AllowedPeer:
     try:
         return AllowedPeer(
-            identity=_identity(known["identity"]),
+            identity=identity,
             realm=_realm(known["realm"]) if "realm" in known else None,
             networks=list_of(_network)(known["networks"]) if "networks" in known else (),
             connect_host=_host(known["connect_host"]) if "connect_host" in known else None,
@@ -119,19 +153,31 @@ class PeerRules:
 
     mode: str = setting(choice("lab", "strict"), "lab")
     """"lab": any peer of any realm from loopback; "strict": those listed, each from its networks."""
-    allowed: tuple[AllowedPeer, ...] = setting(list_of(_allowed_peer), ())
-    """Peers that may connect (in strict mode), and peers that are dialed (in both)."""
+    allowed: tuple[ListedPeer, ...] = setting(list_of(_listed_peer), ())
+    """Peers that may connect (in strict mode), peers that are dialed (in both), and the profiles of clients, also of
+    those behind an agent."""
 
     def __post_init__(self) -> None:
-        if self.mode == "strict" and not self.allowed:
-            raise ValueError("strict mode with an empty list of allowed peers lets nobody in; list a peer")
-        # Raises ValueError for a peer that is listed twice.
-        _ = self.policy
+        if self.mode == "strict" and not self.policy.peers:
+            raise ValueError(
+                "strict mode with an empty list of allowed peers lets nobody in; list a peer with its networks"
+            )
+        identities = [peer.identity.lower() for peer in self.allowed]
+        for identity in identities:
+            if identities.count(identity) > 1:
+                raise ValueError(
+                    f"peer {identity} is listed twice; list each identity once, with all that is said of it"
+                )
 
     @property
     def policy(self) -> PeerPolicy:
         """These rules as `protocols.diameter` takes them."""
-        return PeerPolicy(Admission(self.mode), self.allowed)
+        return PeerPolicy(Admission(self.mode), tuple(peer.admitted for peer in self.allowed if peer.admitted))
+
+    @property
+    def profiles(self) -> dict[str, str]:
+        """Names of profiles by the Origin-Hosts they are given to, as written."""
+        return {peer.identity: peer.profile for peer in self.allowed if peer.profile is not None}
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,6 +193,8 @@ class DiameterSettings:
     """Tw, the watchdog's interval; 6 s is the floor of RFC 3539, 3.4.1."""
     max_message_bytes: int = setting(integer(4096, 0xFFFFFC), 65_536)
     """Longest message accepted; the header's length field (RFC 6733, 3) bounds it."""
+    default_profile: str = setting(text(), "lenient")
+    """Profile (`occ.profiles`) of clients that have none of their own and are not recognised by their CER."""
     peers: PeerRules = section(PeerRules)
 
 
@@ -196,6 +244,10 @@ class ChargingSettings:
     """Tcc in Validity-Times (RFC 8506, 13 recommends 2)."""
     late_termination_seconds: int = setting(integer(1, 604_800), 3600)
     """How long after Tcc the usage of a termination request is still debited."""
+    refund_window_seconds: int = setting(integer(1, 30 * 86_400), 86_400)
+    """How long a direct debit can be refunded; it is kept in the store for so long."""
+    low_balance: int = setting(_amount, 0)
+    """Below this, in micro-units of the catalogue's currency, clients are told that the balance is low; 0: never."""
     in_flight_limit: int = setting(integer(1, 1_000_000), 2000)
     """Requests under way at once; further ones are answered DIAMETER_TOO_BUSY."""
     account_cache_entries: int = setting(integer(0, 100_000_000), 100_000)
@@ -225,6 +277,8 @@ class Settings:
     cdr: CdrSettings = section(CdrSettings)
     catalogue: Path = setting(_path, Path("catalogue.yaml"))
     """The tariff catalogue; absolute once loaded."""
+    profiles: Path | None = setting(optional(_path), None)
+    """What charging clients can do; None: as the project ships it."""
     log_level: str = setting(choice("debug", "info", "warning", "error"), "info")
 
 
@@ -251,12 +305,13 @@ def load(
         store=replace(loaded.store, data_dir=data_dir),
         cdr=replace(loaded.cdr, directory=data_dir / loaded.cdr.directory),
         catalogue=root.base / loaded.catalogue,
+        profiles=loaded.profiles or SHIPPED / "profiles.yaml",
     )
 
 
 def default_config_path() -> Path:
     """The `config/occ.yaml` beside this package. Raises `ConfigError` where the package stands alone."""
-    path = Path(__file__).resolve().parent.parent / "config" / "occ.yaml"
+    path = SHIPPED / "occ.yaml"
     if not path.is_file():
         raise ConfigError(
             shown(path), None, "there is no default configuration here; name one with --config or OCC_CONFIG"

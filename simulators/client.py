@@ -13,8 +13,18 @@ from random import Random
 from struct import Struct
 from typing import Final
 
-from protocols.credit_control import ReceivedAnswer, ServiceAnswer, Units, decode_answer
-from protocols.diameter.codec import Message, answer_to, avp, decode
+from protocols.credit_control import (
+    ReceivedAnswer,
+    ServiceAnswer,
+    Units,
+    decode_answer,
+    decode_asr,
+    decode_rar,
+    encode_asa,
+    encode_raa,
+)
+from protocols.credit_control.session import SessionRequest
+from protocols.diameter.codec import avp, error_answer
 from protocols.diameter.codes import Application, Command, DisconnectCause, Flag, ResultCode
 from protocols.diameter.errors import DiameterError
 from protocols.diameter.node import ConnectError, Node, NodeSettings, PeerHandle, RequestError, RequestReceived
@@ -36,10 +46,21 @@ DEBITED: Final = frozenset(
 """Result-Codes of a request or service whose reported usage was debited all the same (RFC 8506 section 9.1)."""
 
 _IDENTIFIERS: Final = Struct(">II")
-_SESSION_ID: Final = 263
 
-OnServerRequest = Callable[[int, str], int]
-"""(Command code, Session-Id) of a request of the server to the Result-Code to answer it with."""
+
+@dataclass(frozen=True, slots=True)
+class ServerRequest:
+    """A request of the server: Re-Auth for a session or what is named of it, or Abort-Session."""
+
+    command: Command
+    session_id: str
+    rating_group: int | None = None
+    service_identifier: int | None = None
+    pool: int | None = None
+
+
+OnServerRequest = Callable[[ServerRequest], int]
+"""The Result-Code to answer a request of the server with."""
 
 
 class SimulationError(Exception):
@@ -199,13 +220,20 @@ class ChargingClient:
         """RAR or ASR."""
         if self._on_request is None:
             return
+        origin = avp("Origin-Host", self._options.origin_host) + avp("Origin-Realm", self._options.origin_realm)
         try:
-            request = decode(event.message)
-        except DiameterError:
-            return
-        code = self._on_request(event.command, _session_id(request))
-        origin = (avp("Origin-Host", self._options.origin_host), avp("Origin-Realm", self._options.origin_realm))
-        peer.send(answer_to(request, (avp("Result-Code", code), *origin)))
+            if event.command == Command.RE_AUTH:
+                rar = decode_rar(event.message)
+                asked = ServerRequest(
+                    Command.RE_AUTH, _text(rar), rar.rating_group, rar.service_identifier, rar.pool_identifier
+                )
+                peer.send(encode_raa(rar, self._on_request(asked), origin))
+            else:
+                asr = decode_asr(event.message)
+                asked = ServerRequest(Command.ABORT_SESSION, _text(asr))
+                peer.send(encode_asa(asr, self._on_request(asked), origin))
+        except DiameterError as error:
+            peer.send(error_answer(event.message, error, origin))
 
 
 def service_of(answer: ReceivedAnswer, rating_group: int | None, identifier: int | None = None) -> ServiceAnswer | None:
@@ -241,6 +269,5 @@ def _body(message: bytes) -> bytes:
     return message[:12] + message[20:]
 
 
-def _session_id(request: Message) -> str:
-    found = request.find(_SESSION_ID)
-    return found.data.decode("utf-8", "replace") if found is not None else ""
+def _text(request: SessionRequest) -> str:
+    return request.session_id.decode("utf-8", "replace")

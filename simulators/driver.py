@@ -4,6 +4,7 @@ import asyncio
 import itertools
 import secrets
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from random import Random
 from time import time
@@ -86,8 +87,7 @@ class Session:
         """Simulated time since the session began."""
         self.abort_wanted = False
         """The server asked for the session to end (ASR)."""
-        self.reauthorisation_wanted = False
-        """The server asked for a report (RAR)."""
+        self._interrupted = asyncio.Event()
 
     async def run(self) -> None:
         """Live from the first request to the last answer."""
@@ -109,11 +109,25 @@ class Session:
             destination_host,
         )
 
-    async def pass_time(self, seconds: float) -> None:
-        """Let simulated time pass."""
-        self.elapsed_s += seconds
+    async def pass_time(self, seconds: float) -> float:
+        """Let simulated time pass; how much has passed, which is less if ``interrupt`` was called meanwhile."""
+        if self._interrupted.is_set():
+            self._interrupted.clear()
+            return 0.0
         if self.options.pace:
-            await asyncio.sleep(seconds / self.options.pace)
+            clock = asyncio.get_running_loop().time
+            began = clock()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(seconds / self.options.pace):
+                    await self._interrupted.wait()
+                self._interrupted.clear()
+                seconds = min(seconds, (clock() - began) * self.options.pace)
+        self.elapsed_s += seconds
+        return seconds
+
+    def interrupt(self) -> None:
+        """Have the session look at once at what the server wants of it."""
+        self._interrupted.set()
 
 
 MakeSession = Callable[["Simulation", int, Subscriber], Session]

@@ -18,7 +18,7 @@ from typing import Final
 from protocols.credit_control import ReceivedAnswer, ServiceRequest, Units
 from protocols.diameter.codes import CCRequestType, Command, ReportingReason, ResultCode
 from simulators.audit import DATA
-from simulators.client import service_of, usage_stands
+from simulators.client import ServerRequest, service_of, usage_stands
 from simulators.driver import Progress, Session, Simulation, SimulationOptions
 from simulators.messages import pgw_request, smf_request
 from simulators.population import Subscriber
@@ -52,7 +52,7 @@ class GatewayOptions(SimulationOptions):
             raise ValueError(f"smf_share is {self.smf_share}; give 0 to 1")
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Service:
     """One service of a data session; all volumes in octets."""
 
@@ -79,6 +79,12 @@ class _Service:
     @property
     def running(self) -> bool:
         return not self.closed and not self.free
+
+    def is_meant(self, request: ServerRequest) -> bool:
+        """Whether a Re-Auth is about it; the services here have no Service-Identifier and no credit pool."""
+        if request.service_identifier is not None or request.pool is not None:
+            return False
+        return request.rating_group in (None, self.rating_group)
 
     def take(self, answer: ReceivedAnswer) -> None:
         """What the answer to a request that asked for units grants."""
@@ -129,6 +135,12 @@ class _DataSession(Session):
     def __init__(self, simulation: Simulation, index: int, subscriber: Subscriber) -> None:
         super().__init__(simulation, index, subscriber)
         self.services = self.make_services()
+        self.reporting: list[_Service] = []
+        """The services of the update that waits for its answer."""
+        self.ending = False
+        """The termination is under way."""
+        self.reauthorise: list[_Service] = []
+        """The services that the server wants a report of."""
 
     def make_services(self) -> list[_Service]:
         raise NotImplementedError
@@ -149,7 +161,10 @@ class _DataSession(Session):
         for report in reports:
             report.octets, report.service.unreported = report.service.unreported, 0
             report.seconds, report.service.unreported_s = report.service.unreported_s, 0.0
+        self.reporting = [report.service for report in reports] if kind is CCRequestType.UPDATE else []
+        self.ending = kind is CCRequestType.TERMINATION
         answer = await self.client.exchange(self.message(kind, reports))
+        self.reporting = []
         for report in reports:
             key = (-1 if report.service.rating_group is None else report.service.rating_group, -1)
             if answer is None:
@@ -184,13 +199,11 @@ class _DataSession(Session):
         seconds, reason, concerned = min(
             ((*service.next_event(), service) for service in running), key=lambda event: event[0]
         )
-        if self.abort_wanted:
-            self.close_all()
-            return True
-        if self.reauthorisation_wanted:
-            self.reauthorisation_wanted = False
-            seconds, reason = 0.0, ReportingReason.FORCED_REAUTHORISATION
-        await self.pass_time(seconds)
+        passed = await self.pass_time(seconds)
+        if passed < seconds or self.abort_wanted or self.reauthorise:
+            for service in running:
+                service.use(passed, 0.0, None)
+            return await self.obey(running)
         for service in running:
             service.use(seconds, self.options.overshoot, reason if service is concerned else None)
         concerned.closed = reason is ReportingReason.FINAL or (
@@ -198,8 +211,39 @@ class _DataSession(Session):
         )
         return await self.report(concerned, reason)
 
+    async def obey(self, running: list[_Service]) -> bool:
+        """Do what the server asked for: end the session, or report; False if the answer ended the session."""
+        if self.abort_wanted:
+            self.close_all()
+            return True
+        wanted, self.reauthorise = self.reauthorise, []
+        forced = ReportingReason.FORCED_REAUTHORISATION
+        reports = [_Report(each, asks=True, reports=True, reason=forced) for each in running if each in wanted]
+        return await self.update(reports) if reports else True
+
     async def report(self, concerned: _Service, reason: ReportingReason) -> bool:
         raise NotImplementedError
+
+    def asked(self, request: ServerRequest) -> ResultCode:
+        """RAR: 2002, and a report follows; 2001 if one of all that is meant is under way (RFC 8506 section 5.5).
+
+        ASR: 2001, and the T follows (RFC 6733 section 8.5).
+        """
+        if request.command is Command.ABORT_SESSION:
+            self.abort_wanted = True
+            self.interrupt()
+            return ResultCode.SUCCESS
+        if self.ending:
+            return ResultCode.SUCCESS
+        meant = [service for service in self.services if service.running and service.is_meant(request)]
+        if not meant:
+            return ResultCode.UNABLE_TO_COMPLY
+        missing = [service for service in meant if service not in self.reporting]
+        if not missing:
+            return ResultCode.SUCCESS
+        self.reauthorise += [service for service in missing if service not in self.reauthorise]
+        self.interrupt()
+        return ResultCode.LIMITED_SUCCESS
 
     def close_all(self) -> None:
         for service in self.services:
@@ -262,6 +306,10 @@ class _SmfSession(_DataSession):
     """As Open5GS' SMF: after a refused update a T follows."""
 
     ends_refused_sessions = True
+
+    def asked(self, request: ServerRequest) -> ResultCode:
+        """A RAR gets 2001, but no report follows; an ASR 5005, and the session goes on."""
+        return ResultCode.SUCCESS if request.command is Command.RE_AUTH else ResultCode.MISSING_AVP
 
     def make_services(self) -> list[_Service]:
         return [self.service(None, SMF_REQUESTED_OCTETS)]
@@ -328,18 +376,11 @@ async def run(options: GatewayOptions, progress: Progress) -> Summary:
         smf = Random(f"{options.seed}:{index}:kind").random() < options.smf_share
         return (_SmfSession if smf else _PgwSession)(simulation, index, subscriber)
 
-    def on_request(command: int, session_id: str) -> int:
-        """RAR: a report follows from a PGW (2002), none from the SMF (2001). ASR: a T follows, the SMF refuses."""
-        session = simulation.live.get(session_id)
-        if session is None:
+    def on_request(request: ServerRequest) -> int:
+        session = simulation.live.get(request.session_id)
+        if not isinstance(session, _DataSession):
             return int(ResultCode.UNKNOWN_SESSION_ID)
-        if isinstance(session, _SmfSession):
-            return int(ResultCode.SUCCESS if command == Command.RE_AUTH else ResultCode.MISSING_AVP)
-        if command == Command.RE_AUTH:
-            session.reauthorisation_wanted = True
-            return int(ResultCode.LIMITED_SUCCESS)
-        session.abort_wanted = True
-        return int(ResultCode.SUCCESS)
+        return int(session.asked(request))
 
     simulation = Simulation(options, make_session, on_request)
     return await simulation.run(progress)

@@ -3,7 +3,6 @@
 Answers are read through message shapes as requests are, so that a load generator costs little.
 """
 
-import dataclasses
 from typing import Final
 
 from protocols.credit_control import wire
@@ -12,12 +11,27 @@ from protocols.credit_control.encoding import (
     octets,
     tgpp_mandatory32,
     tgpp_mandatory_group,
+    tgpp_mandatory_octets,
+    time,
     units,
     unsigned32,
     unsigned64,
 )
 from protocols.credit_control.model import CreditControlRequest, ReceivedAnswer, ServiceAnswer, ServiceRequest
-from protocols.credit_control.reading import FIXED, OCTETS, U32, Read, money
+from protocols.credit_control.reading import (
+    FIXED,
+    OCTETS,
+    U32,
+    Read,
+    advice_of_charge,
+    arguments,
+    defaults_of,
+    final_unit_indication,
+    money,
+    pool_reference,
+    qos_final_unit_indication,
+    read_first,
+)
 from protocols.credit_control.reading import units as read_units
 from protocols.diameter import codec
 from protocols.diameter.codes import VENDOR_3GPP, Application, Command, Flag, ResultCode
@@ -41,8 +55,8 @@ def encode_request(
     """A whole Credit-Control-Request (RFC 8506 section 3.1).
 
     ``service_information``: encoded Service-Information (see ``service_information``), from which the
-    receiver takes ``called_station_id``, ``sgsn_mcc_mnc`` and the parties; those fields of ``request`` are
-    not written. ``extra``: further encoded AVPs for the end. ``vendor_specific_application``: name the
+    receiver takes ``called_station_id``, the parties and all else that 3GPP has there; those fields of
+    ``request`` are not written. ``extra``: further encoded AVPs for the end. ``vendor_specific_application``: name the
     application inside Vendor-Specific-Application-Id only, as Kamailio's ims_charging does. Command flags
     are those of ``request`` with R set. Raises struct.error for a number that its AVP cannot hold.
     """
@@ -56,13 +70,16 @@ def encode_request(
         unsigned32(wire.CC_REQUEST_TYPE, request.request_type),
         unsigned32(wire.CC_REQUEST_NUMBER, request.request_number),
     ]
-    for code, data in ((wire.DESTINATION_HOST, request.destination_host), (wire.USER_NAME, request.user_name)):
-        if data is not None:
-            parts.append(octets(code, data))
+    texts = (
+        (wire.DESTINATION_HOST, request.destination_host),
+        (wire.USER_NAME, request.user_name),
+        (wire.CC_CORRELATION_ID, request.correlation_id),
+    )
+    parts.extend(octets(code, data) for code, data in texts if data is not None)
     if request.sub_session_id is not None:
         parts.append(unsigned64(wire.CC_SUB_SESSION_ID, request.sub_session_id))
     if request.event_timestamp is not None:
-        parts.append(unsigned32(wire.EVENT_TIMESTAMP, codec.diameter_time(request.event_timestamp)))
+        parts.append(time(wire.EVENT_TIMESTAMP, request.event_timestamp))
     for kind, data in request.subscriptions:
         parts.append(
             group(
@@ -80,6 +97,8 @@ def encode_request(
     parts.extend(unsigned32(code, number) for code, number in numbers if number is not None)
     if request.aoc_request_type is not None:
         parts.append(tgpp_mandatory32(wire.AOC_REQUEST_TYPE, request.aoc_request_type))
+    if request.refund_information is not None:
+        parts.append(tgpp_mandatory_octets(wire.REFUND_INFORMATION, request.refund_information))
     if request.requested is not None:
         parts.append(units(wire.REQUESTED_SERVICE_UNIT, request.requested))
     parts.extend(units(wire.USED_SERVICE_UNIT, used) for used in request.used)
@@ -112,6 +131,8 @@ def _service(service: ServiceRequest) -> bytes:
     if service.triggers:
         triggers = b"".join([tgpp_mandatory32(wire.TRIGGER_TYPE, one) for one in service.triggers])
         members += tgpp_mandatory_group(wire.TRIGGER, triggers)
+    if service.refund_information is not None:
+        members += tgpp_mandatory_octets(wire.REFUND_INFORMATION, service.refund_information)
     return group(wire.MULTIPLE_SERVICES_CREDIT_CONTROL, members)
 
 
@@ -137,11 +158,8 @@ def learn(buffer: bytes) -> Shape[ReceivedAnswer]:
 
 ANSWER_SHAPES: Final[ShapeCache[ReceivedAnswer]] = ShapeCache(learn)
 
-_ANSWER_DEFAULTS: Final = {
-    field.name: 0 if field.default is dataclasses.MISSING else field.default
-    for field in dataclasses.fields(ReceivedAnswer)
-}
-_SERVICE_DEFAULTS: Final = {field.name: field.default for field in dataclasses.fields(ServiceAnswer)}
+_ANSWER_DEFAULTS: Final = defaults_of(ReceivedAnswer)
+_SERVICE_DEFAULTS: Final = defaults_of(ServiceAnswer)
 
 # AVP key -> (field, how to read it).
 _VALUES: Final[dict[int, tuple[str, Read]]] = {
@@ -162,6 +180,7 @@ _VALUES: Final[dict[int, tuple[str, Read]]] = {
     wire.LOW_BALANCE_INDICATION: ("low_balance_indication", U32),
     wire.FAILED_AVP: ("failed_avp", OCTETS),
     wire.ERROR_MESSAGE: ("error_message", OCTETS),
+    wire.REFUND_INFORMATION: ("refund_information", OCTETS),
 }
 _SERVICE_VALUES: Final[dict[int, tuple[str, Read]]] = {
     wire.RATING_GROUP: ("rating_group", U32),
@@ -172,6 +191,9 @@ _SERVICE_VALUES: Final[dict[int, tuple[str, Read]]] = {
     wire.VOLUME_QUOTA_THRESHOLD: ("volume_quota_threshold", U32),
     wire.UNIT_QUOTA_THRESHOLD: ("unit_quota_threshold", U32),
     wire.QUOTA_HOLDING_TIME: ("quota_holding_time", U32),
+    wire.QUOTA_CONSUMPTION_TIME: ("quota_consumption_time", U32),
+    wire.TARIFF_CHANGE_USAGE: ("tariff_change_usage", FIXED),
+    wire.REFUND_INFORMATION: ("refund_information", OCTETS),
     wire.FAILED_AVP: ("failed_avp", OCTETS),
 }
 
@@ -187,64 +209,51 @@ def _shape(builder: ShapeBuilder, nodes: list[Node]) -> Shape[ReceivedAnswer]:
     for node in nodes:
         key = node[0]
         if key in _VALUES:
-            _read(builder, node, _VALUES[key], found)
+            read_first(builder, node, _VALUES[key], found)
         elif key == wire.MULTIPLE_SERVICES_CREDIT_CONTROL:
             services.append(_service_answer(builder, node))
-        elif key == wire.FINAL_UNIT_INDICATION:
-            _final_unit_indication(builder, node, found)
+        elif key == wire.SERVICE_INFORMATION:
+            for member in node[4] or ():
+                if member[0] == wire.AOC_INFORMATION:
+                    read_first(builder, member, ("advice_of_charge", advice_of_charge), found)
         elif key == wire.EXPERIMENTAL_RESULT:
             experimental = builder.unsigned32(
                 next(one for one in node[4] or () if one[0] == wire.EXPERIMENTAL_RESULT_CODE)
             )
+    _final_units(builder, nodes, found)
     if experimental is not None:
         found.setdefault("result_code", experimental)
     found["services"] = builder.tuple_of(services)
-    return Shape(builder, ReceivedAnswer, _references(builder, found, _ANSWER_DEFAULTS))
+    return Shape(builder, ReceivedAnswer, arguments(builder, found, _ANSWER_DEFAULTS))
 
 
 def _service_answer(builder: ShapeBuilder, node: Node) -> int:
     found: dict[str, int] = {}
     identifiers: list[int] = []
-    for member in node[4] or ():
+    pools: list[int] = []
+    triggers: list[int] = []
+    members = node[4] or []
+    for member in members:
         key = member[0]
         if key in _SERVICE_VALUES:
-            _read(builder, member, _SERVICE_VALUES[key], found)
+            read_first(builder, member, _SERVICE_VALUES[key], found)
         elif key == wire.SERVICE_IDENTIFIER:
             identifiers.append(builder.unsigned32(member))
-        elif key == wire.FINAL_UNIT_INDICATION:
-            _final_unit_indication(builder, member, found)
-    found["service_identifiers"] = builder.tuple_of(identifiers)
-    return builder.make(ServiceAnswer, _references(builder, found, _SERVICE_DEFAULTS))
+        elif key == wire.G_S_U_POOL_REFERENCE:
+            pools.append(pool_reference(builder, member))
+        elif key == wire.TRIGGER:
+            triggers.extend(builder.unsigned32(one) for one in member[4] or () if one[0] == wire.TRIGGER_TYPE)
+    _final_units(builder, members, found)
+    lists = (("service_identifiers", identifiers), ("pool_references", pools), ("triggers", triggers))
+    found.update({name: builder.tuple_of(several) for name, several in lists if several})
+    return builder.make(ServiceAnswer, arguments(builder, found, _SERVICE_DEFAULTS))
 
 
-def _final_unit_indication(builder: ShapeBuilder, node: Node, found: dict[str, int]) -> None:
-    filters: list[int] = []
-    rules: list[int] = []
-    for member in node[4] or ():
-        key = member[0]
-        if key == wire.FINAL_UNIT_ACTION:
-            found["final_unit_action"] = builder.fixed32(member)
-        elif key == wire.FILTER_ID:
-            filters.append(builder.octets(member))
-        elif key == wire.RESTRICTION_FILTER_RULE:
-            rules.append(builder.octets(member))
-        elif key == wire.REDIRECT_SERVER:
-            for one in member[4] or ():
-                if one[0] == wire.REDIRECT_ADDRESS_TYPE:
-                    found["redirect_address_type"] = builder.fixed32(one)
-                elif one[0] == wire.REDIRECT_SERVER_ADDRESS:
-                    found["redirect_server_address"] = builder.octets(one)
-    found["filter_ids"] = builder.tuple_of(filters)
-    found["restriction_rules"] = builder.tuple_of(rules)
-
-
-def _read(builder: ShapeBuilder, node: Node, value: tuple[str, Read], found: dict[str, int]) -> None:
-    """Note one value, the first if there are several."""
-    name, read = value
-    if name not in found:
-        found[name] = read(builder, node)
-
-
-def _references(builder: ShapeBuilder, found: dict[str, int], defaults: dict[str, object]) -> list[int]:
-    """The references of all fields, in their order."""
-    return [found[name] if name in found else builder.constant(default) for name, default in defaults.items()]
+def _final_units(builder: ShapeBuilder, nodes: list[Node], found: dict[str, int]) -> None:
+    """Final-Unit-Indication and QoS-Final-Unit-Indication among ``nodes``; the latter counts for more."""
+    for node in nodes:
+        if node[0] == wire.QOS_FINAL_UNIT_INDICATION:
+            qos_final_unit_indication(builder, node, found)
+    for node in nodes:
+        if node[0] == wire.FINAL_UNIT_INDICATION:
+            final_unit_indication(builder, node, found)

@@ -4,7 +4,8 @@ from struct import Struct
 from typing import Final
 
 from protocols.credit_control import wire
-from protocols.credit_control.model import Money, Units
+from protocols.credit_control.model import Money, Units, UnitValue
+from protocols.diameter.codec import diameter_time
 from protocols.diameter.codes import VENDOR_3GPP
 
 PADDING: Final = (b"", b"\x00\x00\x00", b"\x00\x00", b"\x00")
@@ -15,6 +16,8 @@ _HEADER: Final = Struct(">II").pack
 _VENDOR_HEADER: Final = Struct(">III").pack
 _U32: Final = Struct(">III").pack
 _U64: Final = Struct(">IIQ").pack
+_HEADER_U32: Final = Struct(">8sI").pack
+_HEADER_U64: Final = Struct(">8sQ").pack
 _I32: Final = Struct(">IIi").pack
 _I64: Final = Struct(">IIq").pack
 _TGPP_U32: Final = Struct(">IIII").pack
@@ -22,6 +25,11 @@ _LENGTH_32: Final[int] = _MANDATORY | 12
 _LENGTH_64: Final[int] = _MANDATORY | 16
 _TGPP_LENGTH_32: Final[int] = _VENDOR | 16
 _CODE_MASK: Final[int] = 0xFFFFFFFF
+
+
+def header32(code: int) -> bytes:
+    """The header of an IETF Unsigned32, Enumerated or Time with the M bit."""
+    return _HEADER(code, _LENGTH_32)
 
 
 def unsigned32(code: int, value: int) -> bytes:
@@ -45,9 +53,42 @@ def group(code: int, members: bytes) -> bytes:
     return _HEADER(code, _MANDATORY | len(members) + 8) + members
 
 
+def optional32(code: int, value: int) -> bytes:
+    """An IETF Unsigned32 or Enumerated without the M bit."""
+    return _U32(code, 12, value)
+
+
+def optional_octets(code: int, data: bytes) -> bytes:
+    """An IETF AVP of variable length without the M bit, padded."""
+    size = len(data)
+    return _HEADER(code, size + 8) + data + PADDING[size & 3]
+
+
+def optional_group(code: int, members: bytes) -> bytes:
+    """An IETF Grouped AVP without the M bit."""
+    return _HEADER(code, len(members) + 8) + members
+
+
+def time(code: int, unix_seconds: int) -> bytes:
+    """An IETF Time with the M bit, of Unix seconds (RFC 6733 section 4.3.1)."""
+    return _U32(code, _LENGTH_32, diameter_time(unix_seconds))
+
+
 def tgpp_unsigned32(key: int, value: int) -> bytes:
     """A 3GPP Unsigned32 or Enumerated without the M bit: a plain credit-control peer may not know it."""
     return _TGPP_U32(key & _CODE_MASK, _TGPP_LENGTH_32, VENDOR_3GPP, value)
+
+
+def tgpp_octets(key: int, data: bytes) -> bytes:
+    """A 3GPP AVP of variable length without the M bit, padded."""
+    size = len(data)
+    return _VENDOR_HEADER(key & _CODE_MASK, _VENDOR | size + 12, VENDOR_3GPP) + data + PADDING[size & 3]
+
+
+def tgpp_mandatory_octets(key: int, data: bytes) -> bytes:
+    """A 3GPP AVP of variable length with the M bit, padded."""
+    size = len(data)
+    return _VENDOR_HEADER(key & _CODE_MASK, _MANDATORY | _VENDOR | size + 12, VENDOR_3GPP) + data + PADDING[size & 3]
 
 
 def tgpp_mandatory32(key: int, value: int) -> bytes:
@@ -65,17 +106,28 @@ def tgpp_group(key: int, members: bytes) -> bytes:
     return _VENDOR_HEADER(key & _CODE_MASK, _VENDOR | len(members) + 12, VENDOR_3GPP) + members
 
 
+_CC_TIME: Final[bytes] = header32(wire.CC_TIME)
+_CC_TOTAL_OCTETS: Final[bytes] = _HEADER(wire.CC_TOTAL_OCTETS, _LENGTH_64)
+
+
 def units(code: int, amount: Units) -> bytes:
     """Granted-, Requested- or Used-Service-Unit, whichever ``code`` says."""
+    return group(code, unit_members(amount))
+
+
+def unit_members(amount: Units) -> bytes:
+    """The members of Granted-, Requested- and Used-Service-Unit."""
     members = b""
+    if amount.tariff_time_change is not None:
+        members = time(wire.TARIFF_TIME_CHANGE, amount.tariff_time_change)
     if amount.tariff_change_usage is not None:
-        members = _U32(wire.TARIFF_CHANGE_USAGE, _LENGTH_32, amount.tariff_change_usage)
+        members += _U32(wire.TARIFF_CHANGE_USAGE, _LENGTH_32, amount.tariff_change_usage)
     if amount.time is not None:
-        members += _U32(wire.CC_TIME, _LENGTH_32, amount.time)
+        members += _HEADER_U32(_CC_TIME, amount.time)
     if amount.money is not None:
         members += group(wire.CC_MONEY, money(amount.money))
     if amount.total_octets is not None:
-        members += _U64(wire.CC_TOTAL_OCTETS, _LENGTH_64, amount.total_octets)
+        members += _HEADER_U64(_CC_TOTAL_OCTETS, amount.total_octets)
     if amount.input_octets is not None:
         members += _U64(wire.CC_INPUT_OCTETS, _LENGTH_64, amount.input_octets)
     if amount.output_octets is not None:
@@ -84,16 +136,22 @@ def units(code: int, amount: Units) -> bytes:
         members += _U64(wire.CC_SERVICE_SPECIFIC_UNITS, _LENGTH_64, amount.service_specific)
     if amount.reporting_reason is not None:
         members += tgpp_mandatory32(wire.REPORTING_REASON, amount.reporting_reason)
-    return _HEADER(code, _MANDATORY | len(members) + 8) + members
+    return members
 
 
 def money(amount: Money) -> bytes:
     """The members of CC-Money, Cost-Information and Remaining-Balance: Unit-Value and Currency-Code."""
     value_digits, exponent, currency = amount
-    value = _I64(wire.VALUE_DIGITS, _LENGTH_64, value_digits)
-    if exponent:
-        value += _I32(wire.EXPONENT, _LENGTH_32, exponent)
-    members = group(wire.UNIT_VALUE, value)
+    members = group(wire.UNIT_VALUE, unit_value((value_digits, exponent)))
     if currency is not None:
         members += _U32(wire.CURRENCY_CODE, _LENGTH_32, currency)
+    return members
+
+
+def unit_value(value: UnitValue) -> bytes:
+    """The members of Unit-Value and of 3GPP's groups like it: Value-Digits and, unless zero, Exponent."""
+    value_digits, exponent = value
+    members = _I64(wire.VALUE_DIGITS, _LENGTH_64, value_digits)
+    if exponent:
+        members += _I32(wire.EXPONENT, _LENGTH_32, exponent)
     return members

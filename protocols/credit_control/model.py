@@ -7,9 +7,11 @@ seconds. None means that the AVP is absent.
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-# #: Amount of money: Value-Digits, Exponent, Currency-Code (ISO 4217 number) or None. Worth digits *
-# 10**exponent.
+#: Amount of money: Value-Digits, Exponent, Currency-Code (ISO 4217 number) or None. Worth digits *
+#: 10**exponent.
 Money = tuple[int, int, int | None]
+#: Value-Digits and Exponent, as in Unit-Value (RFC 8506 section 8.8). Worth digits * 10**exponent.
+UnitValue = tuple[int, int]
 
 
 @dataclass(slots=True)
@@ -17,7 +19,8 @@ class Units:
     """Requested-, Granted- or Used-Service-Unit (RFC 8506 sections 8.17-8.19).
 
     ``time`` in seconds, the octets as such. All None for an empty Requested-Service-Unit: the server chooses.
-    ``tariff_change_usage`` and ``reporting_reason`` occur in used units only.
+    ``tariff_change_usage`` and ``reporting_reason`` occur in used units only, ``tariff_time_change`` (Unix
+    seconds, section 8.20) in granted units only.
     """
 
     time: int | None = None
@@ -28,6 +31,58 @@ class Units:
     money: Money | None = None
     tariff_change_usage: int | None = None
     reporting_reason: int | None = None
+    tariff_time_change: int | None = None
+
+
+@dataclass(slots=True)
+class PoolReference:
+    """One G-S-U-Pool-Reference: the granted units of type ``unit_type`` (CC-Unit-Type) go into the credit pool
+    ``identifier``, where each is worth ``digits`` * 10**``exponent`` (RFC 8506 section 8.30).
+    """
+
+    identifier: int
+    unit_type: int
+    digits: int
+    exponent: int = 0
+
+
+@dataclass(slots=True)
+class RateElement:
+    """One Rate-Element: ``unit_cost`` for every ``unit_value`` units of ``unit_type`` (TS 32.299 clause 7.2.161).
+
+    With the ``unit_type`` MONEY it is a fixed fee and ``unit_value`` means nothing. ``charge_reason``:
+    Charge-Reason-Code.
+    """
+
+    unit_type: int
+    unit_cost: UnitValue
+    unit_value: UnitValue | None = None
+    charge_reason: int | None = None
+
+
+@dataclass(slots=True)
+class Tariff:
+    """Current-Tariff or Next-Tariff: the price is the sum of its elements (TS 32.299 clauses 7.2.47, 7.2.112)."""
+
+    rate_elements: tuple[RateElement, ...] = ()
+    currency: int | None = None
+
+
+@dataclass(slots=True)
+class AdviceOfCharge:
+    """AoC-Information: what the user is told of the cost (TS 32.299 clauses 7.2.13-7.2.15, 7.2.223).
+
+    ``accumulated_cost``: of the session so far; ``incremental_cost``: since the last advice; both in
+    ``currency`` (ISO 4217 number). AoC-Cost-Information is sent if one of these three is set, Tariff-Information
+    if ``current_tariff`` is. ``tariff_time_change``: Unix seconds at which ``next_tariff`` takes over.
+    """
+
+    accumulated_cost: UnitValue | None = None
+    incremental_cost: UnitValue | None = None
+    currency: int | None = None
+    current_tariff: Tariff | None = None
+    tariff_time_change: int | None = None
+    next_tariff: Tariff | None = None
 
 
 @dataclass(slots=True)
@@ -37,6 +92,7 @@ class ServiceRequest:
     ``requested`` None: no Requested-Service-Unit, so no new quota is wanted.
     ``reporting_reason``: Reporting-Reason at this level (TS 32.299 clause 7.2.175).
     ``triggers``: Trigger-Type values of a Trigger here (TS 32.299 clause 7.2.235).
+    ``refund_information``: what the answer to the debit that is to be refunded said (TS 32.299 clause 7.2.171).
     """
 
     rating_group: int | None = None
@@ -45,6 +101,7 @@ class ServiceRequest:
     used: tuple[Units, ...] = ()
     reporting_reason: int | None = None
     triggers: tuple[int, ...] = ()
+    refund_information: bytes | None = None
 
 
 @dataclass(slots=True)
@@ -58,7 +115,11 @@ class CreditControlRequest:
     ``requested``, ``used``, ``service_identifier``: command level, for a single service.
     ``proxy_infos``: all Proxy-Info AVPs as received, to be returned.
     ``called_station_id``: the APN. ``called_party``, ``calling_party``: of IMS-Information, or recipient and
-    originator of SMS-Information.
+    originator of SMS-Information. ``number_portability``, ``sip_method``: of IMS-Information, the latter from its
+    Event-Type. ``rat_type``, ``user_location``: 3GPP-RAT-Type and 3GPP-User-Location-Info of PS-Information, as
+    TS 29.061 clause 16.4.7.2 packs them.
+    ``refund_information``: at command level, where some clients put it instead of into the service.
+    ``correlation_id``: CC-Correlation-Id, which ties requests of several services together.
     """
 
     flags: int
@@ -92,6 +153,12 @@ class CreditControlRequest:
     calling_party: bytes | None = None
     role_of_node: int | None = None
     aoc_request_type: int | None = None
+    rat_type: bytes | None = None
+    user_location: bytes | None = None
+    sip_method: bytes | None = None
+    number_portability: bytes | None = None
+    correlation_id: bytes | None = None
+    refund_information: bytes | None = None
 
 
 @dataclass(slots=True)
@@ -99,8 +166,18 @@ class ServiceAnswer:
     """One Multiple-Services-Credit-Control of an answer (RFC 8506 section 8.16, TS 32.299 clause 7.1.9).
 
     ``granted`` None: no Granted-Service-Unit. Times in seconds, thresholds in the unit they are of.
-    Final-Unit-Indication is sent if ``final_unit_action`` is set; the fields after it belong to REDIRECT and
-    RESTRICT_ACCESS (section 8.34). ``failed_avp``: one encoded AVP, to go into Failed-AVP.
+
+    Final units (sections 8.34 and 8.68): Final-Unit-Indication is sent if ``final_unit_action`` is set;
+    ``redirect_address_type`` and ``redirect_server_address`` (text also for IP addresses), ``filter_ids`` and
+    ``restriction_rules`` are its members. With ``qos_final_unit`` a QoS-Final-Unit-Indication goes beside it, with
+    the same action and address, and with ``filter_rules`` or, if there are none, ``filter_ids``. A filter rule is
+    the encoded members of one Filter-Rule; see ``bandwidth_filter_rule``.
+
+    ``tariff_change_usage``: TariffChangeUsage, if this quota is for before or after the tariff change only.
+    ``triggers``: the Trigger-Types to arm, no Trigger if empty (TS 32.299 clause 7.2.235).
+    ``refund_information``: what the client shall send back to have this refunded.
+    ``failed_avp``: one encoded AVP, to go into Failed-AVP.
+    ``members``: encoded AVPs to add, for a server that keeps what ``encode_service_members`` made.
     """
 
     rating_group: int | None = None
@@ -118,15 +195,26 @@ class ServiceAnswer:
     unit_quota_threshold: int | None = None
     quota_holding_time: int | None = None
     failed_avp: bytes | None = None
+    tariff_change_usage: int | None = None
+    pool_references: tuple[PoolReference, ...] = ()
+    qos_final_unit: bool = False
+    filter_rules: tuple[bytes, ...] = ()
+    quota_consumption_time: int | None = None
+    triggers: tuple[int, ...] = ()
+    refund_information: bytes | None = None
+    members: bytes = b""
 
 
 @dataclass(slots=True)
 class CreditControlAnswer:
     """A Credit-Control-Answer, without what it repeats of its request (RFC 8506 section 3.2).
 
-    ``granted``, ``validity_time``, ``final_unit_action``: command level, for a single service.
+    ``granted``, ``validity_time``, ``final_unit_action`` and what belongs to it (see ``ServiceAnswer``),
+    ``refund_information``: command level, for a single service.
     ``cost``: Cost-Information, ``remaining_balance``: Remaining-Balance (TS 32.299 clause 7.2.172).
+    ``advice_of_charge``: goes into Service-Information (clause 7.2.192).
     ``failed_avp``: one encoded AVP, to go into Failed-AVP. ``error_message``: text for people.
+    ``members``: encoded AVPs to add, for a server that keeps what ``encode_command_members`` made.
     """
 
     result_code: int
@@ -147,6 +235,11 @@ class CreditControlAnswer:
     remaining_balance: Money | None = None
     failed_avp: bytes | None = None
     error_message: bytes | None = None
+    qos_final_unit: bool = False
+    filter_rules: tuple[bytes, ...] = ()
+    refund_information: bytes | None = None
+    advice_of_charge: AdviceOfCharge | None = None
+    members: bytes = b""
 
 
 @dataclass(slots=True)

@@ -4,26 +4,30 @@ Reading goes through a cache of message shapes (``protocols.diameter.shape``); w
 builder where the values of a request are.
 """
 
-import dataclasses
 from collections.abc import Callable
 from typing import Final
 
 from protocols.credit_control import wire
 from protocols.credit_control.model import CreditControlRequest, ServiceRequest
-from protocols.credit_control.reading import FIXED, OCTETS, U32, U64, Read, units
-from protocols.diameter.codec import unix_time
+from protocols.credit_control.reading import (
+    FIXED,
+    OCTETS,
+    U32,
+    U64,
+    Read,
+    arguments,
+    defaults_of,
+    moment,
+    read_first,
+    units,
+)
 from protocols.diameter.codes import Command, Flag, ResultCode, SubscriptionIdType
 from protocols.diameter.errors import MessageError
 from protocols.diameter.shape import Shape, ShapeBuilder, ShapeCache
 from protocols.diameter.validation import Node, validate
 
-_SERVICE_FIELDS: Final = tuple(field.name for field in dataclasses.fields(ServiceRequest))
-_REQUEST_FIELDS: Final = tuple(field.name for field in dataclasses.fields(CreditControlRequest))
-_REQUEST_DEFAULTS: Final = {
-    field.name: field.default
-    for field in dataclasses.fields(CreditControlRequest)
-    if field.default is not dataclasses.MISSING
-}
+_SERVICE_DEFAULTS: Final = defaults_of(ServiceRequest)
+_REQUEST_DEFAULTS: Final = defaults_of(CreditControlRequest)
 
 
 def decode_request(buffer: bytes) -> CreditControlRequest:
@@ -61,7 +65,7 @@ _VALUES: Final[dict[int, tuple[str, Read]]] = {
     wire.CC_REQUEST_TYPE: ("request_type", FIXED),
     wire.CC_REQUEST_NUMBER: ("request_number", U32),
     wire.CC_SUB_SESSION_ID: ("sub_session_id", U64),
-    wire.EVENT_TIMESTAMP: ("event_timestamp", U32),
+    wire.EVENT_TIMESTAMP: ("event_timestamp", moment),
     wire.REQUESTED_ACTION: ("requested_action", FIXED),
     wire.MULTIPLE_SERVICES_INDICATOR: ("multiple_services_indicator", FIXED),
     wire.TERMINATION_CAUSE: ("termination_cause", U32),
@@ -70,14 +74,20 @@ _VALUES: Final[dict[int, tuple[str, Read]]] = {
     wire.USER_NAME: ("user_name", OCTETS),
     wire.CALLED_STATION_ID: ("called_station_id", OCTETS),
     wire.AOC_REQUEST_TYPE: ("aoc_request_type", U32),
+    wire.CC_CORRELATION_ID: ("correlation_id", OCTETS),
+    wire.REFUND_INFORMATION: ("refund_information", OCTETS),
 }
-# The same for the members of PS-Information and IMS-Information.
+# The same for the members of PS-Information and IMS-Information, and of the latter's Event-Type.
 _INFORMATION: Final[dict[int, tuple[str, Read]]] = {
     wire.CALLED_STATION_ID: ("called_station_id", OCTETS),
     wire.SGSN_MCC_MNC: ("sgsn_mcc_mnc", OCTETS),
     wire.CALLED_PARTY_ADDRESS: ("called_party", OCTETS),
     wire.CALLING_PARTY_ADDRESS: ("calling_party", OCTETS),
     wire.ROLE_OF_NODE: ("role_of_node", U32),
+    wire.RAT_TYPE: ("rat_type", OCTETS),
+    wire.USER_LOCATION_INFO: ("user_location", OCTETS),
+    wire.NUMBER_PORTABILITY_ROUTING_INFORMATION: ("number_portability", OCTETS),
+    wire.SIP_METHOD: ("sip_method", OCTETS),
 }
 # RFC 8506 section 8.58 names the types that these stand for.
 _EXTENSION_TYPES: Final[dict[int, int]] = {
@@ -112,9 +122,7 @@ class _Reader:
             key = node[0]
             value = _VALUES.get(key)
             if value is not None:
-                name, read = value
-                if name not in found:
-                    found[name] = read(builder, node)
+                read_first(builder, node, value, found)
             elif key in (wire.SUBSCRIPTION_ID, wire.SUBSCRIPTION_ID_EXTENSION):
                 subscriptions.extend(self._subscriptions(node))
             else:
@@ -124,26 +132,22 @@ class _Reader:
         # What Service-Information repeats of the command level is not wanted twice.
         known = {kind for kind, _ in subscriptions}
         subscriptions.extend(one for one in self.extra_subscriptions if one[0] not in known)
-        found["subscriptions"] = builder.tuple_of(
-            [builder.make(None, (builder.constant(kind), data)) for kind, data in subscriptions]
-        )
+        if subscriptions:
+            found["subscriptions"] = builder.tuple_of(
+                [builder.make(None, (builder.constant(kind), data)) for kind, data in subscriptions]
+            )
 
     def shape(self) -> Shape[CreditControlRequest]:
         builder = self.builder
         found = self.found
-        if "event_timestamp" in found:
-            found["event_timestamp"] = builder.make(_unix_time, (found["event_timestamp"], builder.none))
-        found["services"] = builder.tuple_of(self.services)
-        found["used"] = builder.tuple_of(self.used)
-        found["route_records"] = builder.tuple_of(self.routes)
+        for name, several in (("services", self.services), ("used", self.used), ("route_records", self.routes)):
+            if several:
+                found[name] = builder.tuple_of(several)
         if len(self.proxy_infos) == 1:
             found["proxy_infos"] = self.proxy_infos[0]
         elif self.proxy_infos:
             found["proxy_infos"] = builder.make(_join, self.proxy_infos)
-        references = [
-            found[name] if name in found else builder.constant(_REQUEST_DEFAULTS[name]) for name in _REQUEST_FIELDS
-        ]
-        return Shape(builder, CreditControlRequest, references)
+        return Shape(builder, CreditControlRequest, arguments(builder, found, _REQUEST_DEFAULTS))
 
     def _subscriptions(self, node: Node) -> list[tuple[int, int]]:
         """(type, reference to the data) of a Subscription-Id or the AVPs of a Subscription-Id-Extension."""
@@ -182,11 +186,12 @@ class _Reader:
                 found["reporting_reason"] = builder.unsigned32(member)
             elif key == wire.TRIGGER:
                 triggers.extend(builder.unsigned32(one) for one in member[4] or () if one[0] == wire.TRIGGER_TYPE)
-        found["service_identifiers"] = builder.tuple_of(identifiers)
-        found["used"] = builder.tuple_of(used)
-        found["triggers"] = builder.tuple_of(triggers)
-        references = [found.get(name, builder.none) for name in _SERVICE_FIELDS]
-        self.services.append(builder.make(ServiceRequest, references))
+            elif key == wire.REFUND_INFORMATION and "refund_information" not in found:
+                found["refund_information"] = builder.octets(member)
+        for name, several in (("service_identifiers", identifiers), ("used", used), ("triggers", triggers)):
+            if several:
+                found[name] = builder.tuple_of(several)
+        self.services.append(builder.make(ServiceRequest, arguments(builder, found, _SERVICE_DEFAULTS)))
 
     def command_units(self, node: Node) -> None:
         """Requested- or Used-Service-Unit at command level."""
@@ -210,10 +215,16 @@ class _Reader:
             elif key == wire.SMS_INFORMATION:
                 self._sms_information(member)
             elif key in (wire.PS_INFORMATION, wire.IMS_INFORMATION):
-                for one in member[4] or ():
-                    value = _INFORMATION.get(one[0])
-                    if value is not None and value[0] not in self.found:
-                        self.found[value[0]] = value[1](self.builder, one)
+                self._information(member)
+
+    def _information(self, node: Node) -> None:
+        """PS-Information, IMS-Information or the latter's Event-Type (TS 32.299 clauses 7.2.158, 7.2.77)."""
+        for member in node[4] or ():
+            value = _INFORMATION.get(member[0])
+            if value is not None:
+                read_first(self.builder, member, value, self.found)
+            elif member[0] == wire.EVENT_TYPE:
+                self._information(member)
 
     def _sms_information(self, node: Node) -> None:
         """Originator and first recipient (TS 32.299 clause 7.2.209)."""
@@ -239,10 +250,6 @@ _GROUPS: Final[dict[int, Callable[[_Reader, Node], None]]] = {
     wire.ROUTE_RECORD: _Reader.route_record,
     wire.PROXY_INFO: _Reader.proxy_info,
 }
-
-
-def _unix_time(seconds: int, _: None) -> int:
-    return unix_time(seconds)
 
 
 def _join(*parts: bytes) -> bytes:

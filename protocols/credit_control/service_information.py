@@ -57,6 +57,7 @@ def ims_information(
     user_session_id: bytes | None = None,
     sip_method: bytes | None = None,
     access_network_information: bytes | None = None,
+    number_portability: bytes | None = None,
 ) -> bytes:
     """IMS-Information: a call. The parties are URIs (``tel:`` or ``sip:``); ``node_functionality`` 0 is S-CSCF."""
     event_type = None if sip_method is None else [avp("SIP-Method", sip_method)]
@@ -69,6 +70,7 @@ def ims_information(
             ("User-Session-Id", user_session_id),
             ("Calling-Party-Address", calling_party),
             ("Called-Party-Address", called_party),
+            ("Number-Portability-Routing-Information", number_portability),
             ("Access-Network-Information", access_network_information),
         ],
     )

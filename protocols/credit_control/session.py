@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import Final
 
 from protocols.credit_control import wire
-from protocols.credit_control.answer import error_message
-from protocols.credit_control.encoding import octets, unsigned32
+from protocols.credit_control.encoding import octets, unsigned32, unsigned64
+from protocols.credit_control.members import error_message
 from protocols.diameter import codec
 from protocols.diameter.codec import Message
 from protocols.diameter.codes import Application, Command, Flag, ReAuthRequestType, ResultCode
@@ -43,6 +43,8 @@ class ReAuthRequest(SessionRequest):
     rating_group: int | None = None
     service_identifier: int | None = None
     pool_identifier: int | None = None
+    sub_session_id: int | None = None
+    """Of the sub-session alone (RFC 8506 section 5.5)."""
 
 
 @dataclass(slots=True)
@@ -71,6 +73,8 @@ def encode_rar(request: ReAuthRequest) -> bytes:
         (wire.SERVICE_IDENTIFIER, request.service_identifier),
         (wire.RATING_GROUP, request.rating_group),
     )
+    if request.sub_session_id is not None:
+        parts.append(unsigned64(wire.CC_SUB_SESSION_ID, request.sub_session_id))
     parts.extend(unsigned32(code, number) for code, number in optional if number is not None)
     return _build(Command.RE_AUTH, request, parts)
 
@@ -89,6 +93,7 @@ def decode_rar(buffer: bytes) -> ReAuthRequest:
         rating_group=_number(message, wire.RATING_GROUP),
         service_identifier=_number(message, wire.SERVICE_IDENTIFIER),
         pool_identifier=_number(message, wire.G_S_U_POOL_IDENTIFIER),
+        sub_session_id=_number(message, wire.CC_SUB_SESSION_ID),
     )
 
 

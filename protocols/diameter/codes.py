@@ -211,6 +211,36 @@ class RedirectAddressType(IntEnum):
     SIP_URI = 3
 
 
+class CCUnitType(IntEnum):
+    """CC-Unit-Type 454 (RFC 8506 section 8.32)."""
+
+    TIME = 0
+    MONEY = 1
+    TOTAL_OCTETS = 2
+    INPUT_OCTETS = 3
+    OUTPUT_OCTETS = 4
+    SERVICE_SPECIFIC_UNITS = 5
+
+
+class TreatmentAction(IntEnum):
+    """Treatment-Action 572 (RFC 5777 section 5.1)."""
+
+    DROP = 0
+    SHAPE = 1
+    MARK = 2
+    PERMIT = 3
+
+
+class QoSSemantics(IntEnum):
+    """QoS-Semantics 575 (RFC 5777 section 5.4)."""
+
+    QOS_DESIRED = 0
+    QOS_AVAILABLE = 1
+    QOS_DELIVERED = 2
+    MINIMUM_QOS = 3
+    QOS_AUTHORIZED = 4
+
+
 class SubscriptionIdType(IntEnum):
     """Subscription-Id-Type 450 (RFC 8506 section 8.47)."""
 
@@ -251,3 +281,13 @@ class AocRequestType(IntEnum):
     AOC_FULL = 1
     AOC_COST_ONLY = 2
     AOC_TARIFF_ONLY = 3
+
+
+class ChargeReasonCode(IntEnum):
+    """Charge-Reason-Code 2118 of 3GPP (TS 32.299 clause 7.2)."""
+
+    UNKNOWN = 0
+    USAGE = 1
+    COMMUNICATION_ATTEMPT_CHARGE = 2
+    SETUP_CHARGE = 3
+    ADD_ON_CHARGE = 4

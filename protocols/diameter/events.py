@@ -10,7 +10,11 @@ An event never carries a decoded application message: the peer reads the 20-octe
 
 from dataclasses import dataclass
 from enum import Enum
-from typing import NamedTuple
+from typing import Final, NamedTuple
+
+from protocols.diameter.codes import Application
+
+_RELAY: Final[int] = Application.RELAY
 
 
 class PendingRequest:
@@ -72,13 +76,19 @@ class Opened:
     """Our side of the connection."""
     remote_address: str
     applications: frozenset[int]
-    """Every Application-Id the peer advertised; may hold the relay id 0xffffffff."""
+    """Every Application-Id the peer advertised, by itself or inside Vendor-Specific-Application-Id, whether we have
+    it or not; may hold the relay id 0xffffffff."""
     common_applications: frozenset[int]
     """Those of our applications that may be used with this peer."""
     vendor_id: int
     product_name: str
     origin_state_id: int | None
     """None where the peer sent none: nothing can be inferred (RFC 6733 8.16)."""
+
+    @property
+    def is_relay(self) -> bool:
+        """Whether the peer forwards requests of any application (RFC 6733 2.4): they may come from anybody."""
+        return _RELAY in self.applications
 
 
 @dataclass(frozen=True, slots=True)

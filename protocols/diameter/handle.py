@@ -9,6 +9,7 @@ from protocols.diameter.connection import DiameterConnection
 from protocols.diameter.events import AnswerReceived, Opened, RequestFailed
 from protocols.diameter.link import Disconnect, Statistics
 from protocols.diameter.outgoing import OnAnswer, RequestError
+from protocols.diameter.watchdog import WatchdogState
 
 DEFAULT_TIMEOUT_SECONDS: Final = 10.0
 
@@ -47,6 +48,13 @@ class PeerHandle:
         """Whether requests may pass in both directions."""
         link = self._connection.link
         return link is not None and link.takes_requests and link.disconnect is Disconnect.NO
+
+    @property
+    def is_heard(self) -> bool:
+        """Whether it is open and answers its watchdog; one that does not gets no new requests (RFC 3539 3.4.1)."""
+        link = self._connection.link
+        okay = link is None or link.watchdog is None or link.watchdog.state is WatchdogState.OKAY
+        return self.is_open and okay
 
     @property
     def connection(self) -> DiameterConnection:

@@ -189,6 +189,10 @@ class Node:
         """The open peer of that identity, whatever the case of its letters."""
         return self._open.get(origin_host.lower())
 
+    def handles(self) -> list[PeerHandle]:
+        """All open peers, in the order in which they opened."""
+        return list(self._open.values())
+
     @property
     def open_peers(self) -> int:
         """How many peers are open."""

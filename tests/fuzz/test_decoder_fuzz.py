@@ -119,6 +119,7 @@ def check_error(octets: bytes, error: DiameterError) -> None:
         codec.decode(codec.error_answer(octets, error, ORIGIN))
 
 
+@pytest.mark.shows("operators-malformed-input")
 @pytest.mark.parametrize("seed", range(5))
 def test_mutants_only_ever_raise_diameter_errors(seed: int) -> None:
     """RFC 6733 section 7: whatever arrives is answered or dropped; a Failed-AVP is itself well-formed."""
@@ -143,6 +144,7 @@ def test_mutants_only_ever_raise_diameter_errors(seed: int) -> None:
     assert len(client.ANSWER_SHAPES) <= MAX_SHAPES
 
 
+@pytest.mark.shows("operators-malformed-input")
 @pytest.mark.parametrize("size", [0, 1, 4, 19, 20, 21, 24, 28, 200])
 def test_noise(size: int) -> None:
     source = random.Random(size)
@@ -153,6 +155,7 @@ def test_noise(size: int) -> None:
                 decoder(octets)
 
 
+@pytest.mark.shows("operators-malformed-input")
 def test_nested_and_numerous_avps_cost_no_more_than_their_octets() -> None:
     """A group in a group in a group, 16 MiB claimed, and 100,000 empty AVPs: an error or a result, no hang."""
     nested = b""

@@ -207,6 +207,7 @@ class Conversation:
         assert {*unanswered, *answered} == self.sent
 
 
+@pytest.mark.shows("operators-malformed-input")
 @pytest.mark.parametrize("seed", SEEDS)
 def test_any_conversation_ends_in_peace(seed: int) -> None:
     """RFC 6733 5.6: whatever arrives in whatever state, the machine knows what to do."""
@@ -220,6 +221,7 @@ def test_any_conversation_ends_in_peace(seed: int) -> None:
     assert opened > CONVERSATIONS, "the conversations get far enough to mean something"
 
 
+@pytest.mark.shows("operators-malformed-input")
 @pytest.mark.parametrize("seed", SEEDS)
 def test_noise_is_never_kept(seed: int) -> None:
     """Random octets, in any pieces: closed in the end, with little memory."""

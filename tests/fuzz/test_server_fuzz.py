@@ -209,6 +209,7 @@ def assert_no_faults(caplog: pytest.LogCaptureFixture) -> None:
 # -- the tests ---------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.shows("row 14", "operators-malformed-input")
 @pytest.mark.parametrize("seed", range(4))
 def test_mutated_requests(
     server: LiveServer, good_client: GoodClient, caplog: pytest.LogCaptureFixture, seed: int
@@ -252,6 +253,7 @@ def read_to_the_end(connection: Connection, host: str, asked: set[bytes]) -> Non
         assert not decoded.is_request
 
 
+@pytest.mark.shows("row 14", "operators-malformed-input")
 def test_garbage(server: LiveServer, good_client: GoodClient, caplog: pytest.LogCaptureFixture) -> None:
     """Row 14: octets that are no Diameter at all, before and after the capabilities exchange, cut off anywhere."""
     random = Random(7)
@@ -280,6 +282,7 @@ def test_garbage(server: LiveServer, good_client: GoodClient, caplog: pytest.Log
     assert_no_faults(caplog)
 
 
+@pytest.mark.shows("row 14", "operators-malformed-input")
 def test_absurd_sizes(server: LiveServer, good_client: GoodClient, caplog: pytest.LogCaptureFixture) -> None:
     """Many services in one request, many requests in one segment, a message as long as may be."""
     with Connection.to(server.port) as connection:
@@ -304,6 +307,7 @@ def test_absurd_sizes(server: LiveServer, good_client: GoodClient, caplog: pytes
     assert_no_faults(caplog)
 
 
+@pytest.mark.shows("operators-malformed-input")
 def test_nothing_is_left_behind(server: LiveServer, good_client: GoodClient) -> None:
     """What hostile clients made the server remember is bounded, and the ledger is right."""
     settle(server)

@@ -1,14 +1,24 @@
-"""One server for all third-party peers, and accounts for their subscribers."""
+"""One server for all third-party peers, accounts for their subscribers, and what the server sends in scenarios."""
 
 import itertools
 from collections.abc import Callable, Iterator
+from typing import NamedTuple
 
 import pytest
 
 from balance.model import IdentityType
-from tests.live_server import LiveServer
+from tests.live_server import LiveServer, SkippingLoop
+from tests.scenarios.runner import DEFAULT_SERVER, Run, Servers
+from tests.scenarios.tables import read_scenario, scenario_paths
 
 NewSubscriber = Callable[[int], tuple[str, str]]
+
+
+class SentByServer(NamedTuple):
+    """One message of the server's, requests included, and the scenario in which it was sent."""
+
+    scenario: str
+    message: bytes
 
 
 @pytest.fixture(scope="session")
@@ -32,3 +42,19 @@ def new_subscriber(live_server: LiveServer) -> NewSubscriber:
         return name, msisdn
 
     return make
+
+
+@pytest.fixture(scope="session")
+def sent_by_server(tmp_path_factory: pytest.TempPathFactory) -> list[SentByServer]:
+    """All messages of the server in all scenarios: played once for all who dissect them."""
+    sent = []
+    with LiveServer(tmp_path_factory.mktemp("sent"), DEFAULT_SERVER, loop=SkippingLoop) as server:
+        servers = Servers(server)
+        for path in scenario_paths():
+            scenario = read_scenario(path)
+            if not scenario.known_gap:
+                run = Run(scenario, servers)
+                run.play()
+                for connection in run.opened:
+                    sent += [SentByServer(path.stem, message) for message in connection.received]
+    return sent

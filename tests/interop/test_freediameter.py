@@ -193,6 +193,7 @@ def money(server: LiveServer, account: str) -> tuple[int, int]:
     return bucket.balance, bucket.reserved
 
 
+@pytest.mark.shows("row 1", "row 2", "relay-every-application")
 def test_relay_is_let_in(relay: Relay) -> None:
     """Rows 1 and 2: a relay has every application in common; it likes our CEA."""
 
@@ -205,6 +206,7 @@ def test_relay_is_let_in(relay: Relay) -> None:
     assert UNKNOWN not in answer
 
 
+@pytest.mark.shows("row 7", "row 15", "row 20", "relay-route-record")
 def test_session_through_the_relay(client: Client, relay: Relay, new_subscriber: NewSubscriber) -> None:
     """Rows 7, 15 and 20: requests with Route-Record are charged, and their answers come back."""
     account, msisdn = new_subscriber(20_000)
@@ -223,6 +225,7 @@ def test_session_through_the_relay(client: Client, relay: Relay, new_subscriber:
     assert all(f"'Route-Record'(282) l={8 + len(client.host)}" in message for message in forwarded)
 
 
+@pytest.mark.shows("row 19", "row 24")
 @pytest.mark.parametrize(
     ("client", "asked", "granted"),
     [
@@ -244,6 +247,7 @@ def _settled(granted: str) -> str:
     return granted.partition(",")[0]
 
 
+@pytest.mark.shows("row 22", "row 28")
 def test_refusals_through_the_relay(client: Client, new_subscriber: NewSubscriber) -> None:
     """Rows 13, 22 and 28: errors come back with their Failed-AVP."""
     _, msisdn = new_subscriber(0)
@@ -254,6 +258,7 @@ def test_refusals_through_the_relay(client: Client, new_subscriber: NewSubscribe
     assert_answer(answer, "5031; RG 77: 5031; Failed-AVP Rating-Group=77")
 
 
+@pytest.mark.shows("row 7", "relay-proxy-info")
 def test_proxy_info_through_the_relay(client: Client, new_subscriber: NewSubscriber) -> None:
     """Row 7: Proxy-Info comes back through the relay, in order; ``ask`` compares it."""
     _, msisdn = new_subscriber(1_000_000)
@@ -266,12 +271,14 @@ def test_proxy_info_through_the_relay(client: Client, new_subscriber: NewSubscri
     )
 
 
+@pytest.mark.shows("row 5", "relay-watchdog")
 def test_relay_watches_the_server(relay: Relay) -> None:
     """Row 5: freeDiameter's DWRs (Tw 6 s) are answered."""
     until(lambda: bool(relay.received("Device-Watchdog-Answer")), "a DWA", relay.log)
     assert "DIAMETER_SUCCESS" in relay.received("Device-Watchdog-Answer")[0]
 
 
+@pytest.mark.shows("freediameter-unknown-m-bit")
 def test_relay_knows_all_that_the_server_sends(
     client: Client, relay: Relay, live_server: LiveServer, new_subscriber: NewSubscriber
 ) -> None:

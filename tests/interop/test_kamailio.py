@@ -116,6 +116,7 @@ def record(server: LiveServer, kamailio: Kamailio, msisdn: str) -> dict[str, Any
     return one
 
 
+@pytest.mark.shows("row 19", "row 20", "kamailio-ims-information", "kamailio-validity-always")
 def test_answered_call(kamailio: Kamailio, server: LiveServer) -> None:
     """TS 32.299 section 6.3.4: reserved before the call, charged by the started minute, closed after it."""
     msisdn = new_caller(server, 1_000_000)
@@ -135,6 +136,7 @@ def test_answered_call(kamailio: Kamailio, server: LiveServer) -> None:
     assert charged["calling_party"] == f"tel:+{msisdn}"
 
 
+@pytest.mark.shows("row 24", "kamailio-reports-early")
 def test_every_quota_is_debited_as_reported(kamailio: Kamailio, server: LiveServer) -> None:
     """Row 24: a call over several quotas costs what its reports come to, each of them once."""
     msisdn = new_caller(server, 1_000_000, BY_THE_SECOND)
@@ -149,6 +151,7 @@ def test_every_quota_is_debited_as_reported(kamailio: Kamailio, server: LiveServ
     assert record(server, kamailio, msisdn)["used"] == used
 
 
+@pytest.mark.shows("row 20")
 def test_busy_callee(kamailio: Kamailio, server: LiveServer) -> None:
     """A call that is not answered costs nothing, and what was reserved for it is given back."""
     msisdn = new_caller(server, 90_000)
@@ -162,6 +165,7 @@ def test_busy_callee(kamailio: Kamailio, server: LiveServer) -> None:
     assert (charged["used"], charged["debited_micro"]) == (0, 0)
 
 
+@pytest.mark.shows("row 27", "row 28", "kamailio-no-time-no-call", "kamailio-termination-after-refusal")
 def test_caller_without_credit(kamailio: Kamailio, server: LiveServer) -> None:
     """Rows 27 and 28: 4012 makes Kamailio refuse the call with 402; the T that follows all the same is answered."""
     msisdn = new_caller(server, 89_999)
@@ -172,6 +176,7 @@ def test_caller_without_credit(kamailio: Kamailio, server: LiveServer) -> None:
     assert balance(server, msisdn) == 89_999
 
 
+@pytest.mark.shows("row 28", "kamailio-termination-after-refusal")
 def test_unknown_caller(kamailio: Kamailio, server: LiveServer) -> None:
     """Row 28: 5030 refuses the call as well, and again a T follows."""
     exchanges = kamailio.call("49174000000", "caller_must_pay", None)
@@ -180,6 +185,7 @@ def test_unknown_caller(kamailio: Kamailio, server: LiveServer) -> None:
     assert_answer(exchanges[1], "5002")
 
 
+@pytest.mark.shows("row 20", "kamailio-final-units")
 def test_call_is_cut_at_the_last_unit(kamailio: Kamailio, server: LiveServer) -> None:
     """RFC 8506 section 5.6.1: told that the units are the last, Kamailio itself hangs up on both sides."""
     affordable_s = 5

@@ -108,6 +108,7 @@ def money(server: LiveServer, account: str) -> tuple[int, int]:
     return bucket.balance, bucket.reserved
 
 
+@pytest.mark.shows("row 1", "row 2")
 def test_capabilities(client: Client) -> None:
     """Rows 1 and 2: CER and CEA, read by the other side."""
     connection = client.peer.connection
@@ -116,6 +117,7 @@ def test_capabilities(client: Client) -> None:
     assert set(connection.auth_application_ids) == {constants.APP_DIAMETER_CREDIT_CONTROL_APPLICATION}
 
 
+@pytest.mark.shows("row 19", "row 20", "row 24")
 def test_session(client: Client, new_subscriber: NewSubscriber) -> None:
     """Rows 19, 20, 24 and 29: I, U, T; grants down to the last unit."""
     account, msisdn = new_subscriber(20_000)
@@ -148,6 +150,7 @@ def test_session(client: Client, new_subscriber: NewSubscriber) -> None:
     assert money(client.server, account) == (0, 0)
 
 
+@pytest.mark.shows("row 16")
 def test_repeat_with_t_flag(client: Client, new_subscriber: NewSubscriber) -> None:
     """Row 16: the same request with the T flag gets the same answer and is charged once."""
     account, msisdn = new_subscriber(1_000_000)
@@ -166,6 +169,7 @@ def test_repeat_with_t_flag(client: Client, new_subscriber: NewSubscriber) -> No
     assert money(client.server, account) == (990_000, 0)
 
 
+@pytest.mark.shows("row 19")
 def test_event(client: Client, new_subscriber: NewSubscriber) -> None:
     """Row 19: direct debiting of a short message, all of it or nothing."""
     account, msisdn = new_subscriber(70_000)
@@ -183,6 +187,7 @@ def test_event(client: Client, new_subscriber: NewSubscriber) -> None:
         assert money(client.server, account) == (left, 0)
 
 
+@pytest.mark.shows("row 22", "row 28")
 def test_refusals(client: Client, new_subscriber: NewSubscriber) -> None:
     """Rows 22 and 28: unknown user, unknown session, unrateable service with its Failed-AVP."""
     account, msisdn = new_subscriber(1_000_000)
@@ -201,6 +206,7 @@ def test_refusals(client: Client, new_subscriber: NewSubscriber) -> None:
     assert money(client.server, account) == (1_000_000, 0)
 
 
+@pytest.mark.shows("row 13")
 def test_missing_avp(client: Client) -> None:
     """Row 13: 5005 and an example of what is missing."""
     request = client.request("incomplete", constants.E_CC_REQUEST_TYPE_INITIAL_REQUEST, 0, "491799999999")
@@ -211,6 +217,7 @@ def test_missing_avp(client: Client) -> None:
     assert [avp.code for avp in failed.value] == [constants.AVP_SERVICE_CONTEXT_ID]
 
 
+@pytest.mark.shows("row 5")
 def test_watchdog(client: Client) -> None:
     """Row 5: a DWR is answered."""
     connection = client.peer.connection
@@ -221,6 +228,7 @@ def test_watchdog(client: Client) -> None:
     assert client.peer.counters.dwa > before
 
 
+@pytest.mark.shows("row 6")
 def test_client_takes_leave(live_server: LiveServer) -> None:
     """Row 6: DPR, DPA, and the connection is gone on both sides."""
     leaving = Client(live_server, "leaving.example.net")
@@ -233,6 +241,7 @@ def test_client_takes_leave(live_server: LiveServer) -> None:
     until(lambda: "leaving.example.net" not in peers(live_server), "the end of the connection")
 
 
+@pytest.mark.shows("row 6")
 def test_server_takes_leave(tmp_path_factory: pytest.TempPathFactory) -> None:
     """Row 6: the server's own DPR is answered before it closes."""
     server = LiveServer(tmp_path_factory.mktemp("leaving")).start()

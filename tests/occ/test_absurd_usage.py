@@ -21,6 +21,7 @@ VOICE = Catalogue(
 )
 
 
+@pytest.mark.shows("kamailio-absurd-usage")
 @pytest.mark.parametrize(
     ("after_s", "reported", "debited"),
     [
@@ -34,7 +35,7 @@ VOICE = Catalogue(
     ],
 )
 async def test_seconds_are_bounded_by_grant_and_clock(lab: Lab, after_s: int, reported: int, debited: int) -> None:
-    lab.charging.catalogue = VOICE
+    lab.sell(VOICE)
     await lab.open_session("a", "s1", "cscf", None)
     lab.now += after_s * 1000
     last = ServiceRequest(10, (), None, (Units(time=reported),))

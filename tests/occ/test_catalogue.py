@@ -67,6 +67,7 @@ def test_the_sample_says_what_the_documents_say(sample: Catalogue) -> None:
     }
 
 
+@pytest.mark.shows("kamailio-long-context")
 @pytest.mark.parametrize(
     ("context", "rating_group", "service_identifier", "name"),
     [
@@ -92,6 +93,7 @@ def test_classification_by_context_suffix_and_rating_group(
         assert (found.name if found else None) == name
 
 
+@pytest.mark.shows("kamailio-long-context")
 @given(st.binary(max_size=20), st.binary(min_size=1, max_size=5))
 def test_a_suffix_matches_at_a_dot_only(context: bytes, suffix: bytes) -> None:
     assert context_matches(context, suffix) == (context == suffix or context.endswith(b"." + suffix))

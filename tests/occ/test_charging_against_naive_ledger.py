@@ -9,6 +9,7 @@ then get its first answer again and change nothing, and at the end the whole sto
 import asyncio
 from typing import Any
 
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
@@ -18,10 +19,12 @@ from balance.embedded import Address
 from balance.model import AccountKind, Outcome, Subscriber, Unit
 from balance.store import Store, StoreSettings
 from balance.verify import verify
-from occ.charging import Charging, ChargingSettings
+from occ.charging import Charging
 from occ.expiry import Expiry
+from occ.profiles import LENIENT
 from occ.rating.catalogue import Catalogue, Service
 from occ.rating.price import StepPrice
+from occ.rules import ChargingSettings, Rules
 from protocols.credit_control import CreditControlRequest, ServiceRequest, Units
 from tests.naive_ledger import NaiveBucket, NaiveLedger, NaiveService
 
@@ -78,13 +81,13 @@ class ChargingMachine(RuleBasedStateMachine):
             buckets=[NewBucket(Unit.OCTETS, allowance, priority=1)],
         )
         await add_subscriber(self.store, Subscriber(self.name, self.name, "standard", ((4, self.name),)))
-        self.charging = Charging(self.store, CATALOGUE, ChargingSettings())
+        self.charging = Charging(self.store, Rules(CATALOGUE, ChargingSettings()))
         self.expiry = Expiry(self.charging, lambda: self.now)
 
     def charge(self, request: CreditControlRequest) -> Outcome:
         async def wait() -> Outcome:
             future: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
-            self.charging.charge(request, self.now, future.set_result)
+            self.charging.charge(request, LENIENT, b"pgw", self.now, future.set_result)
             return await future
 
         return self.runner.run(wait())
@@ -246,6 +249,7 @@ class ChargingMachine(RuleBasedStateMachine):
             self.runner.close()
 
 
+@pytest.mark.shows("row 16", "row 19", "row 20", "row 21", "row 22", "row 23", "row 26", "row 27", "row 28")
 def test_charging_against_naive_ledger(clean_redis: Address) -> None:
     """Random sessions; then the ledger of all of them together must be consistent."""
     from hypothesis.stateful import run_state_machine_as_test

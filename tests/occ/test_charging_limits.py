@@ -32,7 +32,7 @@ async def test_figures_that_outgrow_64_bits_are_cut_and_nobody_else_waits(lab: L
     """A report is bounded, and so is the sum of all reports of a session: neither may stop the store."""
     events = replace(CATALOGUE.services[0], unit=Unit.EVENTS)
     plans = standard(internet=StepPrice(Unit.EVENTS, 1, 1_000_000_000_000))
-    lab.charging.catalogue = Catalogue("events", 978, (events,), plans)
+    lab.sell(Catalogue("events", 978, (events,), plans))
     await create_account(lab.store, b"rich", AccountKind.PREPAID, 978, now_ms=1, reason="test", balance_micro=1 << 60)
     await add_subscriber(lab.store, Subscriber(b"rich", b"rich", "standard", ((4, b"rich"),)))
     assert (await lab.open_session("rich", "s1", "pgw", None)).result_code == 2001
@@ -54,7 +54,7 @@ async def test_figures_that_outgrow_64_bits_are_cut_and_nobody_else_waits(lab: L
 @pytest.mark.parametrize("other_price", [2, 5, 100])
 async def test_a_session_keeps_the_price_it_started_with(lab: Lab, other_price: int) -> None:
     await lab.open_session("a", "s1", "pgw", None)
-    lab.charging.catalogue = with_price(other_price)
+    lab.sell(with_price(other_price))
     report = ServiceRequest(10, (), Units(), (Units(total_octets=100),))
     await lab.send("a", "s1", "pgw", None, 2, 1, report)
     assert await lab.money("a") == (990, 10)
@@ -64,18 +64,19 @@ async def test_a_session_keeps_the_price_it_started_with(lab: Lab, other_price: 
 
 async def test_a_service_that_is_sold_no_more_is_charged_and_not_granted(lab: Lab) -> None:
     await lab.open_session("a", "s1", "pgw", None)
-    lab.charging.catalogue = Catalogue("empty", 978, (), {"standard": {}})
+    lab.sell(Catalogue("empty", 978, (), {"standard": {}}))
     report = ServiceRequest(10, (), Units(), (Units(total_octets=100),))
     outcome = await lab.send("a", "s1", "pgw", None, 2, 1, report)
     assert (outcome.result_code, outcome.grants[0].result_code, outcome.grants[0].units) == (2001, 5031, -1)
     assert await lab.money("a") == (990, 0)
 
 
+@pytest.mark.shows("row 23")
 async def test_supervision_waits_for_the_grants_a_request_does_not_name(lab: Lab) -> None:
     """Row 23: a service of short validity must not take the grant of another away."""
     short = replace(CATALOGUE.services[0], name="short", rating_groups=frozenset([20]), validity_time_s=2)
     price = StepPrice(Unit.OCTETS, 10, 1)
-    lab.charging.catalogue = Catalogue("two", 978, (short, *CATALOGUE.services), standard(internet=price, short=price))
+    lab.sell(Catalogue("two", 978, (short, *CATALOGUE.services), standard(internet=price, short=price)))
     await lab.open_session("a", "s1", "pgw", None)
     await lab.send("a", "s1", "pgw", None, 2, 1, ServiceRequest(20, (), Units()))
     lab.now += 100_000
@@ -104,6 +105,7 @@ async def test_row_22_a_late_termination_that_names_no_subscriber_is_debited(lab
     assert await lab.money("a") == (999, 0)
 
 
+@pytest.mark.shows("row 16")
 async def test_late_repeats_of_a_first_request_leave_nothing_behind(lab: Lab) -> None:
     await lab.open_session("a", "s1", "pgw", None)
     await lab.send("a", "s1", "pgw", None, 3, 1, ServiceRequest(10))
@@ -114,6 +116,7 @@ async def test_late_repeats_of_a_first_request_leave_nothing_behind(lab: Lab) ->
     assert lab.store.account_of_session(b"s1") is None
 
 
+@pytest.mark.shows("row 19")
 @pytest.mark.parametrize("digits", [0, -5])
 async def test_money_that_is_nothing_is_refused_not_left_open(lab: Lab, digits: int) -> None:
     """An answer without a grant would be read as one without a limit (Open5GS)."""
@@ -121,6 +124,7 @@ async def test_money_that_is_nothing_is_refused_not_left_open(lab: Lab, digits: 
     assert outcome.result_code == 5004
 
 
+@pytest.mark.shows("row 16")
 async def test_a_termination_is_never_taken_for_an_old_repeat(lab: Lab) -> None:
     await lab.open_session("a", "s1", "pgw", None)
     await lab.send("a", "s1", "pgw", None, 2, (1 << 32) - 1, ServiceRequest(10, (), Units()))

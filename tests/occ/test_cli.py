@@ -441,6 +441,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
         served.stop()
 
 
+@pytest.mark.shows("operators-no-tables")
 @pytest.mark.slow
 def test_first_minutes(served: Served) -> None:
     """Serve, simulate, verify: what was debited is what the clients reckon, to the last micro-unit."""

@@ -10,10 +10,12 @@ from balance.embedded import Address
 from balance.model import AccountKind, Outcome, Subscriber, Unit
 from balance.store import Store, StoreSettings
 from balance.verify import verify
-from occ.charging import Charging, ChargingSettings
+from occ.charging import Charging
 from occ.expiry import Expiry
+from occ.profiles import LENIENT
 from occ.rating.catalogue import Catalogue, Service
 from occ.rating.price import StepPrice
+from occ.rules import ChargingSettings, Rules
 from protocols.credit_control import CreditControlRequest, ServiceRequest, Units
 
 CONTEXT = b"32251@3gpp.org"
@@ -31,8 +33,12 @@ class Lab:
     def __init__(self, store: Store) -> None:
         self.now = 1_000_000
         self.store = store
-        self.charging = Charging(store, CATALOGUE, ChargingSettings())
+        self.charging = Charging(store, Rules(CATALOGUE, ChargingSettings()))
         self.expiry = Expiry(self.charging, lambda: self.now)
+
+    def sell(self, catalogue: Catalogue) -> None:
+        """Charge by another catalogue from now on."""
+        self.charging.rules = Rules(catalogue, ChargingSettings())
 
     async def open_session(self, account: str, session: str, host: str, state_id: int | None) -> Outcome:
         return await self.send(account, session, host, state_id, 1, 0, ServiceRequest(10, (), Units()))
@@ -52,7 +58,7 @@ class Lab:
             subscriptions=((4, account.encode()),), origin_state_id=state_id, services=(service,),
         )  # fmt: skip
         future: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
-        self.charging.charge(request, self.now, future.set_result)
+        self.charging.charge(request, LENIENT, host.encode(), self.now, future.set_result)
         return await future
 
     async def money(self, account: str) -> tuple[int, int]:

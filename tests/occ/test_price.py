@@ -1,12 +1,14 @@
 """Prices: started steps, cumulative, exact; money as people write it."""
 
+from fractions import Fraction
+
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
 from balance.model import UNLIMITED, Rate, Unit
 from occ.rating.currency import NUMERIC, currency_name, format_amount, parse_amount
-from occ.rating.price import MAXIMUM_STEP_PRICE_MICRO, FreePrice, StepPrice
+from occ.rating.price import CLIENT_RATED, MAXIMUM_STEP_PRICE_MICRO, FreePrice, StepPrice, WorstOfTwo, multiplier
 
 MIB = 1 << 20
 VOICE = StepPrice(Unit.SECONDS, 60, 90_000)
@@ -81,6 +83,39 @@ def test_rates_compare_by_what_they_charge() -> None:
     assert StepPrice(Unit.OCTETS, MIB, 10_000) != StepPrice(Unit.EVENTS, MIB, 10_000)
     assert FreePrice(Unit.OCTETS) != StepPrice(Unit.OCTETS, 1, 1)
     assert len({FreePrice(Unit.OCTETS), FreePrice(Unit.OCTETS), VOICE, VOICE}) == 2
+
+
+@pytest.mark.parametrize(
+    ("rate", "scale"),
+    [
+        (VOICE, (15, 2)),  # 1500 micro-units a second
+        (StepPrice(Unit.OCTETS, MIB, 10_000), (95367431640625, -16)),
+        (StepPrice(Unit.EVENTS, 3, 1), (333333333333333333, -18)),
+        (StepPrice(Unit.EVENTS, 3, 2), (666666666666666667, -18)),
+        (StepPrice(Unit.EVENTS, 1, MAXIMUM_STEP_PRICE_MICRO), (1, 12)),
+        (CLIENT_RATED, (1, 0)),
+        (FreePrice(Unit.OCTETS), None),
+    ],
+)
+def test_a_unit_in_a_credit_pool_counts_what_it_costs(rate: Rate, scale: tuple[int, int] | None) -> None:
+    """Row 33, RFC 8506 section 5.1.2: multipliers follow the prices; Unit-Value is section 8.8."""
+    assert multiplier(rate) == scale
+
+
+@given(rate=steps)
+def test_multipliers_are_as_precise_as_eighteen_digits_allow(rate: StepPrice) -> None:
+    scale = multiplier(rate)
+    assert scale is not None
+    digits, exponent = scale
+    assert 0 < digits < 10**18
+    assert digits % 10
+    price = Fraction(rate.step_price_micro, rate.step_units)
+    assert abs(digits * Fraction(10) ** exponent - price) <= price * Fraction(5, 10**18)
+
+
+def test_only_prices_of_steps_have_a_multiplier() -> None:
+    with pytest.raises(TypeError, match="steps"):
+        multiplier(WorstOfTwo(VOICE, VOICE, 0, 0))
 
 
 @pytest.mark.parametrize(

@@ -42,6 +42,8 @@ def test_the_shipped_file_holds_the_defaults(config: Path) -> None:
     assert empty.store.data_dir == Path.cwd() / "data"
     assert shipped.store.data_dir == default_config_path().parent.parent / "data"
     assert empty.catalogue == Path.cwd() / "config" / "catalogue.yaml"
+    assert empty.profiles == default_config_path().parent / "profiles.yaml"
+    assert shipped.profiles == default_config_path().parent / "profiles.yaml"
     assert (empty.store.fsync, empty.store.partitions) == (shipped.store.fsync, shipped.store.partitions)
     assert empty.cdr.rotate_bytes == shipped.cdr.rotate_bytes
     shown = [path.rpartition(".")[2] for path in leaf_paths(Settings)]
@@ -85,6 +87,31 @@ log_level: debug
     assert settings.log_level == "debug"
 
 
+def test_profiles_are_given_to_clients(config: Path) -> None:
+    """Also to one whose requests come through an agent: that one may not connect."""
+    config.write_text(
+        """
+diameter:
+  default_profile: strict-3gpp
+  peers:
+    mode: strict
+    allowed:
+      - {identity: dra.example.org, networks: [192.0.2.0/24]}
+      - {identity: SMF.example.org, profile: open5gs}
+      - {identity: scscf.example.org, profile: mine, networks: [192.0.2.1]}
+profiles: ../clients.yaml
+"""
+    )
+    settings = load(config, environ={})
+    rules = settings.diameter.peers
+    assert settings.diameter.default_profile == "strict-3gpp"
+    assert settings.profiles == Path.cwd() / "clients.yaml"
+    assert rules.profiles == {"SMF.example.org": "open5gs", "scscf.example.org": "mine"}
+    assert [peer.identity for peer in rules.policy.peers] == ["dra.example.org", "scscf.example.org"]
+    assert rules.policy.objection("smf.example.org", "example.org", "192.0.2.1") is not None
+    assert rules.policy.objection("scscf.example.org", "example.org", "192.0.2.1") is None
+
+
 def test_cdrs_go_where_the_data_goes(config: Path) -> None:
     config.write_text("")
     assert load(config, {"store.data_dir": "elsewhere"}, environ={}).cdr.directory == Path.cwd() / "elsewhere" / "cdr"
@@ -119,6 +146,11 @@ def test_cdrs_go_where_the_data_goes(config: Path) -> None:
         ("store:\n  url: redis://h", "store.url is set, but store.mode is embedded"),
         ("store:\n  url: redis://h:x", ":2: store.url must be redis://host:port or unix:///path/to/socket"),
         ("diameter:\n  peers:\n    mode: strict", ":3: strict mode with an empty list of allowed peers"),
+        (
+            "diameter:\n  peers:\n    mode: strict\n    allowed: [{identity: a.example.org, profile: lenient}]",
+            ":3: strict mode with an empty list of allowed peers",
+        ),
+        ("diameter:\n  default_profile: ''", ":2: diameter.default_profile must not be empty"),
         ("charging:\n  answer_replay_seconds: 60", "from 240 to 86400"),
         ("metrics:\n  port: 1\n  port: 2", ":3: key 'port' stands twice in metrics, first on line 2"),
         ("metrics:\n  <<: {port: 1}", ":2: unknown key '<<' in metrics"),
@@ -140,6 +172,15 @@ def test_a_mistake_is_one_sentence_with_its_line(config: Path, content: str, mes
         ("{identity: smf.example.org}", 4, "can neither connect nor be dialed; give it networks or connect_host"),
         ("{identity: smf.example.org, networks: [192.0.2.1/24]}", 4, "has host bits set"),
         ("{identity: smf.example.org, networks: 192.0.2.1}", 4, "must be a list"),
+        ("{identity: smf.example.org, realm: example.org, profile: lenient}", 4, "can neither connect nor be dialed"),
+        ("{identity: smf.example.org, networks: [], profile: lenient}", 4, "can neither connect nor be dialed"),
+        ("{identity: smf.example.org, profile: }", 4, "diameter.peers.allowed[0].profile must not be empty"),
+        ("{identity: smf.example.org, profile: [a]}", 4, "profile must be a single value, not a list"),
+        (
+            "{identity: a.example.org, networks: [192.0.2.1]}\n     - {identity: A.example.org, profile: lenient}",
+            3,
+            "peer a.example.org is listed twice; list each identity once, with all that is said of it",
+        ),
         ("{identity: smf, networks: [192.0.2.1]}", 4, "diameter.peers.allowed[0].identity must be a fully"),
         (
             "{identity: a.example.org, networks: [192.0.2.1]}\n     - {identity: A.example.org, networks: [192.0.2.1]}",

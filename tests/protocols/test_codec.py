@@ -252,6 +252,7 @@ def test_good_messages_pass() -> None:
     check(decode(dwr))
 
 
+@pytest.mark.shows("row 8")
 def test_error_answers_have_their_own_grammar() -> None:
     """RFC 6733 section 7.2: with the E bit only identity and Result-Code are required."""
     octets = message([u32(268, 3004), ORIGIN_HOST, ORIGIN_REALM], flags=0x20)
@@ -500,6 +501,7 @@ def test_error_answer_of_what_cannot_be_read() -> None:
     assert answer.command == 257
 
 
+@pytest.mark.shows("row 8")
 def test_answers_are_never_answered() -> None:
     """RFC 6733 section 7.2: an error "MUST NOT be sent as a response to an answer message"."""
     with pytest.raises(ValueError, match="never answered"):

@@ -149,6 +149,27 @@ async def until(condition: Callable[[], bool]) -> None:
 
 
 @on_both_loops
+async def test_a_request_comes_with_what_its_peer_said() -> None:
+    """RFC 6733 5.3.1: who takes a request can tell what made it, in the words of the peer's CER."""
+    peers: list[PeerHandle] = []
+
+    def take(peer: PeerHandle, request: RequestReceived) -> None:
+        peers.append(peer)
+        echo(peer, request)
+
+    async with serving(on_request=take) as (_, port, events):
+        caller = await Caller.open_to(port)
+        for number in range(2):
+            await caller.ask(ccr(number))
+        first, second = peers
+        assert first.capabilities is second.capabilities
+        assert [first.capabilities] == events
+        said = first.capabilities
+        assert (said.product_name, said.vendor_id, said.applications) == ("tester", 10415, frozenset((4,)))
+        caller.close()
+
+
+@on_both_loops
 async def test_a_request_is_answered_on_its_connection() -> None:
     """RFC 6733 6.2; and the counters behind the peer table."""
     async with serving() as (node, port, events):
@@ -489,6 +510,7 @@ async def test_row_6_stop_does_not_wait_for_ever() -> None:
         caller.close()
 
 
+@pytest.mark.shows("relay-reconnect")
 @pytest.mark.parametrize(("cause", "comes_back"), [(0, True), (2, False)])
 @on_both_loops
 async def test_row_6_a_dialed_peer_is_dialed_again_as_its_dpr_allows(cause: int, comes_back: bool) -> None:
@@ -694,6 +716,7 @@ def certificate(tmp_path: Path) -> tuple[Path, Path]:
     return key, cert
 
 
+@pytest.mark.shows("relay-tls")
 @on_both_loops
 async def test_tls_from_the_first_octet(certificate: tuple[Path, Path]) -> None:
     """RFC 6733 2.1, 5.6: TLS before CER; a client without TLS gets nowhere."""
@@ -714,6 +737,7 @@ async def test_tls_from_the_first_octet(certificate: tuple[Path, Path]) -> None:
 # An independent implementation as the client
 
 
+@pytest.mark.shows("row 1", "row 5", "row 6")
 @on_both_loops
 async def test_an_independent_peer_exchanges_capabilities_watches_and_takes_leave() -> None:
     """CER, DWR and DPR of python-diameter against ours (rows 1, 2, 5, 6)."""

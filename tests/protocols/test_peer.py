@@ -328,6 +328,7 @@ def test_the_closing_of_a_connection_that_we_opened() -> None:
         assert stage.state() is _S.CLOSED
 
 
+@pytest.mark.shows("row 4")
 def test_the_election_is_won_at_once_by_the_greater_origin_host() -> None:
     """RFC 6733 5.6, Wait-Returns: Win-Election."""
     stage = Stage("zzz.example.net")
@@ -371,6 +372,35 @@ def test_row_1_applications_are_intersected(capabilities: list[bytes]) -> None:
     assert not stranger.is_closed
 
 
+def test_row_1_all_that_a_cer_says_is_told() -> None:
+    """RFC 6733 5.3.1: also applications that we do not have, wherever they stand, and who made the peer."""
+    stranger = Stranger()
+    stranger.send(
+        cer(
+            [
+                codec.avp("Auth-Application-Id", 4),
+                application(("Vendor-Id", 10415), ("Auth-Application-Id", 16777238)),
+                application(("Vendor-Id", 10415), ("Acct-Application-Id", 3)),
+            ]
+        )
+    )
+    opened = stranger.last()
+    assert isinstance(opened, Opened)
+    assert opened.applications == {3, 4, 16777238}
+    assert (opened.vendor_id, opened.product_name) == (10415, "tester")
+    assert not opened.is_relay
+
+
+def test_row_1_a_relay_is_told_apart() -> None:
+    """RFC 6733 2.4: it advertises 0xffffffff, perhaps beside applications of its own."""
+    for beside in ([], [codec.avp("Auth-Application-Id", 4)]):
+        stranger = Stranger()
+        stranger.send(cer([codec.avp("Auth-Application-Id", 0xFFFFFFFF), *beside]))
+        opened = stranger.last()
+        assert isinstance(opened, Opened)
+        assert opened.is_relay
+
+
 @pytest.mark.parametrize(
     "capabilities",
     [
@@ -406,6 +436,7 @@ def test_row_1_an_unknown_peer_is_3010_and_closed() -> None:
     assert '{identity: "pgw.example.org", realm: "example.org", networks: [10.1.2.3/32]}' in refused.hint
 
 
+@pytest.mark.shows("operators-no-tables")
 def test_row_1_the_lab_lets_in_anyone_from_loopback_only() -> None:
     """The lab default of this node: any peer of any realm, but from loopback addresses only."""
     for address in ("127.0.0.1", "127.8.9.1", "::1", "::ffff:127.0.0.1"):
@@ -490,6 +521,7 @@ def test_row_2_no_origin_state_id_without_one() -> None:
     assert cea.find(278) is None
 
 
+@pytest.mark.shows("row 1", "open5gs-capabilities", "relay-every-application")
 @pytest.mark.parametrize(
     "request_avps",
     [
@@ -601,6 +633,7 @@ def test_a_malformed_cer_is_answered_and_may_be_followed_by_a_good_one() -> None
     assert result_of(stranger.send(cer())[0]) == 2001
 
 
+@pytest.mark.shows("row 14")
 def test_an_identity_that_is_none_is_5004() -> None:
     """RFC 6733 4.3.1: a DiameterIdentity is a domain name; line breaks would get into logs."""
     stranger = Stranger()
@@ -1112,6 +1145,7 @@ def test_row_18_answers_are_matched_by_hop_by_hop_and_the_rest_discarded() -> No
     assert stranger.link.statistics.answers_received == 1
 
 
+@pytest.mark.shows("row 18")
 def test_hop_by_hop_identifiers_of_a_connection_are_unique() -> None:
     """RFC 6733 section 3: unique among what is pending, also when the counter wraps."""
     stranger = Stranger().open()
@@ -1122,6 +1156,7 @@ def test_hop_by_hop_identifiers_of_a_connection_are_unique() -> None:
     assert stranger.link.next_hop_by_hop() not in stranger.link.pending
 
 
+@pytest.mark.shows("row 5")
 def test_a_request_that_is_sent_again_has_the_t_flag() -> None:
     """RFC 6733 5.5.4: same End-to-End Identifier, new Hop-by-Hop Identifier, T set."""
     stranger = Stranger().open()
@@ -1135,6 +1170,7 @@ def test_a_request_that_is_sent_again_has_the_t_flag() -> None:
     assert [avp.encode() for avp in first.avps] == [avp.encode() for avp in second.avps]
 
 
+@pytest.mark.shows("row 5")
 def test_a_lost_connection_reports_what_was_unanswered_oldest_first() -> None:
     """RFC 6733 5.5.4: the pending message queue."""
     stranger = Stranger().open()

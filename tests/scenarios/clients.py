@@ -5,7 +5,7 @@ Open5GS' SMF and Kamailio's ims_charging are rebuilt AVP by AVP from what they s
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from protocols.diameter.codec import avp
 
@@ -25,6 +25,8 @@ class Head:
     """(Subscription-Id-Type, data), in order."""
     server: str
     """Origin-Host of the server."""
+    now_s: int = field(default_factory=lambda: int(time.time()))
+    """Unix seconds, by the clock that server and clients share."""
 
 
 @dataclass(frozen=True)
@@ -95,7 +97,7 @@ def _smf_request(head: Head, services: list[bytes]) -> list[bytes]:
         avp("CC-Request-Type", head.kind),
         avp("CC-Request-Number", head.number),
         *([avp("Destination-Host", head.server)] if later else []),
-        avp("Event-Timestamp", int(time.time())),
+        avp("Event-Timestamp", head.now_s),
         *_subscriptions(head),
         *([avp("Termination-Cause", 1)] if head.kind == TERMINATION else []),
         avp("Requested-Action", 0),
@@ -184,11 +186,11 @@ def _ims_request(head: Head, services: list[bytes]) -> list[bytes]:
         avp("Accounting-Record-Number", head.number, mandatory=True),
         avp("User-Name", user),
         avp("Service-Context-Id", "ext.01.262.8.32260@3gpp.org"),
-        avp("Service-Information", [*_subscriptions(head), _ims_information(head.kind, user)]),
+        avp("Service-Information", [*_subscriptions(head), _ims_information(head, user)]),
         avp("Vendor-Specific-Application-Id", [avp("Vendor-Id", 10415), avp("Auth-Application-Id", 4)]),
         avp("CC-Request-Type", head.kind),
         avp("CC-Request-Number", head.number),
-        avp("Event-Timestamp", int(time.time()), mandatory=False),
+        avp("Event-Timestamp", head.now_s, mandatory=False),
         avp(
             "User-Equipment-Info",
             [avp("User-Equipment-Info-Type", 1), avp("User-Equipment-Info-Value", b"00-00-00-00-00-00")],
@@ -200,12 +202,12 @@ def _ims_request(head: Head, services: list[bytes]) -> list[bytes]:
     ]
 
 
-def _ims_information(kind: int, user: str) -> bytes:
-    moment = b"\xff" * 4 if kind == TERMINATION else (int(time.time()) + 2_208_988_800).to_bytes(4, "big")
+def _ims_information(head: Head, user: str) -> bytes:
+    moment = b"\xff" * 4 if head.kind == TERMINATION else (head.now_s + 2_208_988_800).to_bytes(4, "big")
     return avp(
         "IMS-Information",
         [
-            avp("Event-Type", [avp("SIP-Method", "INVITE" if kind == INITIAL else "dummy")]),
+            avp("Event-Type", [avp("SIP-Method", "INVITE" if head.kind == INITIAL else "dummy")]),
             avp("Role-Of-Node", 0),
             avp("Node-Functionality", 0),
             avp("User-Session-Id", "1-23767@127.0.0.1"),

@@ -8,19 +8,33 @@ from protocols.diameter.codes import Flag
 from tests.scenarios.notation import (
     NotationError,
     ServiceClause,
+    WrittenAvp,
     clauses,
     data_of,
     duration_s,
+    equal_data,
     members_of,
     read_units,
     service_clause,
     show_units,
+    tariff_time_change,
     units,
     written_avp,
 )
 
-COMMANDS = {257: ("CER", "CEA"), 272: ("CCR", "CCA"), 280: ("DWR", "DWA"), 282: ("DPR", "DPA")}
+COMMANDS = {
+    257: ("CER", "CEA"),
+    258: ("RAR", "RAA"),
+    272: ("CCR", "CCA"),
+    274: ("ASR", "ASA"),
+    280: ("DWR", "DWA"),
+    282: ("DPR", "DPA"),
+}
 _RESULT_CODE, _MSCC, _FAILED_AVP = 268, 456, 279
+_TERMINATE = bytes.fromhex("000001c14000000c00000000")
+_SHOWN_OTHERWISE = {431, 268, 448, 432, 439}
+_SHOWN_IN_SERVICES = {430, 452, 457, 669}
+"""AVPs of a service that ``describe`` shows by name."""
 _GRANTED, _FINAL, _VALIDITY, _RATING_GROUP, _SERVICE_IDENTIFIER = 431, 430, 448, 432, 439
 
 
@@ -76,7 +90,7 @@ def _part_complaints(message: Message, part: str) -> Iterator[str]:
         same = [one for one in message.avps if wanted_avp.is_same_kind(one)]
         if not same:
             yield f"there is no {part}"
-        elif wanted_avp.encoded is not None and data_of(wanted_avp) not in [one.data for one in same]:
+        elif wanted_avp.encoded is not None and not any(equal_data(one.data, data_of(wanted_avp)) for one in same):
             yield f"{part} is wanted, but there is {', '.join(_show_avp(one) for one in same)}"
 
 
@@ -102,14 +116,17 @@ def _service_complaints(avps: list[Avp], wanted: ServiceClause) -> Iterator[str]
         names = (_first(avps, _RATING_GROUP), tuple(_integer(one) for one in avps if one.code == _SERVICE_IDENTIFIER))
         if names != (wanted.rating_group, wanted.service_identifiers):
             yield f"{name} instead of RG {wanted.rating_group} SI {wanted.service_identifiers}"
-    code = granted = None
+    code = granted = switch = None
     final = False
+    named: list[WrittenAvp] = []
     for item in wanted.items:
         verb, _, rest = item.partition(" ")
         if re.fullmatch(r"\d{4}", item):
             code = int(item)
         elif verb == "granted":
-            granted = units(rest)
+            amount, _, at = rest.partition(" switching at ")
+            granted = units(amount)
+            switch = int(at) if at else None
         elif verb == "valid":
             validity = _first(avps, _VALIDITY)
             if validity != duration_s(rest):
@@ -117,16 +134,34 @@ def _service_complaints(avps: list[Avp], wanted: ServiceClause) -> Iterator[str]
         elif item == "final units":
             final = True
         else:
-            raise NotationError(f"{item!r} is not understood in an answer")
+            named.append(written_avp(rest if verb == "no" else item))
+            yield from _member_complaints(avps, named[-1], item, name)
     if _first(avps, _RESULT_CODE) != code:
         yield f"{name}: Result-Code {_first(avps, _RESULT_CODE)} instead of {code}"
     given = [read_units(one) for one in avps if one.code == _GRANTED]
     if given != ([] if granted is None else [granted]):
         shown = " and ".join(show_units(each) for each in given) or "nothing"
         yield f"{name}: granted {shown} instead of {'nothing' if granted is None else show_units(granted)}"
+    switches = [tariff_time_change(one) for one in avps if one.code == _GRANTED]
+    if switches and switches != [switch]:
+        yield f"{name}: Tariff-Time-Change {switches} instead of {switch}"
+    if any(one.code == _FINAL for one in named):
+        return
     action = [[_integer(member) for member in members_of(one)] for one in avps if one.code == _FINAL]
     if action != ([[0]] if final else []):
         yield f"{name}: {'no ' if final else ''}final units TERMINATE expected, Final-Unit-Indication is {action}"
+
+
+def _member_complaints(avps: list[Avp], wanted: WrittenAvp, item: str, name: str) -> Iterator[str]:
+    """``Name=value``, ``Name{members}``, ``Name`` or ``no Name`` within a service; flags do not count here."""
+    same = [one for one in avps if wanted.is_same_kind(one)]
+    if item.startswith("no "):
+        if same:
+            yield f"{name}: there is {', '.join(_show_avp(one) for one in same)}"
+    elif not same:
+        yield f"{name}: there is no {item}"
+    elif wanted.encoded is not None and not any(equal_data(one.data, data_of(wanted)) for one in same):
+        yield f"{name}: {item} is wanted, but there is {', '.join(_show_avp(one) for one in same)}"
 
 
 def _integer(one: Avp) -> int:
@@ -182,12 +217,24 @@ def _show_items(avps: list[Avp]) -> Iterator[str]:
         yield str(code)
     for one in avps:
         if one.code == _GRANTED:
-            yield f"granted {show_units(read_units(one))}"
+            switch = tariff_time_change(one)
+            yield f"granted {show_units(read_units(one))}" + (f" switching at {switch}" if switch else "")
     validity = _first(avps, _VALIDITY)
     if validity is not None:
         yield f"valid {validity} s"
-    if any(one.code == _FINAL for one in avps):
-        yield "final units"
+    for one in avps:
+        if one.code == _FINAL and one.data == _TERMINATE:
+            yield "final units"
+        elif one.code not in _SHOWN_OTHERWISE and (one.vendor or one.code in _SHOWN_IN_SERVICES):
+            yield show_tree(one)
+
+
+def show_tree(one: Avp) -> str:
+    """``Name=value`` or ``Name{members}``."""
+    value = one.value()
+    if isinstance(value, list):
+        return f"{one.name}{{{', '.join(show_tree(member) for member in value)}}}"
+    return f"{one.name}={'0x' + value.hex() if isinstance(value, bytes) else value}"
 
 
 def _show_avp(one: Avp) -> str:

@@ -122,9 +122,35 @@ def read_units(group: Avp) -> Units:
     """The members of a received -Service-Unit AVP."""
     found = []
     for member in members_of(group):
+        if member.name == "Tariff-Time-Change":
+            continue
         value = member.value()
         found.append((member.name, _money_value(member) if member.name == "CC-Money" else _number(value)))
     return tuple(found)
+
+
+def tariff_time_change(group: Avp) -> int | None:
+    """Tariff-Time-Change of a Granted-Service-Unit, Unix seconds."""
+    return next((_number(one.value()) for one in members_of(group) if one.name == "Tariff-Time-Change"), None)
+
+
+def equal_data(found: bytes, wanted: bytes) -> bool:
+    """Whether the data of two AVPs say the same; the flags of members within a group may differ."""
+    return found == wanted or _without_flags(found) == _without_flags(wanted)
+
+
+def _without_flags(data: bytes) -> object:
+    """The members of a group, or the data itself if it is none."""
+    members: list[object] = []
+    at = 0
+    while at + 8 <= len(data):
+        length = int.from_bytes(data[at + 5 : at + 8], "big")
+        start = 12 if data[at + 4] & AvpFlag.VENDOR else 8
+        if length < start or at + length > len(data):
+            return data
+        members.append((data[at : at + 4], data[at + 8 : at + start], _without_flags(data[at + start : at + length])))
+        at += (length + 3) & ~3
+    return members if members and at == len(data) else data
 
 
 def _money_value(group: Avp) -> int:
@@ -342,11 +368,18 @@ def service_avps(clause: ServiceClause) -> list[bytes]:
 
 
 def _used(text: str) -> list[bytes]:
-    """One Used-Service-Unit for each "and"; "because 3" is its Reporting-Reason, "tariff 0" its Tariff-Change-Usage."""
+    """One Used-Service-Unit for each "and".
+
+    "because 3" is its Reporting-Reason; "before the switch", "after the switch" and "around the switch" are its
+    Tariff-Change-Usage.
+    """
     found = []
     for part in re.split(r" and ", text):
         amount, _, reason = part.partition(" because ")
-        members = encode_units(units(amount))
+        side = re.fullmatch(r"(.+) (before|after|around) the switch", amount)
+        members = encode_units(units(side[1] if side else amount))
+        if side:
+            members.insert(0, avp("Tariff-Change-Usage", ["before", "after", "around"].index(side[2])))
         if reason:
             members.insert(0, avp("Reporting-Reason", int(reason)))
         found.append(avp("Used-Service-Unit", members))

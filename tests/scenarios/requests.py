@@ -2,6 +2,7 @@
 
 import re
 import struct
+import time
 from collections.abc import Callable
 
 from protocols.diameter.codes import Flag
@@ -11,7 +12,8 @@ from tests.wire import next_number
 
 KINDS = {"I": 1, "U": 2, "T": 3, "E": 4}
 _CCR = re.compile(r"([IUTE]) (\d+)")
-_BASE = {"CER": 257, "DWR": 280, "DPR": 282, "CEA": 257, "DWA": 280, "DPA": 282, "CCA": 272}
+_BASE = {"CER": 257, "DWR": 280, "DPR": 282, "CEA": 257, "DWA": 280, "DPA": 282, "CCA": 272, "RAA": 258, "ASA": 274}
+_CREDIT_CONTROL = ("CCA", "RAA", "ASA")
 _BITS = {"R": Flag.REQUEST, "P": Flag.PROXIABLE, "E": Flag.ERROR, "T": Flag.RETRANSMIT}
 _IDENTITY_TYPES = {"E164": 0, "+E164": 0, "IMSI": 1, "SIP URI": 2, "NAI": 3}
 
@@ -117,7 +119,13 @@ def is_base_message(text: str) -> bool:
 
 
 def credit_control_request(
-    text: str, profile: Profile, host: str, session_id: str, server: str, identities: dict[str, str]
+    text: str,
+    profile: Profile,
+    host: str,
+    session_id: str,
+    server: str,
+    identities: dict[str, str],
+    now_s: int | None = None,
 ) -> tuple[Request, int, int]:
     """The request of a row such as ``U 1; RG 10: used 1 MiB``, its CC-Request-Type and CC-Request-Number."""
     first, *others = clauses(text)
@@ -134,7 +142,15 @@ def credit_control_request(
             named = clause.removeprefix("identified by ")
         else:
             changes.append(clause)
-    head = Head(host, session_id, KINDS[match[1]], int(match[2]), _subscriptions(named, identities), server)
+    head = Head(
+        host,
+        session_id,
+        KINDS[match[1]],
+        int(match[2]),
+        _subscriptions(named, identities),
+        server,
+        int(time.time()) if now_s is None else now_s,
+    )
     request = Request(272, 4, Flag.REQUEST | Flag.PROXIABLE, profile.request(head, services))
     for clause in changes:
         request.apply(clause)
@@ -166,7 +182,7 @@ def base_message(text: str, profile: Profile, host: str) -> Request:
         avps = [_encoded("Result-Code=2001"), *avps]
     elif first == "DPR":
         avps = [*avps, _encoded("Disconnect-Cause=0")]
-    application = 4 if first == "CCA" else 0
+    application = 4 if first in _CREDIT_CONTROL else 0
     request = Request(_BASE[first], application, Flag.REQUEST if is_request else 0, avps)
     for clause in others:
         request.apply(clause)

@@ -47,6 +47,7 @@ A_MOMENT = "a moment passes"
 """For what the server does in the background: balance and reserved are waited for."""
 
 _CLIENT = re.compile(r"a client(?: (\S+))? like (.+)")
+_CLOCK = re.compile(r"switching at (\d\d:\d\d)")
 _UNIT_OF = {
     "CC-Total-Octets": Unit.OCTETS,
     "CC-Time": Unit.SECONDS,
@@ -55,8 +56,10 @@ _UNIT_OF = {
 
 DEFAULT_SERVER: dict[str, str] = {
     "catalogue": str(HERE / "catalogue.yaml"),
+    "profiles": str(HERE.parents[1] / "config" / "profiles.yaml"),
     # The smallest watchdog interval allowed, which no scenario waits for: time is put forward.
     "diameter.watchdog_seconds": "6",
+    "charging.low_balance": "0.50",
 }
 
 
@@ -198,10 +201,12 @@ class Run:
                 listener = self._listeners[match[2]] = socket.create_server(("127.0.0.1", 0))
                 listener.settimeout(PATIENCE_S)
                 peers += f"        connect_host: 127.0.0.1\n        connect_port: {listener.getsockname()[1]}\n"
-        elif text:
+        profile = re.fullmatch(r"for (\S+) clients", text)
+        if text and not match and not profile:
             raise NotationError(f"{text!r} is not understood")
         config = directory / "occ.yaml"
-        config.write_text(f"diameter:\n  port: 0\n{peers}", encoding="utf-8")
+        chosen = f"  default_profile: {profile[1]}\n" if profile else ""
+        config.write_text(f"diameter:\n  port: 0\n{chosen}{peers}", encoding="utf-8")
         self._own = self.server = LiveServer(directory, DEFAULT_SERVER, config, SkippingLoop).start()
 
     def _host(self, client: str) -> str:
@@ -234,10 +239,18 @@ class Run:
         self._check_account(step)
 
     def _filled(self, text: str, client: str) -> str:
-        text = text.replace("{host}", self._host(client))
+        text = text.replace("{host}", self._host(client)).replace("{session}", self._session_id(client, "s1"))
+        text = re.sub(r"\{([a-z0-9]+)\}(?=\")", lambda found: self._session_id(client, found[1]), text)
+        text = _CLOCK.sub(lambda found: f"switching at {self._next(found[1]) // 1000}", text)
         for name, value in self.identities.items():
             text = text.replace("{" + name + "}", value)
         return text
+
+    def _next(self, clock: str) -> int:
+        """When the clock next shows "20:00", UTC: Unix milliseconds."""
+        hours, minutes = map(int, clock.split(":"))
+        now_ms = self.server.now_ms()
+        return now_ms + (hours * 3_600_000 + minutes * 60_000 - now_ms) % 86_400_000
 
     def _act(self, step: Step, client: str, sends: str) -> None:
         """Rows that do something else than send a message."""
@@ -256,6 +269,10 @@ class Run:
             self.server.top_up(self.account, money_micro(rest[3:]))
         elif sends == A_MOMENT:
             pass  # the check of the account waits
+        elif re.fullmatch(r"it is \d\d:\d\d", sends):
+            self.server.pass_time(self._next(sends[6:]) - self.server.now_ms())
+        elif verb in ("reauthorise", "abort"):
+            self._server_asks(verb, rest, self._session_id(client, step.session or "s1"))
         elif sends.endswith(" passes"):
             self.server.pass_time(duration_s(sends.removesuffix(" passes")) * 1000)
         elif sends.endswith(" of silence"):
@@ -268,6 +285,22 @@ class Run:
             raise NotationError(f"{sends!r} is not understood")
         if step.answer:
             self._expect(step, client)
+
+    def _server_asks(self, verb: str, rest: str, session_id: str) -> None:
+        """``reauthorise``, ``reauthorise RG 10``, ``abort``: begun here, answered by a row of its own."""
+        group = re.fullmatch(r"RG (\d+)", rest)
+        if rest and not group:
+            raise NotationError(f"{rest!r} is not understood")
+        asking = self.server.server.reauthorisation
+        account, session = self.account.encode(), session_id.encode()
+
+        async def begin() -> None:
+            if verb == "abort":
+                asking.abort(account, session)
+            else:
+                asking.reauthorise(account, session, rating_group=int(group[1]) if group else None)
+
+        self.server.run(begin())
 
     def _redis(self, starts: bool) -> None:
         """Stop the server's own Redis, or start it again and wait until the server uses it."""
@@ -313,7 +346,7 @@ class Run:
         host = self._host(client)
         server = self.server.origin_host
         request, kind, number = credit_control_request(
-            sends, self._profile(client), host, session_id, server, self.identities
+            sends, self._profile(client), host, session_id, server, self.identities, self.server.now_ms() // 1000
         )
         self.sent[session_id, kind, number] = Sent(request.octets())
         self._ask(step, client, request, self.sent[session_id, kind, number])
@@ -351,6 +384,10 @@ class Run:
         asked = self.asked.pop(client, b"")
         if not asked:
             raise NotationError("the server asked nothing that this could answer")
+        if request.command in (258, 274):
+            session_id = codec.decode(asked).find(263)
+            assert session_id is not None
+            request.avps.insert(0, session_id.encode())
         request.hop_by_hop, request.end_to_end = (int.from_bytes(asked[at : at + 4], "big") for at in (12, 16))
         self.connections[client].send(request.octets())
         if step.answer:

@@ -41,6 +41,8 @@ class Scenario:
     """Rows of the conformance table it shows."""
     client: str = ""
     """Client whose habits it shows, if any."""
+    facts: tuple[str, ...] = ()
+    """Facts about clients it shows, by the ids of the conformance table."""
     given: list[tuple[int, str]] = field(default_factory=list)
     steps: list[Step] = field(default_factory=list)
     known_gap: str = ""
@@ -68,6 +70,8 @@ def read_scenario(path: Path) -> Scenario:
             scenario.given.append((number, line.removeprefix("Given ").strip()))
         elif line.startswith("Known gap:"):
             scenario.known_gap = line.removeprefix("Known gap:").strip()
+        elif line.startswith("Shows:"):
+            scenario.facts += _facts(scenario, number, line.removeprefix("Shows:"))
         elif not line.startswith("|"):
             columns = []
         elif not columns:
@@ -76,6 +80,13 @@ def read_scenario(path: Path) -> Scenario:
             scenario.steps.append(_step(scenario, number, columns, line))
     _check(scenario)
     return scenario
+
+
+def _facts(scenario: Scenario, number: int, written: str) -> tuple[str, ...]:
+    facts = tuple(fact.strip() for fact in written.split(","))
+    if not all(facts):
+        raise scenario.error(number, "'Shows:' is followed by facts of the conformance table, with commas between")
+    return facts
 
 
 def _cells(line: str) -> list[str]:

@@ -63,6 +63,7 @@ def assert_sound(server: LiveServer, *summaries: Summary) -> None:
     assert money.reserved == 0
 
 
+@pytest.mark.shows("row 19", "row 20")
 def test_data_sessions_are_charged_as_the_clients_reckon(server: LiveServer) -> None:
     summary = run_gateway(server)
     assert_sound(server, summary)
@@ -71,6 +72,7 @@ def test_data_sessions_are_charged_as_the_clients_reckon(server: LiveServer) -> 
     assert summary.refusals == {}
 
 
+@pytest.mark.shows("row 19", "row 20")
 def test_calls_and_messages_are_charged_as_the_clients_reckon(server: LiveServer) -> None:
     summary = run_ims(server)
     assert_sound(server, summary)
@@ -78,6 +80,7 @@ def test_calls_and_messages_are_charged_as_the_clients_reckon(server: LiveServer
     assert summary.refusals == {}
 
 
+@pytest.mark.shows("row 16", "operators-repeat-once")
 def test_repeats_of_every_kind_debit_once(server: LiveServer) -> None:
     """Row 16: T flag, new End-to-End Identifier, before and after the answer, also of the last request."""
     data = run_gateway(server, repeats=1.0, sessions=30)
@@ -87,6 +90,7 @@ def test_repeats_of_every_kind_debit_once(server: LiveServer) -> None:
     assert_sound(server, data, voice)
 
 
+@pytest.mark.shows("row 20", "row 28", "operators-grants-follow-balance")
 def test_grants_follow_the_balance_to_the_last_unit_and_then_4012(server: LiveServer) -> None:
     """Rows 20 and 28: final units are told, later requests refused, and no prepaid account goes below zero."""
     volume = 300 << 20
@@ -99,6 +103,7 @@ def test_grants_follow_the_balance_to_the_last_unit_and_then_4012(server: LiveSe
     assert any(bucket.balance == 0 for bucket in balances)
 
 
+@pytest.mark.shows("row 22", "kamailio-termination-after-refusal")
 def test_calls_of_a_caller_without_credit_are_refused_and_ended_all_the_same(server: LiveServer) -> None:
     """Kamailio sends a T after a refused I; it is answered (5002) and debits nothing."""
     summary = run_ims(server, sessions=150, prepaid=1, postpaid=0, call_seconds=3600, concurrency=2)
@@ -107,6 +112,7 @@ def test_calls_of_a_caller_without_credit_are_refused_and_ended_all_the_same(ser
     assert summary.refusals[5002] > 0
 
 
+@pytest.mark.shows("row 28")
 def test_strangers_get_5030_and_pay_nothing(server: LiveServer) -> None:
     """Row 28: unknown subscribers; half of this population is not in the store."""
     summary = run_gateway(server, prepaid=2 * (PREPAID + POSTPAID), postpaid=0)
@@ -121,6 +127,7 @@ def test_the_same_seed_uses_and_pays_the_same(server: LiveServer) -> None:
     assert summaries[0].requests == summaries[1].requests
 
 
+@pytest.mark.shows("row 20")
 def test_usage_beyond_the_grant_is_debited_while_credit_lasts(server: LiveServer) -> None:
     summary = run_gateway(server, overshoot=0.1, sessions=20, prepaid=PREPAID, postpaid=0, concurrency=1)
     assert_sound(server, summary)

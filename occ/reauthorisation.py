@@ -1,0 +1,497 @@
+"""Server-initiated re-authorisation and abortion of sessions (RFC 8506 section 5.5, RFC 6733 sections 8.3, 8.5).
+
+A request goes to the client that opened the session, by the first way that is open: a connection with the client
+itself, else the peer that the session's last request came by, else any relay. Where this worker has neither of the
+first two, whichever worker of the store is best placed does it (``balance.commands``). What no answer comes to is
+tried again by the other ways, and again after a pause, a bounded number of times; then the session is left to its
+Validity-Time, at whose end the client asks by itself (row 42). Nothing here is touched by a credit-control request.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass, replace
+from typing import Any, Final, TypeVar
+
+from balance.commands import ChannelSettings, CommandListener, UnclaimedError, ask
+from balance.directory import read_account
+from balance.model import Session
+from balance.resp import StoreError, StoreUnavailableError
+from occ.charging import Charging
+from occ.profiles import Reauthorisation as Readiness
+from occ.server_requests import (
+    AGREED,
+    Command,
+    Meaning,
+    Release,
+    Result,
+    ServerRequest,
+    deny,
+    pack_request,
+    pack_result,
+    progress,
+    release,
+    split_key,
+    unpack_request,
+    unpack_result,
+)
+from protocols.credit_control import AbortSessionRequest, ReAuthRequest, encode_asr, encode_rar
+from protocols.diameter import codec
+from protocols.diameter.codes import Flag, ResultCode
+from protocols.diameter.errors import DiameterError
+from protocols.diameter.node import AnswerReceived, Node, PeerHandle, RequestFailed
+
+log = logging.getLogger("occ.reauthorisation")
+
+T = TypeVar("T")
+
+MayAsk = Callable[[bytes, bytes], Readiness]
+"""(Origin-Host of the client, identity of the peer its last request came by) -> what it makes of our requests."""
+
+FOR_GOOD: Final = frozenset(
+    (
+        int(ResultCode.COMMAND_UNSUPPORTED),
+        int(ResultCode.APPLICATION_UNSUPPORTED),
+        int(ResultCode.INVALID_HDR_BITS),
+        int(ResultCode.INVALID_AVP_BITS),
+        int(ResultCode.UNKNOWN_PEER),
+    )
+)
+"""Protocol errors that the same client would answer again."""
+
+_RESULT_CODE: Final = 268
+_ORIGIN_HOST: Final = 264
+
+
+@dataclass(frozen=True, slots=True)
+class ReauthorisationSettings:
+    """Times in seconds."""
+
+    answer_within_s: float = 5.0
+    """How long the answer to one message is waited for."""
+    pauses_s: tuple[float, ...] = (1.0, 4.0)
+    """Before each further round through all ways."""
+    act_within_s: float = 10.0
+    """After this a client that agreed to report, or to end the session, should have done so."""
+    relay_delay_s: float = 0.5
+    """How long a worker that knows no better than to try a relay leaves a request to others."""
+    at_once: int = 256
+    """Requests of this process under way; further ones wait."""
+
+
+@dataclass(slots=True)
+class ReauthorisationStatistics:
+    """Counted since this worker started."""
+
+    results: dict[tuple[str, str], int]
+    """(command, meaning) -> requests to clients that came to this."""
+    retries: int = 0
+    """Messages sent again, by whatever way."""
+    not_kept: int = 0
+    """Clients that agreed to report, or to end a session, and did not."""
+
+    def count(self, command: Command, meaning: Meaning) -> None:
+        key = (command.value, meaning.value)
+        self.results[key] = self.results.get(key, 0) + 1
+
+
+class Reauthorisation:
+    """Asks the clients of one store's sessions. Belongs to the event loop it is made in.
+
+    Each of its three requests begins at once, whether or not its result is awaited, and never raises: what went wrong
+    is in the result. Asked again for the same while it is under way, they share its result.
+    """
+
+    def __init__(
+        self,
+        charging: Charging,
+        node: Node,
+        clock: Callable[[], int],
+        may_ask: MayAsk,
+        settings: ReauthorisationSettings | None = None,
+        channel: ChannelSettings | None = None,
+    ) -> None:
+        """``clock``: milliseconds since the Unix epoch, UTC."""
+        self.settings = settings or ReauthorisationSettings()
+        self.channel = channel or ChannelSettings()
+        self.statistics = ReauthorisationStatistics({})
+        self._charging = charging
+        self._store = charging.store
+        self._node = node
+        self._clock = clock
+        self._may_ask = may_ask
+        self._begun: dict[ServerRequest, asyncio.Task[Result]] = {}
+        self._asked: dict[ServerRequest, asyncio.Task[Result]] = {}
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._slots = asyncio.Semaphore(self.settings.at_once)
+
+    # -- what others call ----------------------------------------------------------------------------------------
+
+    def reauthorise(
+        self,
+        account_id: bytes,
+        session_key: bytes,
+        *,
+        rating_group: int | None = None,
+        service_identifier: int | None = None,
+        pool: int | None = None,
+    ) -> asyncio.Future[Result]:
+        """Have a client report and ask anew for a session, or for the service or pool named."""
+        return self._begin(
+            ServerRequest(Command.RE_AUTH, account_id, session_key, rating_group, service_identifier, pool)
+        )
+
+    def abort(self, account_id: bytes, session_key: bytes) -> asyncio.Future[Result]:
+        """Have a client end a session with all its sub-sessions. One that does not agree is denied its next request."""
+        return self._begin(ServerRequest(Command.ABORT_SESSION, account_id, session_key))
+
+    def reauthorise_account(self, account_id: bytes) -> asyncio.Future[list[Result]]:
+        """Have all open sessions of an account re-authorised at once: its credit, or what it may use, has changed."""
+        return asyncio.shield(self._task(self._every_session(account_id)))
+
+    async def _every_session(self, account_id: bytes) -> list[Result]:
+        try:
+            account = await self._patiently(lambda: read_account(self._store, account_id))
+        except StoreError as error:
+            log.error("the sessions of account %r are not re-authorised: %s", account_id, error)
+            return []
+        keys = [] if account is None else list(account.sessions)
+        return await asyncio.gather(*(self.reauthorise(account_id, key) for key in keys))
+
+    async def listen(self) -> None:
+        """Carry out what other processes ask for, until cancelled."""
+        worker = self._node.settings.origin_host.encode()
+        await CommandListener(self._store, worker, self._delay, self._execute, self.channel).run()
+
+    async def stop(self) -> None:
+        """Give up what is under way."""
+        tasks = list(self._tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    # -- which worker --------------------------------------------------------------------------------------------
+
+    def _begin(self, request: ServerRequest) -> asyncio.Future[Result]:
+        return asyncio.shield(self._shared(self._begun, request, self._anywhere))
+
+    def _shared(
+        self,
+        under_way: dict[ServerRequest, asyncio.Task[Result]],
+        request: ServerRequest,
+        work: Callable[[ServerRequest], Coroutine[Any, Any, Result]],
+    ) -> asyncio.Task[Result]:
+        """The task that does it: one for the same request at a time."""
+        scope = request.scope
+        task = under_way.get(scope)
+        if task is None:
+            task = under_way[scope] = self._task(work(request))
+            task.add_done_callback(lambda _: under_way.pop(scope, None))
+        return task
+
+    def _task(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    async def _anywhere(self, request: ServerRequest) -> Result:
+        """Do it here if this worker is well placed, else have it done by whichever is. Never raises."""
+        async with self._slots:
+            try:
+                return await self._patiently(lambda: self._placed(request))
+            except Exception as error:
+                return _failure(request, error)
+
+    async def _placed(self, request: ServerRequest) -> Result:
+        sessions = await self._sessions(request)
+        if not sessions:
+            return Result(Meaning.ENDED, request.session_key)
+        host, via = sessions[0].origin_host, sessions[0].via
+        if self._delay_for(host, via) == 0:
+            return await self._shared(self._asked, request, self._here)
+        try:
+            return unpack_result(await ask(self._store, pack_request(request, host, via), self.channel))
+        except UnclaimedError:
+            self.statistics.count(request.command, Meaning.NO_CONNECTION)
+            return await self._not_agreed(request, Result(Meaning.NO_CONNECTION, request.session_key, host))
+
+    def _delay(self, packed: bytes) -> float | None:
+        """See ``balance.commands.Delay``."""
+        try:
+            _, host, via = unpack_request(packed)
+        except ValueError as error:
+            log.warning("a command of another process is left alone: %s", error)
+            return None
+        return self._delay_for(host, via)
+
+    def _delay_for(self, host: bytes, via: bytes) -> float | None:
+        """How long to leave a client to workers that are better placed; None: there is no way to it here."""
+        if self._may_ask(host, via) is Readiness.NONE:
+            return 0.0
+        known = [way for way in (self._peer(host), self._peer(via)) if way is not None]
+        if any(way.is_heard for way in known):
+            return 0.0
+        return self.settings.relay_delay_s if known or self._relays() else None
+
+    async def _execute(self, packed: bytes) -> bytes:
+        """See ``balance.commands.Execute``."""
+        request, _, _ = unpack_request(packed)
+        return pack_result(await asyncio.shield(self._shared(self._asked, request, self._here)))
+
+    # -- ways ----------------------------------------------------------------------------------------------------
+
+    def _peer(self, identity: bytes) -> PeerHandle | None:
+        handle = self._node.handle(identity.decode("utf-8", "replace")) if identity else None
+        return handle if handle is not None and handle.is_open else None
+
+    def _relays(self) -> list[PeerHandle]:
+        return [handle for handle in self._node.handles() if handle.capabilities.is_relay and handle.is_open]
+
+    def _ways(self, session: Session) -> list[PeerHandle]:
+        """The client itself, the peer its last request came by, any relay; those that fell silent after the others."""
+        ways: list[PeerHandle] = []
+        for way in (self._peer(session.origin_host), self._peer(session.via), *self._relays()):
+            if way is not None and way not in ways:
+                ways.append(way)
+        return sorted(ways, key=lambda way: not way.is_heard)
+
+    # -- one request ---------------------------------------------------------------------------------------------
+
+    async def _here(self, request: ServerRequest, again: bool = False) -> Result:
+        """Ask the client by the ways this worker has, and draw the consequences. Never raises."""
+        try:
+            result = await self._patiently(lambda: self._ask(request, again))
+        except Exception as error:
+            result = _failure(request, error)
+        self.statistics.count(request.command, result.meaning)
+        return result
+
+    async def _patiently(self, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
+        """Do it again after each pause while the store cannot be reached: what it does may happen twice."""
+        for pause_s in self.settings.pauses_s:
+            try:
+                return await work()
+            except StoreUnavailableError:
+                await asyncio.sleep(pause_s)
+        return await work()
+
+    async def _sessions(self, request: ServerRequest) -> list[Session]:
+        """The open sessions it is about, as the store has them now. Raises StoreError."""
+        return request.concerned(await read_account(self._store, request.account_id))
+
+    async def _ask(self, request: ServerRequest, again: bool) -> Result:
+        """``again``: this is the second time that the client is asked, see ``_see_to_it``."""
+        before = await self._sessions(request)
+        if not before:
+            return Result(Meaning.ENDED, request.session_key)
+        session = before[0]
+        result = Result(Meaning.NOT_ASKED, request.session_key, session.origin_host)
+        kind = self._may_ask(session.origin_host, session.via)
+        if _is_asked(request.command, kind):
+            result = await self._exchange(request, session, result)
+        result = replace(result, meaning=_meaning(request.command, result, kind))
+        if result.meaning is Meaning.CLIENT_LOST:
+            return await self._released(request, before, result)
+        if result.meaning is Meaning.ACKNOWLEDGED or result.meaning is Meaning.ENDED:
+            return result
+        if result.meaning in AGREED:
+            self._task(self._see_to_it(request, before, result.meaning is Meaning.UPDATE_PENDING and not again))
+            return result
+        return await self._not_agreed(request, result)
+
+    async def _exchange(self, request: ServerRequest, session: Session, result: Result) -> Result:
+        """The client's answer, as if it were a refusal, by whatever way it came, or why none did."""
+        message = self._message(request, session)
+        result = replace(result, meaning=Meaning.NO_CONNECTION)
+        useless: set[str] = set()
+        for pause_s in (*self.settings.pauses_s, None):
+            for way in self._ways(session):
+                if way.origin_host in useless or not way.is_open:
+                    continue
+                self.statistics.retries += result.meaning is Meaning.UNANSWERED
+                answer = await self._send(way, message)
+                if isinstance(answer, RequestFailed):
+                    result = replace(result, meaning=Meaning.UNANSWERED, reason=f"{way.origin_host}: {answer.reason}")
+                    message = _repeated(message) if answer.sent else message
+                    continue
+                code, host = _read(answer.message)
+                if not _is_protocol_error(code) and _speaks_for(session, host, way):
+                    return replace(result, meaning=Meaning.REFUSED, result_code=code, reason="")
+                reason = f"{host.decode('utf-8', 'replace') or way.origin_host} answered {code}"
+                result = replace(result, meaning=Meaning.UNANSWERED, result_code=code, reason=reason)
+                if code in FOR_GOOD:
+                    useless.add(way.origin_host)
+                message = self._message(request, session)
+            if pause_s is None or (useless and all(way.origin_host in useless for way in self._ways(session))):
+                break
+            await asyncio.sleep(pause_s)
+            current = await self._sessions(request)
+            if not current:
+                return replace(result, meaning=Meaning.ENDED)
+            session = current[0]  # it may come by another peer by now
+        return result
+
+    async def _send(self, way: PeerHandle, message: bytes) -> AnswerReceived | RequestFailed:
+        future: asyncio.Future[AnswerReceived | RequestFailed] = asyncio.get_running_loop().create_future()
+
+        def on_answer(outcome: AnswerReceived | RequestFailed) -> None:
+            if not future.done():
+                future.set_result(outcome)
+
+        self._node.send_request(way, message, on_answer, self.settings.answer_within_s)
+        return await future
+
+    def _message(self, request: ServerRequest, session: Session) -> bytes:
+        """A new message, with an End-to-End Identifier of its own."""
+        settings = self._node.settings
+        session_id, sub_session_id = split_key(session.session_id)
+        head = (
+            0,
+            self._node.next_end_to_end(),
+            session_id,
+            settings.origin_host.encode(),
+            settings.origin_realm.encode(),
+            self._realm(session),
+            session.origin_host,
+        )
+        if request.command is Command.ABORT_SESSION:
+            return encode_asr(AbortSessionRequest(*head))
+        return encode_rar(
+            ReAuthRequest(
+                *head,
+                rating_group=request.rating_group,
+                service_identifier=request.service_identifier,
+                pool_identifier=request.pool,
+                sub_session_id=sub_session_id,
+            )
+        )
+
+    def _realm(self, session: Session) -> bytes:
+        """The client's realm; of a session opened before realms were kept, the most likely one."""
+        if session.realm:
+            return session.realm
+        direct = self._peer(session.origin_host)
+        if direct is not None:
+            return direct.origin_realm.encode()
+        return session.origin_host.partition(b".")[2] or session.origin_host
+
+    # -- consequences --------------------------------------------------------------------------------------------
+
+    async def _released(self, request: ServerRequest, before: list[Session], result: Result) -> Result:
+        """5002: close what the client does not know, unless it has shown since it was asked that it does."""
+        late_ms = self._charging.rules.settings.late_termination_ms
+        amounts: dict[int, int] = {}
+        found: list[Release] = []
+        for seen in before:
+            one = await release(
+                self._store, request.account_id, seen, self._clock(), late_ms, self._charging.statistics.add
+            )
+            found.append(one)
+            for unit, amount in one.amounts:
+                amounts[unit] = amounts.get(unit, 0) + amount
+        if any(one.closed for one in found):
+            log.warning("client %r does not know session %r: it was closed", result.client, request.session_id)
+            return replace(result, released=tuple(sorted(amounts.items())), currency=found[0].currency)
+        if not any(one.moved for one in found):
+            return replace(result, meaning=Meaning.ENDED)
+        if request.command is Command.RE_AUTH:
+            return replace(result, meaning=Meaning.UPDATE_PENDING)
+        return await self._not_agreed(request, replace(result, meaning=Meaning.REFUSED))
+
+    async def _not_agreed(self, request: ServerRequest, result: Result) -> Result:
+        """A report is then left to the Validity-Time; a session to be ended is denied its next request (row 43)."""
+        if request.command is Command.RE_AUTH:
+            return result
+        if not await deny(self._store, request, self._clock()):
+            return replace(result, meaning=Meaning.ENDED)
+        return replace(result, denied=True)
+
+    async def _see_to_it(self, request: ServerRequest, before: list[Session], may_repeat: bool) -> None:
+        """Look after a while whether the client has done what it agreed to.
+
+        ``may_repeat``: it said that it was reporting already. If nothing has come since it was asked, that report had
+        been charged before, perhaps just before the credit changed: it is asked once more.
+        """
+        await asyncio.sleep(self.settings.act_within_s)
+        try:
+            now = await self._sessions(request)
+            if not now or (request.command is Command.RE_AUTH and progress(now[0]) != progress(before[0])):
+                return
+            if may_repeat:
+                self._shared(self._asked, request, lambda request: self._here(request, again=True))
+                return
+            if request.command is Command.ABORT_SESSION:
+                await deny(self._store, request, self._clock())
+        except StoreError as error:
+            log.debug("whether client %r did what it agreed to is not known: %s", before[0].origin_host, error)
+            return
+        self.statistics.not_kept += 1
+        log.warning(
+            "client %r agreed to the %s of session %r but has done nothing since",
+            before[0].origin_host,
+            request.command,
+            request.session_id,
+        )
+
+
+def _failure(request: ServerRequest, error: Exception) -> Result:
+    """The result of a request that the server could not carry out."""
+    if isinstance(error, StoreError):
+        return Result(Meaning.FAILED, request.session_key, reason=str(error))
+    log.error("the %s of session %r failed", request.command, request.session_key, exc_info=error)
+    return Result(Meaning.FAILED, request.session_key, reason="internal error; the server's log tells more")
+
+
+# -- answers -----------------------------------------------------------------------------------------------------
+
+
+def _is_asked(command: Command, kind: Readiness) -> bool:
+    """Whether a client of that kind is sent the command at all."""
+    return kind is Readiness.FULL or (kind is Readiness.ANSWERED and command is Command.RE_AUTH)
+
+
+def _meaning(command: Command, result: Result, kind: Readiness) -> Meaning:
+    """Rows 42 and 43, for an answer of the client itself; what is no such answer keeps its meaning."""
+    code = result.result_code
+    if result.meaning is not Meaning.REFUSED:
+        return result.meaning
+    if code == ResultCode.UNKNOWN_SESSION_ID:
+        return Meaning.CLIENT_LOST
+    if not 2000 <= code < 3000:
+        return Meaning.REFUSED
+    if command is Command.ABORT_SESSION:
+        return Meaning.TERMINATION_EXPECTED
+    if kind is Readiness.ANSWERED:
+        return Meaning.ACKNOWLEDGED
+    return Meaning.UPDATE_EXPECTED if code == ResultCode.LIMITED_SUCCESS else Meaning.UPDATE_PENDING
+
+
+def _is_protocol_error(code: int) -> bool:
+    """RFC 6733 section 7.1.3: something on the way went wrong, the client has decided nothing."""
+    return 3000 <= code < 4000
+
+
+def _speaks_for(session: Session, host: bytes, way: PeerHandle) -> bool:
+    """Whether an answer counts as the client's.
+
+    It bears the client's name, or comes by where the client is known to be. A relay that was only tried may say what
+    it likes: it must not close a session.
+    """
+    known = (session.origin_host.lower(), session.via.lower())
+    return host.lower() == known[0] or way.origin_host.encode().lower() in known
+
+
+def _read(message: bytes) -> tuple[int, bytes]:
+    """Result-Code and Origin-Host of an answer, whatever else is wrong with it; 0 and nothing where there is none."""
+    try:
+        answer = codec.decode(message)
+    except DiameterError:
+        return 0, b""
+    code, host = answer.find(_RESULT_CODE), answer.find(_ORIGIN_HOST)
+    return int.from_bytes(code.data, "big") if code is not None else 0, host.data if host is not None else b""
+
+
+def _repeated(message: bytes) -> bytes:
+    """The same message with the T flag: the client may have got it before (RFC 6733 section 3)."""
+    return message[:4] + bytes((message[4] | Flag.RETRANSMIT,)) + message[5:]

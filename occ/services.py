@@ -1,0 +1,454 @@
+"""The services of one request: what each is, what it costs, what is debited and reserved for it.
+
+``RequestServices`` works on a draft of the account, for one request of one session: ``settle`` debits what is
+reported, ``reserve`` grants what is asked for, ``outcome`` says what came of it. It decides nothing about sessions and
+writes nothing down (``occ.charging`` does), and knows no account but the draft's.
+"""
+
+from dataclasses import dataclass
+from typing import Final
+
+from balance.ledger import (
+    Draft,
+    begin_period,
+    borrow,
+    has_more,
+    leak,
+    release,
+    reserve,
+    reserved_money,
+    settle,
+)
+from balance.model import FinalUnits, Grant, Outcome, Rate, ServiceUse, Session, Unit
+from occ.codes import (
+    AFTER_TARIFF_CHANGE,
+    BEFORE_TARIFF_CHANGE,
+    CREDIT_CONTROL_NOT_APPLICABLE,
+    CREDIT_LIMIT_REACHED,
+    END_USER_SERVICE_DENIED,
+    INITIAL,
+    INVALID_AVP_VALUE,
+    RATING_CONDITION_CHANGE,
+    RATING_FAILED,
+    REASON_FINAL,
+    SUCCESS,
+    UNABLE_TO_COMPLY,
+    UPDATE,
+)
+from occ.indications import QUOTA_OF_PERIOD, pool_reference
+from occ.profiles import Profile
+from occ.rating.price import CLIENT_RATED, FreePrice, HalfEach, WorstOfTwo, price_of, terms
+from occ.rating.service import Service
+from occ.rating.tariff import Refusal
+from occ.rules import Rules
+from occ.service_units import believable, in_money, measure, money_of, units_reported, units_wanted
+from protocols.credit_control import CreditControlRequest, ServiceRequest
+from protocols.diameter.codec import avp
+
+SERVICES_A_SESSION: Final = 256
+"""Rating-Groups and Service-Identifiers one session may use; bounds what one client can make an account hold."""
+
+DEFAULT_VALIDITY_S: Final = 1800
+"""Supervision of a session that has been granted nothing yet."""
+
+_FINAL_GRANTED: Final = int(FinalUnits.GRANTED)
+_FINAL_ACTING: Final = int(FinalUnits.ACTING)
+_SECONDS: Final = int(Unit.SECONDS)
+_AMOUNT: Final = int(Unit.AMOUNT)
+
+
+@dataclass(slots=True)
+class Part:
+    """One service of a request: what is asked, what is granted, its place in the catalogue and in the session."""
+
+    asked: ServiceRequest
+    grant: Grant
+    service: Service
+    rate: Rate
+    use: ServiceUse | None
+    """None: it cannot be charged; ``grant`` says why, ``service`` and ``rate`` mean nothing."""
+    after: Grant | None = None
+    """The grant for after a tariff switch, where it is one of its own."""
+
+
+def _runs_on(part: Part) -> bool:
+    """Whether units are used one a second, whatever the user does: the clock tells when then (RFC 8506, 5.1.1)."""
+    return part.service.unit == _SECONDS and part.service.consumption_time_s is None
+
+
+_UNRATED: Final = Service("", b"", None, Unit.EVENTS, 1, 1, 0)
+_FREE: Final = FreePrice(Unit.EVENTS)
+
+
+class RequestServices:
+    """Every service that one request names. ``when_ms``: when what it reports happened, for prices that change."""
+
+    __slots__ = ("draft", "now_ms", "parts", "profile", "request", "rules", "session", "when_ms")
+
+    def __init__(
+        self,
+        rules: Rules,
+        request: CreditControlRequest,
+        profile: Profile,
+        draft: Draft,
+        session: Session,
+        when_ms: int,
+    ) -> None:
+        self.rules = rules
+        self.request = request
+        self.profile = profile
+        self.draft = draft
+        self.session = session
+        self.now_ms = draft.now_ms
+        self.when_ms = when_ms
+        asked = request.services
+        if not asked and (request.requested is not None or request.used):
+            identifiers = () if request.service_identifier is None else (request.service_identifier,)
+            asked = (ServiceRequest(None, identifiers, request.requested, request.used),)
+        self.parts = [self._part(each) for each in asked]
+
+    # -- which service, at which price -----------------------------------------------------------------------------
+
+    def _part(self, asked: ServiceRequest) -> Part:
+        """The service's place in the catalogue, its price and its use so far."""
+        session = self.session
+        group = -1 if asked.rating_group is None else asked.rating_group
+        # A list of services is one grant; its order does not make it another.
+        identifier = min(asked.service_identifiers) if asked.service_identifiers else -1
+        grant = Grant(group, asked.service_identifiers, SUCCESS)
+        use = self.draft.service(session, group, identifier)
+        found, rate = self._priced(asked, use, group, identifier)
+        if found is None or rate is None or isinstance(rate, Refusal):
+            grant.result_code = rate.result_code if isinstance(rate, Refusal) else RATING_FAILED
+            return Part(asked, grant, _UNRATED, _FREE, None)
+        if use is None and len(session.services) < SERVICES_A_SESSION:
+            use = ServiceUse(group, identifier, found.name, int(found.unit))
+            use.step_units, use.step_price_micro = terms(rate)
+            if found.pool and self.profile.pools:
+                use.pool = found.pool
+            self._look_ahead(use, self.when_ms)
+            self.draft.add_service(session, use)
+        if use is None:
+            grant.result_code = UNABLE_TO_COMPLY
+        return Part(asked, grant, found, rate, use)
+
+    def _priced(
+        self, asked: ServiceRequest, use: ServiceUse | None, group: int, identifier: int
+    ) -> tuple[Service | None, Rate | Refusal | None]:
+        """The service's place in the catalogue and its price: the plan's, or the client's own if it asks in money.
+
+        A service keeps unit and price it started with until its tariff period or its session ends, whatever becomes
+        of the catalogue.
+        """
+        catalogue = self.rules.catalogue
+        found = catalogue.classify(self.request.service_context_id, group, identifier)
+        if use is not None:
+            rate = price_of(use.unit, use.step_units, use.step_price_micro)
+            if use.unit == _AMOUNT:
+                return in_money(found, use.name), rate
+            if found is None or found.unit != use.unit:
+                found = Service(use.name, b"", None, Unit(use.unit), 0, 0, 0)  # sold no more: charged, not granted
+            return found, rate
+        if found is None:
+            return None, None
+        money = money_of(asked)
+        if money is None:
+            tariff = catalogue.tariff(self.session.plan, found.name)
+            return found, None if tariff is None else self._offered(tariff.at(self.when_ms)[0], found.unit)
+        if money[2] not in (None, catalogue.currency):
+            return None, None
+        return in_money(found, found.name), CLIENT_RATED
+
+    def _offered(self, price: Rate | Refusal, unit: int) -> Rate | Refusal:
+        """A price as such a client can be told it: one that takes 4011 for a refusal is granted free units instead."""
+        if isinstance(price, Refusal) and price.result_code == CREDIT_CONTROL_NOT_APPLICABLE:
+            return price if self.profile.credit_control_not_applicable else FreePrice(Unit(unit))
+        return price
+
+    def _look_ahead(self, use: ServiceUse, at_ms: int) -> tuple[Refusal | None, int]:
+        """Note the next tariff switch after ``at_ms``: what stands in the way of the service until then, if anything;
+        when the price changes or the service is no longer to be had, ms, 0 for never.
+        """
+        tariff = None if use.unit == _AMOUNT else self.rules.catalogue.tariff(self.session.plan, use.name)
+        if tariff is None:
+            return None, 0
+        now, until_ms = tariff.at(at_ms)
+        use.ahead = ()
+        offered = self._offered(now, use.unit)
+        if isinstance(offered, Refusal):
+            return offered, until_ms
+        if until_ms:
+            following = self._offered(tariff.at(until_ms)[0], use.unit)
+            if not isinstance(following, Refusal):
+                use.ahead = (until_ms, *terms(following))
+        return None, until_ms
+
+    def _enter_period(self, part: Part, use: ServiceUse) -> None:
+        """The tariff has switched: what is used from here on is priced anew."""
+        at_ms, step_units, step_price_micro = use.ahead
+        begin_period(use, step_units, step_price_micro)
+        part.rate = price_of(use.unit, step_units, step_price_micro)
+        self._look_ahead(use, at_ms)
+
+    def _rate_anew(self, part: Part, use: ServiceUse) -> None:
+        """Row 37: conditions have changed, what comes is charged by what the catalogue says now."""
+        tariff = self.rules.catalogue.tariff(self.session.plan, part.service.name)
+        if tariff is None or use.unit != part.service.unit or use.unit == _AMOUNT:
+            return
+        rate = self._offered(tariff.at(self.when_ms)[0], use.unit)
+        if isinstance(rate, Refusal) or terms(rate) == (use.step_units, use.step_price_micro):
+            return
+        begin_period(use, *terms(rate))
+        part.rate = rate
+        self._look_ahead(use, self.when_ms)
+
+    # -- what was used ---------------------------------------------------------------------------------------------
+
+    def settle(self, late: bool = False) -> int:
+        """Debit what every service reports and give back the rest; the longest Validity-Time among them, seconds.
+
+        ``late``: supervision has taken the reservations back already, so nothing of this is beyond a grant.
+        """
+        longest_s = 0
+        for part in self.parts:
+            use = part.use
+            if use is None:
+                continue
+            asked = part.asked
+            if asked.used:
+                self._settle_usage(part, use, late)
+            elif asked.requested is not None or asked.reporting_reason is not None:
+                release(self.draft, use)
+            while use.ahead and self.when_ms >= use.ahead[0]:
+                self._enter_period(part, use)
+            if asked.reporting_reason == RATING_CONDITION_CHANGE:
+                self._rate_anew(part, use)
+            if part.service.validity_time_s > longest_s:
+                longest_s = part.service.validity_time_s
+        return longest_s or DEFAULT_VALIDITY_S
+
+    def _settle_usage(self, part: Part, use: ServiceUse, late: bool) -> None:
+        units = self._believed(part, use)
+        waived = 0
+        if units > use.granted and not late:
+            if not part.service.charges_overshoot:
+                waived = units - use.granted
+                units = use.granted
+            elif use.pool:
+                price = part.rate.price_micro(use.paid_units + units) - use.priced_micro
+                borrow(self.draft, self.session, use, price - reserved_money(self.draft, use))
+        if use.ahead:
+            units = self._settle_before_switch(part, use, units)
+        settle(self.draft, use, part.rate, units)
+        if waived:
+            leak(self.draft, use, part.rate, waived)
+
+    def _believed(self, part: Part, use: ServiceUse) -> int:
+        """The units reported, cut where they cannot be true; the rest is kept for the charging data record."""
+        reported = units_reported(part.asked.used, part.service.unit)
+        believed = believable(reported, use, (self.now_ms - self.session.started_ms) // 1000)
+        if believed != reported:
+            use.disbelieved += reported - believed
+            self.draft.disbelieved_reports += 1
+        return believed
+
+    def _settle_before_switch(self, part: Part, use: ServiceUse, units: int) -> int:
+        """Debit what was used before the tariff switched, if it has; the units that are left for afterwards.
+
+        A client that knows the switch says on which side of it units were used (RFC 8506 section 8.27). Time that
+        runs on is split by the clock; of other units that nobody can tell, the whole goes to the side where it is
+        cheaper.
+        """
+        labelled = [0, 0, 0]
+        for each in part.asked.used:
+            side = each.tariff_change_usage
+            labelled[2 if side is None or side > 2 else side] += measure(each, part.service.unit) or 0
+        told = labelled[BEFORE_TARIFF_CHANGE] + labelled[AFTER_TARIFF_CHANGE]
+        while use.ahead and (self.when_ms >= use.ahead[0] or labelled[AFTER_TARIFF_CHANGE]):
+            before = min(labelled[BEFORE_TARIFF_CHANGE], units)
+            after = min(labelled[AFTER_TARIFF_CHANGE], units - before)
+            either = units - before - after
+            if either and not told and _runs_on(part):
+                after_s = max(0, self.when_ms - use.ahead[0]) // 1000
+                before = max(0, units - after_s)
+            elif either and self._cheaper_before(part, use, before, after, either):
+                before += either
+            settle(self.draft, use, part.rate, before)
+            units -= before
+            self._enter_period(part, use)
+            # Further switches that passed since: all of this came after the first.
+            labelled = [0, 0, 0]
+        return units
+
+    @staticmethod
+    def _cheaper_before(part: Part, use: ServiceUse, before: int, after: int, either: int) -> bool:
+        """Whether units of either side of the switch cost less at the price that ends."""
+        ending, beginning = part.rate, price_of(use.unit, use.ahead[1], use.ahead[2])
+        paid = use.paid_units + before
+        return ending.price_micro(paid + either) + beginning.price_micro(after) <= ending.price_micro(
+            paid
+        ) + beginning.price_micro(after + either)
+
+    # -- what is granted -------------------------------------------------------------------------------------------
+
+    def reserve(self) -> None:
+        """Reserve what each service asks for. A service that the request leaves out keeps its reservation."""
+        for part in self.parts:
+            use = part.use
+            if use is None:
+                continue
+            if part.asked.requested is None or part.asked.reporting_reason == REASON_FINAL:
+                self._without_request(part, use)
+            elif self.session.refused:
+                part.grant.result_code = END_USER_SERVICE_DENIED
+            elif use.parts or use.granted:
+                # The request names the service twice: it has one reservation, so it gets one grant.
+                part.grant.result_code = UNABLE_TO_COMPLY
+            elif not part.service.maximum_quota_units:
+                part.grant.result_code = RATING_FAILED
+            else:
+                self._reserve_for(part, use, part.asked)
+        for part in self.parts:
+            # Only now: what a later service reserved may have been the last of the money.
+            if part.grant.units > 0 and part.use is not None:
+                self._complete(part, part.use)
+
+    def _without_request(self, part: Part, use: ServiceUse) -> None:
+        """Row 31: the client has begun to redirect or restrict, and is told when to ask again."""
+        if use.final == _FINAL_GRANTED and part.asked.used and self.request.request_type == UPDATE:
+            told = self.rules.indications(part.service, self.profile)
+            if told.keeps_session:
+                use.final = _FINAL_ACTING
+                part.grant.validity_time_s = told.ask_again_s
+
+    def _reserve_for(self, part: Part, use: ServiceUse, asked: ServiceRequest) -> None:
+        grant = part.grant
+        wanted = units_wanted(asked.requested, part.service)
+        if not wanted:
+            # Money that is nothing, or less: an answer without a grant would be read as one without a limit.
+            grant.result_code = INVALID_AVP_VALUE
+            return
+        denied, ends_ms = self._look_ahead(use, self.when_ms)
+        if denied is not None:
+            grant.result_code = denied.result_code
+            return
+        grant.validity_time_s = part.service.validity_time_s
+        if use.unit == _SECONDS and self.profile.time_within_validity:
+            wanted = min(wanted, grant.validity_time_s)
+        if ends_ms and ends_ms - self.now_ms < grant.validity_time_s * 1000:
+            granted = self._reserve_across(part, use, wanted, ends_ms)
+        else:
+            granted = reserve(self.draft, use, part.rate, wanted)
+        if use.unit == _AMOUNT and granted < wanted:
+            release(self.draft, use)  # row 19: the client has rated it; that much or nothing
+            granted = 0
+        if granted:
+            grant.unit = use.unit
+            grant.units = granted if part.after is None else granted // 2
+        else:
+            self._used_up(part, use)
+
+    def _reserve_across(self, part: Part, use: ServiceUse, wanted: int, ends_ms: int) -> int:
+        """Reserve units that may be used on either side of a tariff switch (RFC 8506 section 8.20, row 34).
+
+        One quota is priced as if all of it were used where it is dearer; two quotas are reserved at both prices.
+        Where that is more than the balance can give, or the client knows no switches, or nothing is sold after it,
+        the client is made to ask again at the switch instead.
+        """
+        grant, draft = part.grant, self.draft
+        left_s = max(1, -(-(ends_ms - self.now_ms) // 1000))
+        if use.ahead:
+            following = price_of(use.unit, use.ahead[1], use.ahead[2])
+            running = _runs_on(part)
+            knows = self.profile.tariff_switch and not running
+            if knows and part.service.two_quotas:
+                both = HalfEach(part.rate, following, use.paid_units, use.priced_micro)
+                if reserve(draft, use, both, 2 * wanted) == 2 * wanted:
+                    grant.switch_s = ends_ms // 1000
+                    part.after = Grant(grant.rating_group, grant.service_identifiers, SUCCESS)
+                    return 2 * wanted
+                release(draft, use)
+            elif knows or running or left_s < self.profile.shortest_validity_s:
+                worst = WorstOfTwo(part.rate, following, use.paid_units, use.priced_micro)
+                if reserve(draft, use, worst, wanted) == wanted:
+                    grant.switch_s = ends_ms // 1000 if knows else 0
+                    return wanted
+                release(draft, use)
+        grant.validity_time_s = max(left_s, min(self.profile.shortest_validity_s, grant.validity_time_s))
+        if use.unit == _SECONDS and self.profile.time_within_validity:
+            wanted = min(wanted, grant.validity_time_s)
+        return reserve(draft, use, part.rate, wanted)
+
+    def _used_up(self, part: Part, use: ServiceUse) -> None:
+        """There is no credit left: the client redirects or restricts at once, or is refused (rows 30 and 31)."""
+        grant = part.grant
+        grant.validity_time_s = 0
+        told = self.rules.indications(part.service, self.profile)
+        if not told.keeps_session or use.final == _FINAL_ACTING:
+            grant.result_code = CREDIT_LIMIT_REACHED
+            return
+        use.final = _FINAL_ACTING
+        grant.final = True
+        grant.avps = told.final_units
+        grant.validity_time_s = told.ask_again_s
+        if self.request.request_type != INITIAL:
+            grant.unit, grant.units = use.unit, 0
+
+    def _complete(self, part: Part, use: ServiceUse) -> None:
+        """What goes with the units: the final unit action, thresholds, the pool they belong to."""
+        grant = part.grant
+        told = self.rules.indications(part.service, self.profile)
+        grant.final = not has_more(self.draft, use, part.rate)
+        use.final = _FINAL_GRANTED if grant.final else 0
+        if not self.request.services:
+            # Outside a Multiple-Services-Credit-Control there is only room for what follows the final units.
+            grant.avps = told.final_units if grant.final else b""
+            return
+        avps = told.with_grant(grant.units, grant.final)
+        if use.pool and reserved_money(self.draft, use) and len(use.parts) == self._money_parts(use):
+            avps += pool_reference(use.pool, use.unit, part.rate)
+        after = part.after
+        if after is not None:
+            after.unit, after.units, after.switch_s = grant.unit, grant.units, grant.switch_s
+            after.validity_time_s, after.final = grant.validity_time_s, grant.final
+            after.avps = avps + QUOTA_OF_PERIOD[1]
+            avps += QUOTA_OF_PERIOD[0]
+        grant.avps = avps
+
+    def _money_parts(self, use: ServiceUse) -> int:
+        """Reservation parts in money: the units of a pool change hands at their price, those of an allowance cannot."""
+        return sum(1 for bucket_id, _ in use.parts if self.draft.bucket(bucket_id).unit == Unit.MONEY)
+
+    # -- what came of it -------------------------------------------------------------------------------------------
+
+    def outcome(self, refuse_if_none: bool) -> Outcome:
+        """Row 27: one service's failure is its own; a first request of which nothing is left fails as a whole."""
+        request = self.request
+        grants: list[Grant] = []
+        failures: list[int] = []
+        for part in self.parts:
+            grants.append(part.grant)
+            if part.after is not None:
+                grants.append(part.after)
+            if part.grant.result_code != SUCCESS:
+                failures.append(part.grant.result_code)
+        outcome = Outcome(SUCCESS, grants, command_level=bool(grants) and not request.services)
+        if failures and len(failures) == len(self.parts) and (refuse_if_none or outcome.command_level):
+            outcome.result_code = failures[0]
+        if RATING_FAILED in failures:
+            outcome.failed_avp = self._unrateable(grants)
+        if refuse_if_none and not grants and not self.rules.catalogue.knows_context(request.service_context_id):
+            outcome.result_code = RATING_FAILED
+            outcome.failed_avp = avp("Service-Context-Id", request.service_context_id.decode("utf-8", "replace"))
+        return outcome
+
+    def _unrateable(self, grants: list[Grant]) -> bytes:
+        """Row 28: Failed-AVP names what could not be rated: the context if unknown, else the Rating-Group."""
+        request = self.request
+        if self.rules.catalogue.knows_context(request.service_context_id):
+            for grant in grants:
+                if grant.result_code == RATING_FAILED and grant.rating_group >= 0:
+                    return avp("Rating-Group", grant.rating_group)
+                if grant.result_code == RATING_FAILED and grant.service_identifiers:
+                    return avp("Service-Identifier", grant.service_identifiers[0])
+        return avp("Service-Context-Id", request.service_context_id.decode("utf-8", "replace"))

@@ -1,0 +1,120 @@
+"""What sessions cost the store, leave in records and metrics, and what the server says of them: no scenario sees that."""
+
+import json
+import time
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+from balance.model import IdentityType
+from protocols.diameter.codes import Flag
+from tests.live_server import LiveServer
+from tests.scenarios.clients import INITIAL, PROFILES, TERMINATION, Head
+from tests.scenarios.notation import service_avps, service_clause
+from tests.scenarios.requests import Request
+from tests.wire import Connection
+
+CREDIT_CONTROL, RESULT_CODE, ORIGIN_STATE_ID = 272, 268, 278
+IMSI, MSISDN = "262010000000001", "491700000001"
+CLIENT = "smf.epc.mnc001.mcc262.3gppnetwork.org"
+SESSIONS = 40
+OCTETS_A_SESSION = 1024
+PATIENCE_S = 10.0
+
+
+class Client:
+    """A client of a profile, its one subscriber, and its connection."""
+
+    def __init__(self, server: LiveServer, profile: str, subscriptions: list[tuple[int, str]]) -> None:
+        self.server = server
+        self.request = PROFILES[profile].request
+        self.subscriptions = subscriptions
+        self.connection = Connection.to(server.port)
+        self.connection.exchange_capabilities(CLIENT)
+
+    def session_id(self, session: int) -> str:
+        return f"{CLIENT};1760000000;{session};app_gy"
+
+    def ask(self, session: int, kind: int, services: str) -> int:
+        """Result-Code of the first or last request of a session."""
+        clause = service_clause(services)
+        assert clause is not None
+        number = 1 if kind == TERMINATION else 0
+        now_s = self.server.now_ms() // 1000
+        head = Head(CLIENT, self.session_id(session), kind, number, self.subscriptions, self.server.origin_host, now_s)
+        avps = self.request(head, service_avps(clause))
+        answer = self.connection.ask(Request(CREDIT_CONTROL, 4, Flag.REQUEST | Flag.PROXIABLE, avps).octets())
+        found = answer.find(RESULT_CODE)
+        assert found is not None
+        return int.from_bytes(found.data, "big")
+
+
+def octets_by_key(server: LiveServer) -> dict[bytes, int]:
+    """What each key takes in Redis, but for journal and outbox, which are histories."""
+    store = server.server.store
+    histories = {store.keys.journal(0), store.keys.outbox(0)}
+    keys = set(server.run(store.call("KEYS", "*"))) - histories
+    return {key: server.run(store.call("MEMORY", "USAGE", key)) for key in keys}
+
+
+@pytest.mark.shows("operators-memory")
+def test_a_session_weighs_little_and_nothing_for_good(tmp_path: Path) -> None:
+    with LiveServer(tmp_path) as server:
+        server.add_account("a", [(IdentityType.IMSI, IMSI)], balance_micro=10_000_000)
+        client = Client(server, "Open5GS", [(1, IMSI)])
+        before = octets_by_key(server)
+        for session in range(SESSIONS):
+            assert client.ask(session, INITIAL, "MSCC: wants 1000000 octets") == 2001
+        assert server.verify().open_sessions == SESSIONS
+        opened = octets_by_key(server)
+        assert sum(opened.values()) - sum(before.values()) < SESSIONS * OCTETS_A_SESSION
+
+        for session in range(SESSIONS):
+            assert client.ask(session, TERMINATION, "MSCC: used in 1 octet out 1 octet") == 2001
+        server.pass_time(2 * 3_600_000)  # the expiry index looks once more, and lets go
+        ended = octets_by_key(server)
+        store = server.server.store
+        kept = [key for key in ended.keys() - before.keys() if server.run(store.call("PTTL", key)) < 0]
+        assert kept == [], "keys of ended sessions that never expire"
+        # Its numbers have grown, its sessions are gone.
+        assert all(octets <= before[key] + 64 for key, octets in ended.items() if key in before)
+
+
+@pytest.mark.shows("kamailio-ims-information", "kamailio-absurd-usage")
+def test_the_record_of_a_call_has_its_parties_and_what_was_not_believed(tmp_path: Path) -> None:
+    with LiveServer(tmp_path) as server:
+        server.add_account("a", [(IdentityType.E164, MSISDN)], balance_micro=10_000_000)
+        client = Client(server, "Kamailio", [(0, f"+{MSISDN}")])
+        assert client.ask(1, INITIAL, "RG 100 SI 1000: wants 30 s") == 2001
+        assert client.ask(1, TERMINATION, "RG 100 SI 1000: used 71582788 s") == 2001
+        deadline = time.monotonic() + PATIENCE_S
+        while not server.cdr_lines() and time.monotonic() < deadline:
+            time.sleep(0.02)
+        (record,) = map(json.loads, server.cdr_lines())
+        assert record["session_id"] == client.session_id(1)
+        assert record["calling_party"] == f"tel:+{MSISDN}"
+        assert record["called_party"] == "sip:callee@ims.example.net"
+        assert record["used"] <= 30
+        assert record["used"] + record["disbelieved"] == 71_582_788
+        url = f"http://127.0.0.1:{server.server.metrics_port}/metrics"
+        with urllib.request.urlopen(url, timeout=PATIENCE_S) as answer:
+            assert "\nocc_disbelieved_reports_total 1.0\n" in answer.read().decode()
+
+
+def own_state_id(directory: Path, passed_ms: int) -> int:
+    """Origin-State-Id of a server over the store of a directory."""
+    server = LiveServer(directory)
+    server.passed_ms = passed_ms
+    with server, Connection.to(server.port) as connection:
+        found = connection.exchange_capabilities(CLIENT).find(ORIGIN_STATE_ID)
+        assert found is not None
+        return int.from_bytes(found.data, "big")
+
+
+def test_row_17_the_servers_own_origin_state_id_rises_when_its_sessions_are_lost_and_only_then(tmp_path: Path) -> None:
+    """RFC 6733 section 8.16: sessions live in the store, which outlives the server."""
+    (tmp_path / "new").mkdir()
+    first = own_state_id(tmp_path, 0)
+    assert own_state_id(tmp_path, 60_000) == first
+    assert own_state_id(tmp_path / "new", 60_000) > first
