@@ -260,7 +260,7 @@ def _debit_money(draft: Draft, use: ServiceUse, rate: Rate, units: int, reserved
 
 
 def leak(draft: Draft, use: ServiceUse, rate: Rate, units: int) -> None:
-    """Record ``units`` used beyond the grant that the operator does not charge: their price leaks, nothing is debited."""
+    """Record ``units`` used beyond the grant that the operator waives: their price leaks, nothing is debited."""
     use.used = min(use.used + units, LARGEST)
     use.paid_units = min(use.paid_units + units, LARGEST)
     price = min(rate.price_micro(use.paid_units), LARGEST)

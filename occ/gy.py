@@ -84,9 +84,10 @@ class RequestStatistics:
 class Gy:
     """Answers the credit-control requests of one Diameter identity.
 
-    ``origin``: our Origin-Host and Origin-Realm, encoded. ``profiles`` says what kind of client asks. ``route`` gives the Result-Code of a request that is not
-    for us, or None. ``in_flight_limit``: more requests at once are turned away: DIAMETER_TOO_BUSY to those
-    who asked for this very server, DIAMETER_UNABLE_TO_DELIVER to all others, which try elsewhere then.
+    ``origin``: our Origin-Host and Origin-Realm, encoded. ``profiles`` says what kind of client asks. ``route`` gives
+    the Result-Code of a request that is not for us, or None. ``in_flight_limit``: more requests at once are turned
+    away: DIAMETER_TOO_BUSY to those who asked for this very server, DIAMETER_UNABLE_TO_DELIVER to all others, which
+    try elsewhere then.
     """
 
     def __init__(

@@ -127,7 +127,7 @@ def text_that_is_none(message: DecodedMessage) -> Iterator[str]:
         yield f"not UTF-8, and taken as octets: {listed(found)}"
 
 
-@_rule(0, "RFC 6733 section 4.3.1", every_message, Kind.NOTE)
+@_rule(0, "kamailio-garbage-date", every_message, Kind.NOTE)
 def date_that_cannot_be(message: DecodedMessage) -> Iterator[str]:
     """Kamailio's last request of a call has a garbage date."""
     for node in message.walk():
@@ -169,7 +169,7 @@ def session_id_first_in_request(message: DecodedMessage) -> Iterator[str]:
     yield from _session_id_not_first(message)
 
 
-@_rule(7, "RFC 6733 section 8.8, freeDiameter", answer)
+@_rule(7, "RFC 6733 section 8.8, freediameter-complete-answer", answer)
 def session_id_first_in_answer(message: DecodedMessage) -> Iterator[str]:
     """Clients built on freeDiameter drop an answer in silence whose Session-Id does not come first."""
     for text in _session_id_not_first(message):
@@ -211,14 +211,14 @@ def loop(message: DecodedMessage) -> Iterator[str]:
 # -- commands ----------------------------------------------------------------------------------------------------
 
 
-@_rule(2, "Kamailio", command(Command.CAPABILITIES_EXCHANGE, is_request=True), Kind.TOLERATED)
+@_rule(13, "kamailio-no-address", command(Command.CAPABILITIES_EXCHANGE, is_request=True), Kind.TOLERATED)
 def no_address(message: DecodedMessage) -> Iterator[str]:
     """Kamailio 5.6 sometimes sends no Host-IP-Address."""
     if not message.has("Host-IP-Address"):
         yield "Host-IP-Address is missing, which the grammar of a Capabilities-Exchange-Request demands"
 
 
-@_rule(2, "Kamailio", command(Command.CAPABILITIES_EXCHANGE, is_request=False), Kind.NOTE)
+@_rule(2, "kamailio-vendor-application", command(Command.CAPABILITIES_EXCHANGE, is_request=False), Kind.NOTE)
 def application_inside_vendor_specific(message: DecodedMessage) -> Iterator[str]:
     """Kamailio looks for its route to Ro inside Vendor-Specific-Application-Id, and sends no CCR if it finds none."""
     if message.result_code != ResultCode.SUCCESS:

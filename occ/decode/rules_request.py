@@ -61,7 +61,7 @@ def of_text(branch: Branch) -> str:
 # -- what real clients do, and the server overlooks --------------------------------------------------------------
 
 
-@_rule(13, "Kamailio", ccr, Kind.TOLERATED)
+@_rule(13, "kamailio-identity-twice", ccr, Kind.TOLERATED)
 def identity_twice(message: DecodedMessage) -> Iterator[str]:
     """Kamailio repeats its identity when set up as its manual shows."""
     for name in ("Origin-Host", "Origin-Realm"):
@@ -70,7 +70,7 @@ def identity_twice(message: DecodedMessage) -> Iterator[str]:
             yield f"{name} occurs {count} times; the first counts"
 
 
-@_rule(13, "Kamailio", ccr, Kind.TOLERATED)
+@_rule(13, "kamailio-application-inside", ccr, Kind.TOLERATED)
 def application_only_vendor_specific(message: DecodedMessage) -> Iterator[str]:
     """Kamailio names the application inside Vendor-Specific-Application-Id only."""
     groups = message.each("Vendor-Specific-Application-Id")
@@ -78,11 +78,10 @@ def application_only_vendor_specific(message: DecodedMessage) -> Iterator[str]:
         yield "Auth-Application-Id stands inside Vendor-Specific-Application-Id only"
 
 
-@_rule(26, "Open5GS", ccr, Kind.TOLERATED)
+@_rule(26, "open5gs-unnamed-service", ccr, Kind.TOLERATED)
 def service_without_key(message: DecodedMessage) -> Iterator[str]:
     """Open5GS sends one service without Rating-Group and Service-Identifier (RFC 8506 section 8.16)."""
-    services = message.each(SERVICE)
-    for service in services:
+    for service in message.each(SERVICE):
         if not service.has("Rating-Group", "Service-Identifier"):
             yield (
                 "Multiple-Services-Credit-Control has neither Rating-Group nor Service-Identifier: "
@@ -90,7 +89,7 @@ def service_without_key(message: DecodedMessage) -> Iterator[str]:
             )
 
 
-@_rule(0, "RFC 8506 section 8.47", ccr, Kind.TOLERATED)
+@_rule(0, "kamailio-plus-number", ccr, Kind.TOLERATED)
 def number_with_plus(message: DecodedMessage) -> Iterator[str]:
     """An E.164 number has digits only; Kamailio takes it with the "+" from a tel: URI."""
     for node in message.walk():
@@ -124,7 +123,7 @@ def event_without_action(message: DecodedMessage) -> Iterator[str]:
         yield "Requested-Action is missing, which an event must have"
 
 
-@_rule(38, "RFC 8506 section 8.41, Open5GS", ccr, Kind.TOLERATED)
+@_rule(38, "RFC 8506 section 8.41, open5gs-action-in-sessions", ccr, Kind.TOLERATED)
 def action_outside_event(message: DecodedMessage) -> Iterator[str]:
     """Requested-Action belongs to events; Open5GS sends it always."""
     if message.has("Requested-Action") and kind_of(message) in (_INITIAL, _UPDATE, _TERMINATION):
@@ -151,7 +150,7 @@ def nobody_to_charge(message: DecodedMessage) -> Iterator[str]:
 # -- services ----------------------------------------------------------------------------------------------------
 
 
-@_rule(25, "RFC 8506 section 5.1.2", ccr, Kind.TOLERATED)
+@_rule(25, "RFC 8506 section 5.1.2, open5gs-indicator-zero", ccr, Kind.TOLERATED)
 def services_not_announced(message: DecodedMessage) -> Iterator[str]:
     """Multiple-Services-Indicator 1 in the first request is what allows the server to answer by service."""
     if kind_of(message) != _INITIAL or not message.has(SERVICE):
@@ -159,7 +158,10 @@ def services_not_announced(message: DecodedMessage) -> Iterator[str]:
     indicator = message.value_of("Multiple-Services-Indicator")
     if indicator != MultipleServicesIndicator.MULTIPLE_SERVICES_SUPPORTED:
         said = "is missing" if indicator is None else f"is {indicator}"
-        yield f"{SERVICE} is used, but Multiple-Services-Indicator {said} instead of 1; answered by service all the same"
+        yield (
+            f"{SERVICE} is used, but Multiple-Services-Indicator {said} instead of 1: "
+            "answered by service all the same, unless the client's profile has needs_indicator"
+        )
 
 
 @_rule(26, "RFC 8506 section 5.1.2", ccr)
@@ -187,7 +189,7 @@ def usage_without_request(message: DecodedMessage) -> Iterator[str]:
     for branch in (message, *message.each(SERVICE)):
         if branch.has("Requested-Service-Unit") or not branch.has("Used-Service-Unit"):
             continue
-        if not branch.has("Reporting-Reason") or branch.value_of("Reporting-Reason") != ReportingReason.FINAL:
+        if branch.value_of("Reporting-Reason") != ReportingReason.FINAL:
             yield f"usage {of_text(branch)} is reported and no units are requested: it is debited, nothing is granted"
 
 
@@ -238,7 +240,7 @@ def usage_of_nothing(message: DecodedMessage) -> Iterator[str]:
             yield f"a Used-Service-Unit {of_text(branch)} holds no units: nothing is debited for it"
 
 
-@_rule(0, "Open5GS", ccr)
+@_rule(0, "open5gs-unix-time, kamailio-absurd-usage", ccr)
 def time_that_cannot_be(message: DecodedMessage) -> Iterator[str]:
     """The first report of an Open5GS SMF that was granted no time says the Unix time; more than a month is no call."""
     for branch, used in usages(message):
@@ -262,7 +264,7 @@ def octets_that_do_not_add_up(message: DecodedMessage) -> Iterator[str]:
             )
 
 
-@_rule(16, "Open5GS", ccr, Kind.NOTE)
+@_rule(0, "open5gs-equal-reports", ccr, Kind.NOTE)
 def usage_twice(message: DecodedMessage) -> Iterator[str]:
     """Open5GS was seen to send the same Used-Service-Unit twice in one request."""
     for branch in (message, *message.each(SERVICE)):
@@ -292,7 +294,7 @@ def level_of_reporting_reason(message: DecodedMessage) -> Iterator[str]:
         for used in service.each("Used-Service-Unit"):
             for node in used.each("Reporting-Reason"):
                 if node.integer in _OF_SERVICES:
-                    yield f"Reporting-Reason {node.shown()} {of_text(service)} stands in Used-Service-Unit, one level too deep"
+                    yield f"Reporting-Reason {node.shown()} {of_text(service)} is one level too deep, in Used-Service-Unit"
 
 
 @_rule(36, "TS 32.299 clause 7.2.175", ccr)
@@ -339,5 +341,5 @@ def one_side_of_a_tariff_change(message: DecodedMessage) -> Iterator[str]:
     for branch in (message, *message.each(SERVICE)):
         found = {used.value_of("Tariff-Change-Usage") for used in branch.each("Used-Service-Unit")} - {None}
         if found and not sides <= found:
-            (missing, *_) = sorted(sides - found)
-            yield f"usage {of_text(branch)} is split at a tariff change, but there is none {'after' if missing else 'before'} it"
+            missing = listed("after" if side else "before" for side in sorted(sides - found))
+            yield f"usage {of_text(branch)} is split at a tariff change, but none is told {missing} it"

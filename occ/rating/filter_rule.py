@@ -83,7 +83,7 @@ def _network(written: str) -> IPv4Network | IPv6Network:
     """Strict: bits set beyond the mask are a mistake, as the RFC says."""
     _, slash, bits = written.partition("/")
     try:
-        if slash and not _NUMBER.fullmatch(bits):
+        if "%" in written or (slash and not _NUMBER.fullmatch(bits)):
             raise ValueError(written)
         return ip_network(written)
     except ValueError:

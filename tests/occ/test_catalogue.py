@@ -7,18 +7,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from balance.model import Unit
-from occ.rating.catalogue import (
-    MEMO_CONTEXT_BYTES,
-    MEMO_ENTRIES,
-    NOT_NAMED,
-    Catalogue,
-    Service,
-    context_matches,
-    load_catalogue,
-    parse_size,
-    read_catalogue,
-)
+from occ.rating.catalogue import MEMO_CONTEXT_BYTES, MEMO_ENTRIES, Catalogue, load_catalogue, read_catalogue
 from occ.rating.price import FreePrice, StepPrice
+from occ.rating.service import NOT_NAMED, Service, context_matches
+from occ.rating.sizes import parse_size
+from occ.rating.tariff import DENIED, Price, Tariff
 from occ.yamlmap import ConfigError, parse_yaml
 
 SAMPLE = Path(__file__).parents[2] / "config" / "catalogue.yaml"
@@ -58,11 +51,11 @@ def test_the_sample_says_what_the_documents_say(sample: Catalogue) -> None:
     )
     assert by_name["national-voice"] == Service("national-voice", VOICE, None, Unit.SECONDS, 60, 300, 300)
     assert by_name["sms"] == Service("sms", SMS, None, Unit.EVENTS, 1, 10, 300)
-    assert sample.plans == {
+    assert {plan: {name: tariff.at(0) for name, tariff in each.items()} for plan, each in sample.plans.items()} == {
         "standard": {
-            "internet": StepPrice(Unit.OCTETS, MIB, 10_000),
-            "national-voice": StepPrice(Unit.SECONDS, 60, 90_000),
-            "sms": StepPrice(Unit.EVENTS, 1, 50_000),
+            "internet": (StepPrice(Unit.OCTETS, MIB, 10_000), 0),
+            "national-voice": (StepPrice(Unit.SECONDS, 60, 90_000), 0),
+            "sms": (StepPrice(Unit.EVENTS, 1, 50_000), 0),
         }
     }
 
@@ -107,10 +100,39 @@ def test_an_unknown_rating_group_is_told_from_an_unknown_context(sample: Catalog
     assert not sample.knows_context(b"32299@3gpp.org")
 
 
-def test_rates_by_plan(sample: Catalogue) -> None:
-    assert sample.rate("standard", "sms") == StepPrice(Unit.EVENTS, 1, 50_000)
-    assert sample.rate("standard", "nothing") is None
-    assert sample.rate("nobody", "sms") is None
+def price(catalogue: Catalogue, plan: str, service: str, at_ms: int = 0) -> tuple[Price, int]:
+    tariff = catalogue.tariff(plan, service)
+    assert tariff is not None
+    return tariff.at(at_ms)
+
+
+def test_tariffs_by_plan(sample: Catalogue) -> None:
+    assert price(sample, "standard", "sms") == (StepPrice(Unit.EVENTS, 1, 50_000), 0)
+    assert sample.tariff("standard", "nothing") is None
+    assert sample.tariff("nobody", "sms") is None
+
+
+def test_a_catalogue_made_of_prices_has_tariffs_of_one_price(sample: Catalogue) -> None:
+    rate = StepPrice(Unit.EVENTS, 1, 7)
+    own = Tariff.of(DENIED)
+    catalogue = Catalogue("made", 978, sample.services, {"a": {"sms": rate, "internet": own}, "b": {"sms": DENIED}})
+    assert price(catalogue, "a", "sms") == (rate, 0)
+    assert price(catalogue, "b", "sms") == (DENIED, 0)
+    assert catalogue.tariff("a", "internet") is own
+
+
+def test_prices_by_time_of_the_catalogues_own_clock_and_holidays() -> None:
+    """Berlin is an hour ahead of UTC in winter; the new year is a holiday."""
+    catalogue = read(
+        SMALL.replace("currency: EUR", "currency: EUR\ntime_zone: Europe/Berlin\nholidays: [1970-01-01]").replace(
+            "internet: 0.01 per 1 MiB",
+            "internet:\n      08:00: 0.02 per 1 MiB\n      20:00: 0.01 per 1 MiB\n      holidays 00:00: free",
+        )
+    )
+    hour_ms = 3_600_000
+    assert price(catalogue, "standard", "internet") == (FreePrice(Unit.OCTETS), 23 * hour_ms)
+    assert price(catalogue, "standard", "internet", 23 * hour_ms) == (StepPrice(Unit.OCTETS, MIB, 10_000), 31 * hour_ms)
+    assert str(catalogue.calendar.time_zone) == "Europe/Berlin"
 
 
 def test_what_clients_make_up_does_not_fill_the_memory(sample: Catalogue) -> None:
@@ -145,7 +167,7 @@ def test_the_first_service_that_matches_wins() -> None:
         for found in (catalogue.classify(DATA, 10, identifier) for identifier in (NOT_NAMED, 1, 2))
     ]
     assert names == ["portal", "portal", "internet"]
-    assert catalogue.rate("standard", "portal") == FreePrice(Unit.OCTETS)
+    assert price(catalogue, "standard", "portal") == (FreePrice(Unit.OCTETS), 0)
 
 
 def test_the_quota_is_the_largest_grant_unless_one_is_named() -> None:
@@ -203,6 +225,10 @@ def test_sizes_are_read_strictly(written: str) -> None:
         ("context: 32251@3gpp.org", "context: 32251 @3gpp.org", 5, "without spaces"),
         ("  internet:\n    context", "  Internet:\n    context", 4, "small letters"),
         ("internet: 0.01 per 1 MiB", "internte: 0.01 per 1 MiB", 12, "did you mean 'internet'?"),
+        ("currency: EUR", "currency: EUR\ntimezone: UTC", 3, "did you mean 'time_zone'?"),
+        ("currency: EUR", "currency: EUR\ntime_zone: Berlin", 3, "IANA"),
+        ("currency: EUR", "currency: EUR\nholidays: [christmas]", 3, "2026-12-25"),
+        ("internet: 0.01 per 1 MiB", "internet:\n      08:00: fre", 13, "did you mean 'free'?"),
         ("0.01 per 1 MiB", "0.01", 12, "0.01 per 1 MiB"),
         ("0.01 per 1 MiB", "0,01 per 1 MiB", 12, "not an amount"),
         ("0.01 per 1 MiB", "0.0000001 per 1 MiB", 12, "6 decimals"),

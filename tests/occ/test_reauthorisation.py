@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 import pytest
 
+from balance.commands import ChannelSettings
 from balance.model import Account, IdentityType, Session
 from occ.reauthorisation import Reauthorisation, ReauthorisationSettings
 from occ.server_requests import Meaning, Result
@@ -26,6 +27,7 @@ _numbers = itertools.count(1)
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
     with LiveServer(tmp_path_factory.mktemp("reauthorisation")) as running:
         running.server.reauthorisation.settings = QUICK
+        running.server.reauthorisation.channel = ChannelSettings(claim_within_s=1.0)
         yield running
 
 
@@ -81,7 +83,7 @@ class Lab:
     def unkept(self) -> int:
         """How often the log says that a client did not do what it had agreed to."""
         told = [record.getMessage() for record in self._caplog.records if record.name == "occ.reauthorisation"]
-        return sum("has done nothing since" in text and self.session in text for text in told)
+        return sum("has done nothing since" in text and f"'{self.session}'" in text for text in told)
 
 
 @pytest.fixture

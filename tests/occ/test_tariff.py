@@ -303,7 +303,7 @@ def test_prices_and_ends_are_those_of_the_clock(
     tariff = Tariff(tuple(written), Calendar(zone, tuple(sorted(days))))
     first = around - timedelta(days=2)
     first -= timedelta(minutes=first.minute % 15)
-    latest = datetime.min
+    latest = datetime(1, 1, 1)  # noqa: DTZ001 - what a clock on the wall shows
     expected: list[Price] = []
     for quarter in range(600):
         # A clock that is put back shows old times again; what has begun has begun.
@@ -419,7 +419,7 @@ def test_calendars() -> None:
         ("time_zone: Europe", "IANA"),
         ("time_zone: ../../etc/passwd", "IANA"),
         ("time_zone: /etc/localtime", "IANA"),
-        ("time_zone: 'Europe/Berl\0in'", "YAML"),
+        ('time_zone: "Europe/Berl\\0in"', "IANA"),
         ("time_zone: +02:00", "IANA"),
         ("time_zone: [UTC]", "single value"),
         ("holidays: 2026-12-25", "a list"),

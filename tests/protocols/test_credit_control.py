@@ -927,6 +927,15 @@ def test_re_auth_request() -> None:
     assert decode_rar(encode_rar(whole_session)) == whole_session
 
 
+def test_re_auth_of_a_sub_session() -> None:
+    """RFC 8506 section 10.2: a Re-Auth-Request may name the sub-session, as all of the session's messages do."""
+    of_sub_session = dataclasses.replace(RE_AUTH, sub_session_id=1 << 40)
+    octets = encode_rar(of_sub_session)
+    assert u64(419, 1 << 40) in octets
+    check(decode(octets))
+    assert decode_rar(octets) == of_sub_session
+
+
 def test_abort_session_request() -> None:
     octets = encode_asr(ABORT)
     assert decode_asr(octets) == ABORT

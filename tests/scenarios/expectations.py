@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from protocols.diameter.codec import Avp, Message
 from protocols.diameter.codes import Flag
 from tests.scenarios.notation import (
-    NotationError,
     ServiceClause,
     WrittenAvp,
     clauses,
