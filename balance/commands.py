@@ -70,12 +70,13 @@ def _key(name: bytes) -> bytes:
 # -- asking ------------------------------------------------------------------------------------------------------
 
 
-async def ask(store: Store, command: bytes, settings: ChannelSettings = DEFAULTS) -> bytes:
+async def ask(store: Store, command: bytes, settings: ChannelSettings | None = None) -> bytes:
     """Have a command carried out by whichever worker can, and wait for its result.
 
     A connection to Redis that breaks meanwhile is waited for. Raises UnclaimedError if no worker can, StoreError if
     Redis cannot be reached or no result comes.
     """
+    settings = settings or DEFAULTS
     name = secrets.token_hex(12).encode()
     await store.call("XADD", STREAM, "MAXLEN", "~", COMMANDS_KEPT, "*", "n", name, "c", command)
     await store.call("PEXPIRE", STREAM, KEPT_MS)
@@ -122,14 +123,14 @@ class CommandListener:
     """A worker that cannot carry a command out looks again after this: its peer may just be coming back."""
 
     def __init__(
-        self, store: Store, worker: bytes, delay: Delay, execute: Execute, settings: ChannelSettings = DEFAULTS
+        self, store: Store, worker: bytes, delay: Delay, execute: Execute, settings: ChannelSettings | None = None
     ) -> None:
         """``worker`` names this process in claims."""
         self._store = store
         self._worker = worker
         self._delay = delay
         self._execute = execute
-        self._settings = settings
+        self._settings = settings or DEFAULTS
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def run(self) -> None:

@@ -68,6 +68,10 @@ class Draft:
             before.watch_ms,
             buckets,
             before.sessions.copy(),
+            before.state,
+            before.expires_ms,
+            before.meters,
+            before.offers,
         )
         self._money = [bucket for bucket in buckets if bucket.unit == _MONEY]
         if len(self._money) > 1:

@@ -88,9 +88,67 @@ class Bucket:
     priority: int = 100
     expires_ms: int = 0
     """0: never."""
+    name: str = ""
+    """What it is of in the catalogue: an allowance or a bonus, which says what it may be spent on; empty: anything."""
+    owner: bytes = b""
+    """The only subscriber it serves; empty: all of the account."""
 
     def copy(self) -> "Bucket":
-        return Bucket(self.bucket_id, self.unit, self.balance, self.reserved, self.priority, self.expires_ms)
+        return Bucket(
+            self.bucket_id,
+            self.unit,
+            self.balance,
+            self.reserved,
+            self.priority,
+            self.expires_ms,
+            self.name,
+            self.owner,
+        )
+
+
+@dataclass(slots=True)
+class Meter:
+    """Counts what was used or spent within a period, for tiers and caps."""
+
+    name: str
+    """What it counts: a service, a cap, a member; unique within the account."""
+    resets_ms: int
+    """When its period is over; counted from nothing then."""
+    units: int = 0
+    micro: int = 0
+
+    def copy(self) -> "Meter":
+        return Meter(self.name, self.resets_ms, self.units, self.micro)
+
+
+@dataclass(slots=True)
+class Offer:
+    """A recurring thing that the account has: a rental, a bundle that renews; the catalogue says what it is."""
+
+    name: str
+    since_ms: int
+    next_ms: int
+    """When it is charged or renewed next; 0: never again."""
+    owner: bytes = b""
+    """The subscriber it is for; empty: the account."""
+
+    def copy(self) -> "Offer":
+        return Offer(self.name, self.since_ms, self.next_ms, self.owner)
+
+
+class LifeState(IntEnum):
+    """Where an account or a subscriber is in its life; ``occ.lifecycle`` says what each state allows."""
+
+    ACTIVE = 0
+    ORDERED = 1
+    """Known, not in service yet."""
+    SUSPENDED = 2
+    """Out of service at the customer's wish, or for a while."""
+    BLOCKED = 3
+    """Barred by the operator."""
+    GRACE = 4
+    """A prepaid account that has expired: it can be topped up."""
+    TERMINATED = 5
 
 
 @dataclass(slots=True)
@@ -132,6 +190,14 @@ class ServiceUse:
     """Credit pool within the session (G-S-U-Pool-Identifier, RFC 8506 section 8.31); 0: none."""
     final: int = 0
     """A FinalUnits: how far it has come with its final units."""
+    terms: tuple[int, ...] = ()
+    """What its price is more than so much for each started step (``occ.rating.price``); empty: nothing."""
+    allowances: tuple[str, ...] = ()
+    """Names of the buckets that may be spent on it, beside those without a name."""
+    zone: str = ""
+    """Where it goes or is used: the destination or network by which it is priced; empty: anywhere."""
+    meters: tuple[str, ...] = ()
+    """Names of the account's meters that count it."""
 
     def copy(self) -> "ServiceUse":
         return ServiceUse(
@@ -152,6 +218,10 @@ class ServiceUse:
             self.ahead,
             self.pool,
             self.final,
+            self.terms,
+            self.allowances,
+            self.zone,
+            self.meters,
         )
 
     @property
@@ -258,6 +328,12 @@ class Account:
     """When the expiry index will next wake this account; 0: not in the index."""
     buckets: list[Bucket]
     sessions: dict[bytes, Session]
+    state: int = 0
+    """A LifeState."""
+    expires_ms: int = 0
+    """When a prepaid account that is not topped up ceases to be in service; 0: never."""
+    meters: list[Meter] = field(default_factory=list)
+    offers: list[Offer] = field(default_factory=list)
 
     def bucket(self, bucket_id: int) -> Bucket | None:
         for bucket in self.buckets:
@@ -369,3 +445,16 @@ class Subscriber:
     plan: str
     identities: tuple[tuple[int, bytes], ...]
     """(IdentityType, value); E.164 numbers without "+"."""
+    state: int = 0
+    """A LifeState."""
+    cap_day_micro: int = 0
+    """The most that the paying account spends on this subscriber in a day; 0: no cap."""
+    cap_month_micro: int = 0
+    activated_ms: int = 0
+    """When it first came into service; 0: not known."""
+    segment: str = ""
+    """Which customers it is among, for promotions."""
+    friends: tuple[bytes, ...] = ()
+    """Friends-and-family numbers, E.164 without "+"."""
+    member_of: bytes = b""
+    """The account it belongs to, where another one pays; empty: ``account_id``."""

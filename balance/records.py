@@ -14,6 +14,8 @@ from balance.model import (
     Account,
     Bucket,
     Grant,
+    Meter,
+    Offer,
     Outcome,
     Plan,
     ServiceUse,
@@ -42,8 +44,12 @@ def pack_account(account: Account) -> bytes:
             account.currency,
             account.credit_limit_micro,
             account.watch_ms,
-            [(b.bucket_id, b.unit, b.balance, b.reserved, b.priority, b.expires_ms) for b in account.buckets],
+            [_bucket_fields(bucket) for bucket in account.buckets],
             [_session_fields(session) for session in account.sessions.values()],
+            account.state,
+            account.expires_ms,
+            [(meter.name, meter.resets_ms, meter.units, meter.micro) for meter in account.meters],
+            [(offer.name, offer.since_ms, offer.next_ms, offer.owner) for offer in account.offers],
         )
     )
     return account.version.to_bytes(VERSION_BYTES, "big") + packed
@@ -52,8 +58,8 @@ def pack_account(account: Account) -> bytes:
 def unpack_account(account_id: bytes, value: bytes) -> Account:
     """The snapshot in a stored value. Raises ValueError for a value that is not one."""
     try:
-        kind, currency, limit, watch, buckets, sessions = _unpack(value[VERSION_BYTES:])
-        return Account(
+        kind, currency, limit, watch, buckets, sessions, *rest = _unpack(value[VERSION_BYTES:])
+        account = Account(
             account_id,
             int.from_bytes(value[:VERSION_BYTES], "big"),
             kind,
@@ -63,8 +69,20 @@ def unpack_account(account_id: bytes, value: bytes) -> Account:
             [Bucket(*fields) for fields in buckets],
             {fields[0]: _session(fields) for fields in sessions},
         )
+        if rest:  # stores of the first release have neither states nor meters
+            account.state, account.expires_ms, meters, offers = rest
+            if meters:
+                account.meters = [Meter(*fields) for fields in meters]
+            if offers:
+                account.offers = [Offer(*fields) for fields in offers]
+        return account
     except (TypeError, ValueError, IndexError, msgpack.UnpackException) as error:
         raise ValueError(f"the stored value of account {account_id!r} is damaged: {error}") from error
+
+
+def _bucket_fields(bucket: Bucket) -> tuple[object, ...]:
+    fields = (bucket.bucket_id, bucket.unit, bucket.balance, bucket.reserved, bucket.priority, bucket.expires_ms)
+    return (*fields, bucket.name, bucket.owner) if bucket.name or bucket.owner else fields
 
 
 def _session_fields(session: Session) -> tuple[object, ...]:
@@ -98,6 +116,10 @@ def _session_fields(session: Session) -> tuple[object, ...]:
                 use.ahead,
                 use.pool,
                 use.final,
+                use.terms,
+                use.allowances,
+                use.zone,
+                use.meters,
             )
             for use in session.services
         ],
@@ -166,13 +188,26 @@ def unpack_outcome(value: bytes) -> Outcome:
 
 
 def pack_subscriber(subscriber: Subscriber) -> bytes:
-    packed: bytes = _pack((subscriber.subscriber_id, subscriber.account_id, subscriber.plan, subscriber.identities))
+    packed: bytes = _pack(
+        (
+            subscriber.subscriber_id,
+            subscriber.account_id,
+            subscriber.plan,
+            subscriber.identities,
+            subscriber.state,
+            subscriber.cap_day_micro,
+            subscriber.cap_month_micro,
+            subscriber.activated_ms,
+            subscriber.segment,
+            subscriber.friends,
+            subscriber.member_of,
+        )
+    )
     return packed
 
 
 def unpack_subscriber(value: bytes) -> Subscriber:
-    subscriber_id, account_id, plan, identities = _unpack(value)
-    return Subscriber(subscriber_id, account_id, plan, tuple((kind, text) for kind, text in identities))
+    return Subscriber(*_unpack(value))
 
 
 @dataclass(slots=True, frozen=True)

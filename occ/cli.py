@@ -1,7 +1,7 @@
 """The command ``occ``: serve, simulate, and look after accounts, subscribers and the ledger.
 
-Commands on accounts, subscribers and the ledger are in ``occ.cli_accounts``, ``occ.cli_subscribers`` and
-``occ.cli_ledger``, what all commands share in ``occ.cli_shell``.
+Commands on accounts, subscribers, sessions and the ledger are in ``occ.cli_accounts``, ``occ.cli_subscribers``,
+``occ.cli_sessions`` and ``occ.cli_ledger``, what all commands share in ``occ.cli_shell``.
 """
 
 import asyncio
@@ -22,7 +22,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from balance.model import Unit
 from occ.cli_accounts import account_app
-from occ.cli_ledger import ledger_app, sessions_app
+from occ.cli_catalogue import catalogue_app
+from occ.cli_decode import decode
+from occ.cli_ledger import ledger_app
+from occ.cli_sessions import sessions_app
 from occ.cli_shell import (
     REFUSED,
     AsJson,
@@ -39,9 +42,7 @@ from occ.cli_shell import (
     units_text,
 )
 from occ.cli_subscribers import subscriber_app
-from occ.rating.catalogue import Catalogue, Service, load_catalogue
-from occ.rating.currency import currency_name, format_amount
-from occ.rating.price import StepPrice
+from occ.rating.catalogue import load_catalogue
 from occ.settings import CONFIG_VARIABLE, Settings, default_config_path, load, option_name, variable_name
 from occ.yamlmap import leaf_paths, nearest, shown
 
@@ -60,13 +61,13 @@ app = typer.Typer(
     help="OCC, an online charging server: Diameter Gy and Ro credit control over a Redis ledger.",
 )
 simulate_app = typer.Typer(no_args_is_help=True, help="Charging clients that run sessions against a server.")
-catalogue_app = typer.Typer(no_args_is_help=True, help="The tariff catalogue.")
 app.add_typer(simulate_app, name="simulate")
 app.add_typer(account_app, name="account")
 app.add_typer(subscriber_app, name="subscriber")
 app.add_typer(sessions_app, name="sessions")
 app.add_typer(ledger_app, name="ledger")
 app.add_typer(catalogue_app, name="catalogue")
+app.command()(decode)
 
 
 @app.callback()
@@ -451,80 +452,3 @@ def _fetch_peers(url: str) -> list[dict[str, Any]]:
     if not isinstance(found, list) or not all(isinstance(peer, dict) for peer in found):
         raise RefusedError(f"{url} did not answer with a list of peers: is that an OCC server?")
     return found
-
-
-# -- catalogue ---------------------------------------------------------------------------------------------------
-
-
-@catalogue_app.command("check")
-def check_catalogue(
-    context: typer.Context,
-    file: Annotated[Path | None, typer.Argument(help="Catalogue; left out: the one of the settings.")] = None,
-    as_json: AsJson = False,
-) -> None:
-    """Read the tariff catalogue and say what was understood; exit code 2 if there is a mistake in it."""
-    catalogue = load_catalogue(file if file is not None else settings_of(context).catalogue)
-    if as_json:
-        print_json(_catalogue_json(catalogue))
-        return
-    out = console()
-    out.print(f"Version {catalogue.version}, prices in {currency_name(catalogue.currency)}.")
-    services = table("service", "context", "rating groups", "service identifiers", ">quota", ">largest", ">validity")
-    for service in catalogue.services:
-        services.add_row(
-            service.name,
-            service.context.decode(),
-            _numbers_text(service.rating_groups),
-            _numbers_text(service.service_identifiers),
-            units_text(service.quota_units, service.unit, 0),
-            units_text(service.maximum_quota_units, service.unit, 0),
-            f"{service.validity_time_s} s",
-        )
-    out.print(services)
-    prices = table("plan", "service", ">price", "for each started")
-    for plan, rates in catalogue.plans.items():
-        for name, rate in rates.items():
-            if isinstance(rate, StepPrice):
-                price = units_text(rate.step_price_micro, Unit.MONEY, catalogue.currency)
-                prices.add_row(plan, name, price, units_text(rate.step_units, rate.unit, 0))
-            else:
-                prices.add_row(plan, name, "free", "")
-    out.print(prices)
-
-
-def _numbers_text(numbers: frozenset[int] | None) -> str:
-    if numbers is None:
-        return "any"
-    return ", ".join([*(str(n) for n in sorted(numbers) if n >= 0), *(["none"] if -1 in numbers else [])])
-
-
-def _catalogue_json(catalogue: Catalogue) -> dict[str, Any]:
-    def numbers(given: frozenset[int] | None) -> list[int | None] | None:
-        return None if given is None else [None if n < 0 else n for n in sorted(given)]
-
-    def service_json(service: Service) -> dict[str, Any]:
-        return {
-            "name": service.name,
-            "context": service.context.decode(),
-            "rating_groups": numbers(service.rating_groups),
-            "service_identifiers": numbers(service.service_identifiers),
-            "unit": service.unit.name.lower(),
-            "quota_units": service.quota_units,
-            "maximum_quota_units": service.maximum_quota_units,
-            "validity_time_s": service.validity_time_s,
-        }
-
-    return {
-        "version": catalogue.version,
-        "currency": currency_name(catalogue.currency),
-        "services": [service_json(service) for service in catalogue.services],
-        "plans": {
-            plan: {
-                name: {"price": format_amount(rate.step_price_micro), "step_units": rate.step_units}
-                if isinstance(rate, StepPrice)
-                else {"price": "0.00", "step_units": 1}
-                for name, rate in rates.items()
-            }
-            for plan, rates in catalogue.plans.items()
-        },
-    }

@@ -14,7 +14,7 @@ from balance.ledger import Draft
 from balance.model import MAIN_BUCKET, Account, AccountKind, LedgerError, Unit
 from balance.records import JournalRecord
 from balance.store import Store
-from occ.cli_ledger import session_json, sessions_table
+from occ.cli_sessions import session_json, sessions_table
 from occ.cli_shell import (
     AsJson,
     Limit,

@@ -93,6 +93,11 @@ class ServerRequest:
         return split_key(self.session_key)[0]
 
     @property
+    def sub_session_id(self) -> int | None:
+        """The CC-Sub-Session-Id on the wire."""
+        return split_key(self.session_key)[1]
+
+    @property
     def scope(self) -> "ServerRequest":
         """What it is about; an Abort-Session is always about all sub-sessions."""
         if self.command is Command.RE_AUTH:

@@ -4,15 +4,16 @@ A capture may hold the same request twice, before and behind a relay; a request 
 already is taken for that, and not counted again.
 """
 
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Final
 
-from occ.decode.remarks import Kind, Remark, RuleTable, answer, cca, ccr, service_text
+from occ.decode.remarks import RuleTable, answer, cca, ccr, service_text
 from occ.decode.rules_answer import FINAL_UNITS, units_granted
 from occ.decode.rules_request import SERVICE, UNITS, kind_of, of_text
 from occ.decode.streams import Flow, Streams
-from occ.decode.tree import Branch, DecodedMessage, Relation
+from occ.decode.tree import Branch, DecodedMessage, Kind, Relation, Remark
 from protocols.diameter.codes import CCRequestType, Flag, MultipleServicesIndicator, RequestedAction, ResultCode
 
 _INITIAL: Final[int] = CCRequestType.INITIAL
@@ -146,7 +147,7 @@ def passed_over(reply: DecodedMessage, request: DecodedMessage) -> Iterator[str]
         found = told.get(service_text(service))
         if found is None or not service.has("Requested-Service-Unit"):
             continue
-        refused = found.has("Result-Code") and found.value_of("Result-Code") != _SUCCESS
+        refused = found.value_of("Result-Code") not in (None, _SUCCESS)
         if not refused and not found.has("Granted-Service-Unit", *FINAL_UNITS):
             yield f"units {of_text(service)} were requested and neither granted nor refused"
 
@@ -226,9 +227,9 @@ def after_the_end(request: DecodedMessage, session: Session) -> Iterator[str]:
 @_in_session(22, "RFC 8506 section 7", ccr)
 def begun_twice(request: DecodedMessage, session: Session) -> Iterator[str]:
     """A session that is open cannot begin."""
-    if session.is_open and not session.is_over and kind_of(request) == _INITIAL:
-        if _number(request) not in session.requests:
-            yield "the session is open already: the server answers 5012, unless Origin-State-Id has risen"
+    is_open = session.is_open and not session.is_over
+    if is_open and kind_of(request) == _INITIAL and _number(request) not in session.requests:
+        yield "the session is open already: the server answers 5012, unless Origin-State-Id has risen"
 
 
 @_in_session(0, "RFC 8506 section 8.19, open5gs-overshoot", ccr, Kind.NOTE)
@@ -251,9 +252,8 @@ def used_without_grant(request: DecodedMessage, session: Session) -> Iterator[st
     if not session.granted or _number(request) in session.requests:
         return
     for service in request.each(SERVICE):
-        if service.has("Used-Service-Unit") and of_text(service) not in session.granted:
-            if any(_used(service).values()):
-                yield f"usage {of_text(service)} is reported, but no request of this session asked for it"
+        if of_text(service) not in session.granted and any(_used(service).values()):
+            yield f"usage {of_text(service)} is reported, but no request of this session asked for it"
 
 
 def _used(branch: Branch) -> dict[str, int]:
@@ -287,6 +287,7 @@ class Exchanges:
         self._flows = streams.flows
         self._pending: dict[tuple[Flow | None, int], DecodedMessage] = {}
         self._answered: dict[tuple[Flow | None, int], DecodedMessage] = {}
+        self._by_end_to_end: dict[tuple[Flow | None, int, int], tuple[Flow | None, int]] = {}
         self._sessions: dict[str, Session] = {}
         self._states: dict[str, int] = {}
 
@@ -309,6 +310,7 @@ class Exchanges:
             text = f"the Hop-by-Hop Identifier is that of message {earlier.number}, which is not answered yet"
             yield Remark(Kind.BREACH, text, 18, "RFC 6733 section 3")
         self._pending[key] = request
+        self._by_end_to_end[request.found.flow, request.end_to_end, request.command] = key
         self._answered.pop(key, None)
         yield from self._state(request)
         session_id = request.text_of("Session-Id")
@@ -355,7 +357,8 @@ class Exchanges:
                 text = f"message {earlier.number} was answered before, by message {_answer_number(earlier)}"
                 yield Remark(Kind.BREACH, text, 18, "RFC 6733 section 6.2.1")
                 return
-            request = self._by_end_to_end(asking, reply)
+            other = self._by_end_to_end.get((asking, reply.end_to_end, reply.command))
+            request = self._pending.pop(other, None) if other is not None else None
         if request is None:
             if flow is not None and asking in self._flows:
                 text = "no request in this capture has its Hop-by-Hop Identifier: its receiver discards it"
@@ -366,12 +369,6 @@ class Exchanges:
         yield from PAIR_RULES.remarks(reply, request)
         self._note_grants(reply, request)
 
-    def _by_end_to_end(self, asking: Flow | None, reply: DecodedMessage) -> DecodedMessage | None:
-        for key, request in self._pending.items():
-            if key[0] == asking and (request.end_to_end, request.command) == (reply.end_to_end, reply.command):
-                return self._pending.pop(key)
-        return None
-
     def _note_grants(self, reply: DecodedMessage, request: DecodedMessage) -> None:
         session = self._sessions.get(request.text_of("Session-Id") or "")
         if session is None or reply.result_code != _SUCCESS:
@@ -379,10 +376,12 @@ class Exchanges:
         session.is_open = True
         for branch in (request, *request.each(SERVICE)):
             session.granted.setdefault(of_text(branch), {})
+        granted: dict[str, Counter[str]] = {}
         for branch in (reply, *reply.each(SERVICE)):
-            granted = {unit: amount for unit, amount in units_granted(branch).items() if unit != "CC-Money"}
-            if granted:
-                session.granted[of_text(branch)] = granted
+            # One service may be granted units before a tariff change, and others after it.
+            counts = Counter({unit: amount for unit, amount in units_granted(branch).items() if unit in _COUNTED})
+            granted.setdefault(of_text(branch), Counter()).update(counts)
+        session.granted.update({text: dict(counts) for text, counts in granted.items() if counts})
 
 
 def _is_forwarded(request: DecodedMessage, session: Session) -> bool:

@@ -8,8 +8,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from occ.decode.names import application_name, result_name
-from occ.decode.remarks import Kind, Remark
-from occ.decode.tree import BASE_COMMANDS, Branch, DecodedMessage, Node, split
+from occ.decode.tree import BASE_COMMANDS, Branch, DecodedMessage, Kind, Node, Remark, split
 from protocols.diameter.capabilities import checked_request, read_capabilities
 from protocols.diameter.codes import Application, AvpFlag, Command, ResultCode
 from protocols.diameter.dictionary import DICTIONARY, Grammar

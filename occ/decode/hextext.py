@@ -1,8 +1,8 @@
 """Octets out of hexadecimal text as tools write it: plain digits, and dumps with an offset at the start of each line.
 
 Plain: with or without spaces, colons, commas, line breaks, ``0x`` or ``\\x`` (Wireshark's "hex stream", a C array).
-Dumps: ``tshark -x``, Wireshark's "hex dump", ``xxd``, ``hexdump -C``, ``od -A x -t x1``, ``tcpdump -x`` and ``-X``; each
-offset 0 begins another packet, and lines of other text between them are passed over.
+Dumps: ``tshark -x``, Wireshark's "hex dump", ``xxd``, ``hexdump -C``, ``od -A x -t x1``, ``tcpdump -x`` and ``-X``;
+each offset 0 begins another packet, and lines of other text between them are passed over.
 """
 
 import re

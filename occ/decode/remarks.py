@@ -1,4 +1,4 @@
-"""What is remarked of a message, and what a rule is.
+"""What a rule is, and the tables of rules.
 
 A rule is a function that looks at a message and says, in whole sentences, where it is broken. Its decorator names the
 row of the conformance table and the clause it comes from; ``rules_base``, ``rules_request``, ``rules_answer`` and
@@ -7,42 +7,13 @@ row of the conformance table and the clause it comes from; ``rules_base``, ``rul
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from enum import Enum
 from typing import Final, TypeVar
 
-from occ.decode.tree import DecodedMessage, Node
+from occ.decode.tree import DecodedMessage, Kind, Node, Remark
 from protocols.diameter.codes import Application, Command
 
 Judge = TypeVar("Judge", bound=Callable[..., Iterable[str]])
 Concerns = Callable[[DecodedMessage], bool]
-
-
-class Kind(Enum):
-    """How grave a remark is."""
-
-    ERROR = "error"
-    """The message is refused, discarded, or cannot be read."""
-    BREACH = "breach"
-    """It breaks a rule, or brings about what nobody can want; nothing refuses it for that."""
-    TOLERATED = "tolerated"
-    """It breaks a rule, and the server overlooks it because real clients do so."""
-    NOTE = "note"
-    """Nothing is wrong, but it helps to know."""
-
-
-@dataclass(frozen=True, slots=True)
-class Remark:
-    """One remark. ``row``: of the conformance table, 0 for none; ``clause``: the section or the client it is from."""
-
-    kind: Kind
-    text: str
-    row: int
-    clause: str
-
-    @property
-    def source(self) -> str:
-        """'row 25, RFC 8506 section 5.1.2'."""
-        return ", ".join(part for part in (f"row {self.row}" if self.row else "", self.clause) if part)
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from typing import Final
 
 from occ.decode.names import result_name
-from occ.decode.remarks import Kind, RuleTable, cca, every_message, listed, service_text
+from occ.decode.remarks import RuleTable, cca, listed, service_text
 from occ.decode.rules_request import SERVICE, UNITS, kind_of, of_text
-from occ.decode.tree import Branch, DecodedMessage, Node, time_text
+from occ.decode.tree import Branch, DecodedMessage, Kind, Node, time_text
 from protocols.diameter.codes import (
     AvpFlag,
     CCRequestType,
@@ -33,8 +33,8 @@ _NEW_WITH_RFC_8506: Final = range(653, 670)
 _OF_CREDIT_CONTROL: Final = ("RFC 6733", "RFC 8506", "RFC 7155")
 """Specifications whose AVPs a plain credit-control client has in its dictionary."""
 
-_POOLED_UNITS: Final = dict(enumerate(("CC-Time", "CC-Money", "CC-Total-Octets", "CC-Input-Octets", "CC-Output-Octets")))
-_POOLED_UNITS[5] = "CC-Service-Specific-Units"
+_POOLED_UNITS: Final = dict(enumerate(UNITS))
+"""CC-Unit-Type -> the unit it stands for (RFC 8506 section 8.32)."""
 
 _THRESHOLDS: Final = {
     "Time-Quota-Threshold": "CC-Time",
@@ -89,9 +89,9 @@ def success_without_grant(message: DecodedMessage) -> Iterator[str]:
     """Open5GS takes an answer without a grant for free, unlimited traffic."""
     if message.result_code != _SUCCESS or kind_of(message) != _INITIAL:
         return
-    if not any(branch.has("Granted-Service-Unit", *FINAL_UNITS) for branch in levels(message)):
-        if not any(service.has("Result-Code") and service.value_of("Result-Code") != _SUCCESS for service in message.each(SERVICE)):
-            yield "success without any Granted-Service-Unit: Open5GS takes that for free, unlimited traffic"
+    refused = any(service.value_of("Result-Code") not in (None, _SUCCESS) for service in message.each(SERVICE))
+    if not refused and not any(branch.has("Granted-Service-Unit", *FINAL_UNITS) for branch in levels(message)):
+        yield "success without any Granted-Service-Unit: Open5GS takes that for free, unlimited traffic"
 
 
 @_rule(24, "kamailio-validity-always, open5gs-unix-time", cca, Kind.NOTE)
@@ -101,7 +101,7 @@ def grant_without_validity(message: DecodedMessage) -> Iterator[str]:
         return
     for branch in levels(message):
         if any(units_granted(branch).values()) and not branch.has("Validity-Time"):
-            yield f"the grant {of_text(branch)} has no Validity-Time: Kamailio sends an update as soon as a call is answered"
+            yield f"the grant {of_text(branch)} has no Validity-Time: Kamailio asks again as soon as a call is answered"
 
 
 @_rule(19, "RFC 8506 section 8.17", cca, Kind.NOTE)
@@ -189,7 +189,7 @@ def restrict_without_filter(message: DecodedMessage) -> Iterator[str]:
     """RESTRICT_ACCESS should say to what, unless the client has been told elsewhere."""
     for branch, group, action in _final_units(message):
         if action == _RESTRICT and not group.has("Restriction-Filter-Rule", "Filter-Id", "Filter-Rule"):
-            yield f"{group.name} {of_text(branch)} with RESTRICT_ACCESS has neither Restriction-Filter-Rule nor Filter-Id"
+            yield f"{group.name} {of_text(branch)} with RESTRICT_ACCESS has no filter: to what is access restricted?"
 
 
 @_rule(29, "RFC 8506 section 8.38", cca)
@@ -249,7 +249,7 @@ def only_new_final_units(message: DecodedMessage) -> Iterator[str]:
     """Clients of RFC 4006 know Final-Unit-Indication only."""
     for branch in levels(message):
         if branch.has("QoS-Final-Unit-Indication") and not branch.has("Final-Unit-Indication"):
-            yield f"QoS-Final-Unit-Indication {of_text(branch)} has no Final-Unit-Indication beside it for older clients"
+            yield f"QoS-Final-Unit-Indication {of_text(branch)} has no Final-Unit-Indication with it for older clients"
 
 
 # -- pools -------------------------------------------------------------------------------------------------------
@@ -338,11 +338,12 @@ def threshold_of_nothing(message: DecodedMessage) -> Iterator[str]:
             if unit not in granted:
                 yield f"{name} {of_text(service)} goes with no grant of {unit}"
             elif threshold >= granted[unit]:
-                yield f"{name} {threshold} {of_text(service)} is no less than the {granted[unit]} granted: reported at once"
+                at_once = f"is no less than the {granted[unit]} granted: reported at once"
+                yield f"{name} {threshold} {of_text(service)} {at_once}"
 
 
-@_rule(36, "TS 32.299 clause 7.2.175", every_message)
+@_rule(36, "TS 32.299 clause 7.2.175", cca)
 def reason_from_server(message: DecodedMessage) -> Iterator[str]:
     """Reporting-Reason is said by clients."""
-    if cca(message) and any(node.name == "Reporting-Reason" for node in message.walk()):
+    if any(node.name == "Reporting-Reason" for node in message.walk()):
         yield "Reporting-Reason is for requests only"

@@ -5,8 +5,8 @@ from datetime import UTC, datetime
 from typing import Final
 
 from occ.decode.names import result_name
-from occ.decode.remarks import Kind, RuleTable, answer, command, every_message, listed, request
-from occ.decode.tree import BASE_COMMANDS, DecodedMessage, Node, time_text
+from occ.decode.remarks import RuleTable, answer, command, every_message, listed, request
+from occ.decode.tree import BASE_COMMANDS, DecodedMessage, Kind, Node, time_text
 from protocols.diameter.codes import VENDOR_3GPP, Application, AvpFlag, Command, Flag, ReAuthRequestType, ResultCode
 from protocols.diameter.dictionary import AvpType
 
@@ -68,7 +68,7 @@ def error_bit_of_a_permanent_failure(message: DecodedMessage) -> Iterator[str]:
     """5xxx should come without the E bit."""
     code = message.result_code or 0
     if message.is_error and 5000 <= code < 6000:
-        yield f"the E bit goes with Result-Code {code}: allowed, but meant for answers that cannot keep to their grammar"
+        yield f"the E bit goes with Result-Code {code}: allowed where an answer cannot keep to its grammar"
 
 
 @_rule(7, "RFC 6733 section 3", answer)
@@ -131,9 +131,10 @@ def text_that_is_none(message: DecodedMessage) -> Iterator[str]:
 def date_that_cannot_be(message: DecodedMessage) -> Iterator[str]:
     """Kamailio's last request of a call has a garbage date."""
     for node in message.walk():
-        if node.definition is not None and node.definition.type is AvpType.TIME and node.integer is not None:
-            if not _FIRST_BELIEVABLE_S <= node.integer < _LAST_BELIEVABLE_S:
-                yield f"{node.name} {time_text(node.integer)} can hardly be meant"
+        if node.definition is None or node.definition.type is not AvpType.TIME or node.integer is None:
+            continue
+        if not _FIRST_BELIEVABLE_S <= node.integer < _LAST_BELIEVABLE_S:
+            yield f"{node.name} {time_text(node.integer)} can hardly be meant"
 
 
 @_rule(0, "RFC 6733 section 8.21", request, Kind.NOTE)

@@ -4,8 +4,8 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Final
 
-from occ.decode.remarks import Kind, RuleTable, ccr, listed, service_text
-from occ.decode.tree import Branch, DecodedMessage, Node
+from occ.decode.remarks import RuleTable, ccr, listed, service_text
+from occ.decode.tree import Branch, DecodedMessage, Kind, Node
 from protocols.diameter.codes import (
     CCRequestType,
     MultipleServicesIndicator,
@@ -294,7 +294,7 @@ def level_of_reporting_reason(message: DecodedMessage) -> Iterator[str]:
         for used in service.each("Used-Service-Unit"):
             for node in used.each("Reporting-Reason"):
                 if node.integer in _OF_SERVICES:
-                    yield f"Reporting-Reason {node.shown()} {of_text(service)} is one level too deep, in Used-Service-Unit"
+                    yield f"Reporting-Reason {node.shown()} {of_text(service)} must not be in Used-Service-Unit"
 
 
 @_rule(36, "TS 32.299 clause 7.2.175", ccr)

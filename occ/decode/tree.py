@@ -9,21 +9,19 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from enum import Enum
 from functools import cache
 from struct import Struct
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from occ.decode import names
 from occ.decode.streams import Found
 from occ.rating.currency import currency_name
 from protocols.diameter.codec import Avp
 from protocols.diameter.codes import Application, AvpFlag, Command, Flag
-from protocols.diameter.dictionary import DICTIONARY, AvpDefinition, AvpType, CommandDefinition
+from protocols.diameter.dictionary import DICTIONARY, AvpDefinition, AvpType, CommandDefinition, avp_key
 from protocols.diameter.errors import AvpError, DiameterError
 from protocols.diameter.validation import HEADER_LENGTH, LENGTH_MASK, MAX_DEPTH
-
-if TYPE_CHECKING:
-    from occ.decode.remarks import Remark
 
 #: A value as JSON can hold it.
 Plain = int | float | str
@@ -101,8 +99,9 @@ class Node(Branch):
 
     def __init__(self, octets: bytes, depth: int) -> None:
         super().__init__()
-        self.code, word = _WORDS.unpack_from(octets)
-        self.flags = word >> 24
+        code, word = _WORDS.unpack_from(octets)
+        self.code: int = code
+        self.flags: int = word >> 24
         self.vendor = int.from_bytes(octets[8:12], "big") if self.flags & AvpFlag.VENDOR else 0
         self.octets = octets
         self.data = octets[12 if self.flags & AvpFlag.VENDOR else 8 :]
@@ -113,7 +112,7 @@ class Node(Branch):
 
     @property
     def key(self) -> int:
-        return self.vendor << 32 | self.code
+        return avp_key(self.code, self.vendor)
 
     @property
     def name(self) -> str:
@@ -195,6 +194,34 @@ def split(octets: bytes, depth: int) -> tuple[list[Node], bytes]:
     return found, octets[at:]
 
 
+class Kind(Enum):
+    """How grave a remark is."""
+
+    ERROR = "error"
+    """The message is refused, discarded, or cannot be read."""
+    BREACH = "breach"
+    """It breaks a rule, or brings about what nobody can want; nothing refuses it for that."""
+    TOLERATED = "tolerated"
+    """It breaks a rule, and the server overlooks it because real clients do so."""
+    NOTE = "note"
+    """Nothing is wrong, but it helps to know."""
+
+
+@dataclass(frozen=True, slots=True)
+class Remark:
+    """One remark. ``row``: of the conformance table, 0 for none; ``clause``: the section or the client it is from."""
+
+    kind: Kind
+    text: str
+    row: int
+    clause: str
+
+    @property
+    def source(self) -> str:
+        """'row 25, RFC 8506 section 5.1.2'."""
+        return ", ".join(part for part in (f"row {self.row}" if self.row else "", self.clause) if part)
+
+
 @dataclass(slots=True)
 class Relation:
     """The message that answers this one, or that this one answers. ``delay_ns`` between them, None if not known."""
@@ -221,7 +248,7 @@ class DecodedMessage(Branch):
     hop_by_hop: int = field(init=False)
     end_to_end: int = field(init=False)
     error: DiameterError | None = None
-    remarks: "list[Remark]" = field(default_factory=list)
+    remarks: list[Remark] = field(default_factory=list)
     answer: Relation | None = None
     request: Relation | None = None
 

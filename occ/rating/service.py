@@ -67,20 +67,20 @@ TRIGGER_TYPES: Final[dict[str, int]] = {
 _COVERED: Final[dict[int, range]] = {2: range(10, 24), 3: range(30, 37), 50: range(51, 52)}
 """Triggers that should not be armed together: the first means every change that the others tell apart."""
 
-_CLIENT_FAILURE: Final = {
+CLIENT_FAILURE: Final = {
     "terminate": int(CreditControlFailureHandling.TERMINATE),
     "continue": int(CreditControlFailureHandling.CONTINUE),
     "retry-and-terminate": int(CreditControlFailureHandling.RETRY_AND_TERMINATE),
 }
-_DEBIT_FAILURE: Final = {
+DEBIT_FAILURE: Final = {
     "terminate-or-buffer": int(DirectDebitingFailureHandling.TERMINATE_OR_BUFFER),
     "continue": int(DirectDebitingFailureHandling.CONTINUE),
 }
 
 _CONTEXT: Final = re.compile(r"[\x21-\x7e]{1,255}")
 
-_REQUIRED: Final = ("context", "unit", "quota", "validity")
-_OPTIONAL: Final = (
+REQUIRED: Final = ("context", "unit", "quota", "validity")
+OPTIONAL: Final = (
     "rating_groups",
     "service_identifiers",
     "maximum_quota",
@@ -173,7 +173,7 @@ def _covers(mine: frozenset[int] | None, theirs: frozenset[int] | None) -> bool:
 
 def read_service(name: str, node: Node) -> Service:
     """A service from its mapping in the catalogue. Raises ConfigError."""
-    values = node.mapping(_REQUIRED + _OPTIONAL, required=_REQUIRED)
+    values = node.mapping(REQUIRED + OPTIONAL, required=REQUIRED)
     unit = UNITS[values["unit"].choice(tuple(UNITS))]
     quota, maximum = _quotas(values, unit)
     consumption_time_s = _consumption_time(values.get("consumption_time"), unit)
@@ -191,8 +191,8 @@ def read_service(name: str, node: Node) -> Service:
         consumption_time_s=consumption_time_s,
         pool=values["pool"].integer(1, UNSIGNED32_MAXIMUM) if "pool" in values else 0,
         triggers=_triggers(values.get("reauthorise_on")),
-        failure_handling=_choice(values.get("client_failure"), _CLIENT_FAILURE),
-        debit_failure_handling=_choice(values.get("debit_failure"), _DEBIT_FAILURE),
+        failure_handling=_choice(values.get("client_failure"), CLIENT_FAILURE),
+        debit_failure_handling=_choice(values.get("debit_failure"), DEBIT_FAILURE),
         session_failover=_failover(values.get("failover")),
         charges_overshoot=_choice(values.get("usage_beyond_grant"), {"charge": 1, "waive": 0}) != 0,
         two_quotas=_two_quotas(values.get("tariff_switch"), unit, consumption_time_s),

@@ -1,8 +1,8 @@
 """What the tests say they show, read from the tests themselves.
 
 A scenario names rows in its title and facts about clients in lines that begin "Shows:". A test in Python names rows in
-its name (``test_row_16_...``, ``test_row_7_and_8_...``), rows and facts in ``@pytest.mark.shows("row 16", "open5gs-...")``,
-on itself, on its class, or in the ``pytestmark`` of its class or module.
+its name, ``test_row_16_...`` or ``test_row_7_and_8_...``, and rows and facts by a marker on itself or on its class, or
+in the ``pytestmark`` of its class or module: ``@pytest.mark.shows("row 16", "open5gs-own-realm")``.
 
 Python is read as text, not imported: tests that need what is not installed here count as well.
 """

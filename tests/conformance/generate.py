@@ -6,7 +6,7 @@ from itertools import groupby
 from pathlib import Path
 
 from tests.conformance.claims import Claim, ClaimsError, Group, nearest, read_claims
-from tests.conformance.evidence import PROJECT, SCENARIOS, TESTS, Evidence, EvidenceError, all_evidence
+from tests.conformance.evidence import PROJECT, TESTS, Evidence, EvidenceError, all_evidence
 from tests.scenarios.tables import ScenarioError
 
 PAGE = PROJECT / "docs" / "conformance.md"
@@ -25,8 +25,8 @@ A test counts when it names the row or the fact, and the whole suite passes or t
 _HOW = """\
 ## How a test gets here
 
-- A scenario, `tests/scenarios/*.txt`: its title names the rows, `Row 16: ...` or `Rows 20 and 22 (Kamailio): ...`; a line
-  `Shows: open5gs-own-realm, relay-proxy-info` names facts. With a line `Known gap: ...` it counts as a gap.
+- A scenario, `tests/scenarios/*.txt`: its title names the rows, `Row 16: ...` or `Rows 20 and 22 (Kamailio): ...`; a
+  line `Shows: open5gs-own-realm, relay-proxy-info` names facts. With a line `Known gap: ...` it counts as a gap.
 - A test in Python: its name, `test_row_16_...`, or `@pytest.mark.shows("row 16", "open5gs-own-realm")`.
 - Rows are listed in `tests/conformance/rows.toml`, facts in `facts.toml` beside it; what no test shows yet is listed in
   `test_conformance.py` there, and must leave that list with its first test.
@@ -109,16 +109,17 @@ def main() -> int:
     try:
         groups, evidence = read_claims(), all_evidence()
     except (ClaimsError, EvidenceError, ScenarioError) as error:
-        print(error, file=sys.stderr)
+        sys.stderr.write(f"{error}\n")
         return 1
     mistakes = unknown_claims(groups, evidence)
     if mistakes:
-        print("\n".join(mistakes), file=sys.stderr)
+        sys.stderr.write("\n".join(mistakes) + "\n")
         return 1
     PAGE.parent.mkdir(exist_ok=True)
     PAGE.write_text(page(groups, evidence), encoding="utf-8")
-    print(
-        f"{PAGE.relative_to(PROJECT)}: {len(evidence)} tests, {len(not_shown(groups, evidence))} rows and facts to show"
+    missing = not_shown(groups, evidence)
+    sys.stdout.write(
+        f"{PAGE.relative_to(PROJECT)}: {len(evidence)} tests; not shown yet: {', '.join(missing) or 'none'}\n"
     )
     return 0
 

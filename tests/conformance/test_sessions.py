@@ -1,9 +1,10 @@
-"""What sessions cost the store, leave in records and metrics, and what the server says of them: no scenario sees that."""
+"""What sessions weigh, leave in records and metrics, and how they are aborted: what no scenario sees."""
 
 import json
 import time
 import urllib.request
 from pathlib import Path
+from types import TracebackType
 
 import pytest
 
@@ -44,6 +45,12 @@ class Client:
         capabilities = Request(CAPABILITIES_EXCHANGE, 0, Flag.REQUEST, PROFILES[profile].capabilities(CLIENT))
         assert result_code(self.connection.ask(capabilities.octets())) == 2001
 
+    def __enter__(self) -> "Client":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.connection.close()
+
     def session_id(self, session: int) -> str:
         return f"{CLIENT};1760000000;{session};app_gy"
 
@@ -72,9 +79,8 @@ def octets_by_key(server: LiveServer) -> dict[bytes, int]:
 
 @pytest.mark.shows("operators-memory")
 def test_a_session_weighs_little_and_nothing_for_good(tmp_path: Path) -> None:
-    with LiveServer(tmp_path) as server:
+    with LiveServer(tmp_path) as server, Client(server, "Open5GS", [(1, IMSI)]) as client:
         server.add_account("a", [(IdentityType.IMSI, IMSI)], balance_micro=10_000_000)
-        client = Client(server, "Open5GS", [(1, IMSI)])
         before = octets_by_key(server)
         for session in range(SESSIONS):
             assert client.result(session, INITIAL, "MSCC: wants 1000000 octets") == 2001
@@ -95,9 +101,8 @@ def test_a_session_weighs_little_and_nothing_for_good(tmp_path: Path) -> None:
 
 @pytest.mark.shows("kamailio-ims-information", "kamailio-absurd-usage")
 def test_the_record_of_a_call_has_its_parties_and_what_was_not_believed(tmp_path: Path) -> None:
-    with LiveServer(tmp_path) as server:
+    with LiveServer(tmp_path) as server, Client(server, "Kamailio", [(0, f"+{MSISDN}")]) as client:
         server.add_account("a", [(IdentityType.E164, MSISDN)], balance_micro=10_000_000)
-        client = Client(server, "Kamailio", [(0, f"+{MSISDN}")])
         assert client.result(1, INITIAL, "RG 100 SI 1000: wants 30 s") == 2001
         assert client.result(1, TERMINATION, "RG 100 SI 1000: used 71582788 s") == 2001
         deadline = time.monotonic() + PATIENCE_S
@@ -127,9 +132,8 @@ def test_a_client_that_cannot_be_aborted_is_not_asked_and_granted_nothing_more(
     tmp_path: Path, profile: str, subscription: tuple[int, str], service: str, wants: str, used: str
 ) -> None:
     """The one would answer an ASR with 5005, the other not at all; both report sooner or later."""
-    with LiveServer(tmp_path) as server:
+    with LiveServer(tmp_path) as server, Client(server, profile, [subscription]) as client:
         server.add_account("a", [(IdentityType.IMSI, IMSI), (IdentityType.E164, MSISDN)], balance_micro=1_000_000)
-        client = Client(server, profile, [subscription])
         assert client.result(1, INITIAL, f"{service}: {wants}") == 2001
 
         async def abort() -> Result:

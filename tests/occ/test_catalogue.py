@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from balance.model import Unit
 from occ.rating.catalogue import MEMO_CONTEXT_BYTES, MEMO_ENTRIES, Catalogue, load_catalogue, read_catalogue
 from occ.rating.price import FreePrice, StepPrice
-from occ.rating.service import NOT_NAMED, Service, context_matches
+from occ.rating.service import NOT_NAMED, OPTIONAL, Service, context_matches
 from occ.rating.sizes import parse_size
 from occ.rating.tariff import DENIED, Price, Tariff
 from occ.yamlmap import ConfigError, parse_yaml
@@ -61,6 +61,30 @@ def test_the_sample_says_what_the_documents_say(sample: Catalogue) -> None:
 
 
 @pytest.mark.shows("kamailio-long-context")
+def test_what_the_samples_comments_say_can_be_written(sample: Catalogue) -> None:
+    """Every example in the comments, put where it belongs, is read: they cannot go out of date."""
+    lines = SAMPLE.read_text().splitlines()
+    examples = [line.removeprefix("#") for line in lines[lines.index("plans:") :] if line.startswith("#    ")]
+    prices = examples.index("    internet:")
+    top = examples.index("    time_zone: Europe/Berlin")
+    said = [line for line in examples[:prices] if "consumption_time" not in line and "terminate   " not in line]
+    text = SMALL.replace("    validity: 30 min\n", "\n".join(["    validity: 30 min", *said, ""]))
+    service = read(text).services[0]
+    assert (service.threshold_units, service.holding_time_s, service.pool, service.triggers) == (MIB, 600, 1, (2, 4))
+    assert service.final_units.action == 1
+    assert {line.split(":")[0].strip() for line in examples[:prices]} >= set(OPTIONAL) - {
+        "rating_groups",
+        "maximum_quota",
+    }
+    begin = "\n".join(line.strip() for line in examples[top:])
+    text = SAMPLE.read_text().replace("currency: EUR", f"currency: EUR\n{begin}")
+    for line in ("    internet: 0.01 per 1 MiB", "    national-voice: 0.09 per 60 s"):
+        text = text.replace(line, "")
+    catalogue = read(text.replace("  standard:", "\n".join(["  standard:", *examples[prices:top]])))
+    assert [len(tariff.beginnings) for tariff in catalogue.plans["standard"].values()] == [4, 2, 1]
+    assert len(catalogue.calendar.holidays) == 2
+
+
 @pytest.mark.parametrize(
     ("context", "rating_group", "service_identifier", "name"),
     [

@@ -1,0 +1,29 @@
+"""Messages as they were found, to messages with all that is said about them."""
+
+from occ.decode.exchange import Exchanges
+from occ.decode.faults import error_of, fault_remarks
+from occ.decode.rules_answer import ANSWER_RULES
+from occ.decode.rules_base import BASE_RULES
+from occ.decode.rules_request import REQUEST_RULES
+from occ.decode.streams import Found, Streams
+from occ.decode.tree import DecodedMessage
+
+
+def decoded(streams: Streams) -> list[DecodedMessage]:
+    """All messages of one input in order, judged by themselves and against each other; never raises."""
+    messages = [_decoded(number, found) for number, found in enumerate(streams.messages, 1)]
+    Exchanges(streams).judge(messages)
+    return messages
+
+
+def _decoded(number: int, found: Found) -> DecodedMessage:
+    message = DecodedMessage(number, found)
+    message.error = error_of(message)
+    message.remarks = list(fault_remarks(message))
+    if found.missing:
+        return message  # what it lacks may be in the part that is not there
+    message.remarks += BASE_RULES.remarks(message)
+    if not message.rest:
+        message.remarks += REQUEST_RULES.remarks(message)
+        message.remarks += ANSWER_RULES.remarks(message)
+    return message
