@@ -19,6 +19,7 @@ import asyncio
 import logging
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
 
@@ -79,7 +80,8 @@ async def ask(store: Store, command: bytes, settings: ChannelSettings | None = N
     settings = settings or DEFAULTS
     name = secrets.token_hex(12).encode()
     await store.call("XADD", STREAM, "MAXLEN", "~", COMMANDS_KEPT, "*", "n", name, "c", command)
-    await store.call("PEXPIRE", STREAM, KEPT_MS)
+    with suppress(StoreUnavailableError):
+        await store.call("PEXPIRE", STREAM, KEPT_MS)
     clock = asyncio.get_running_loop().time
     claim_until = clock() + settings.claim_within_s
     result_until = clock() + settings.result_within_s

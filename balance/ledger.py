@@ -41,6 +41,7 @@ class Draft:
     __slots__ = (
         "_allowances",
         "_money",
+        "_named",
         "_own_services",
         "_own_sessions",
         "account",
@@ -52,6 +53,7 @@ class Draft:
         "refunded_micro",
         "reservations_delta",
         "sessions_delta",
+        "subscriber",
         "taken",
     )
 
@@ -77,6 +79,9 @@ class Draft:
         if len(self._money) > 1:
             self._money.sort(key=spending_order)
         self._allowances = len(buckets) > len(self._money)
+        self._named = any(bucket.name or bucket.owner for bucket in buckets)
+        self.subscriber = b""
+        """Who uses the services that are charged: buckets of other members are not theirs to spend."""
         self._own_sessions: set[bytes] = set()
         self._own_services: list[ServiceUse] = []
         self.debited_micro = 0
@@ -104,27 +109,36 @@ class Draft:
             free += self.account.credit_limit_micro
         return free if free > 0 else 0
 
-    def available_micro(self) -> int:
-        """Money that can still be reserved."""
+    def available_micro(self, use: ServiceUse | None = None) -> int:
+        """Money that can still be reserved for a service; None: for anything at all."""
         total = 0
-        for bucket in self._money:
+        for bucket in self.in_order(_MONEY, use):
             total += self.free(bucket)
         return total
 
-    def in_order(self, unit: int) -> list[Bucket]:
-        """Buckets of a unit in the order they are spent."""
+    def in_order(self, unit: int, use: ServiceUse | None = None) -> list[Bucket]:
+        """Buckets of a unit that may be spent on a service, in the order they are spent; None: on anything at all."""
         if unit == _MONEY:
-            return self._money
-        if not self._allowances:
+            found = self._money
+        elif not self._allowances:
             return []
-        found = [bucket for bucket in self.account.buckets if bucket.unit == unit]
-        if len(found) > 1:
-            found.sort(key=spending_order)
+        else:
+            found = [bucket for bucket in self.account.buckets if bucket.unit == unit]
+            if len(found) > 1:
+                found.sort(key=spending_order)
+        if self._named:
+            return [bucket for bucket in found if self._serves(bucket, use)]
         return found
+
+    def _serves(self, bucket: Bucket, use: ServiceUse | None) -> bool:
+        if bucket.owner and bucket.owner != self.subscriber:
+            return False
+        return not bucket.name or (use is not None and bucket.name in use.allowances)
 
     def add(self, bucket: Bucket) -> None:
         """Add a bucket to the account."""
         self.account.buckets.append(bucket)
+        self._named = self._named or bool(bucket.name or bucket.owner)
         if bucket.unit == _MONEY:
             self._money.append(bucket)
             self._money.sort(key=spending_order)
@@ -220,13 +234,19 @@ def settle(draft: Draft, use: ServiceUse, rate: Rate, units: int) -> int:
     use.granted = 0
     use.used = min(use.used + units, LARGEST)
     if unspent > granted_in_money:
-        unspent = granted_in_money + _take_allowance(draft, use.unit, unspent - granted_in_money)
+        unspent = granted_in_money + _take_allowance(draft, use, rate, unspent - granted_in_money)
     return _debit_money(draft, use, rate, unspent, money_parts)
 
 
-def _take_allowance(draft: Draft, unit: int, units: int) -> int:
-    """Spend units from free allowances of the unit; the units that were left uncovered."""
-    for bucket in draft.in_order(unit):
+def _allowances(draft: Draft, use: ServiceUse, rate: Rate) -> list[Bucket]:
+    """The allowances to spend on a service, in order; none for what costs nothing anyway."""
+    found = draft.in_order(use.unit, use)
+    return [] if found and rate.affordable_units(0) >= UNLIMITED else found
+
+
+def _take_allowance(draft: Draft, use: ServiceUse, rate: Rate, units: int) -> int:
+    """Spend units from free allowances of a service; the units that were left uncovered."""
+    for bucket in _allowances(draft, use, rate):
         taken = min(units, draft.free(bucket))
         bucket.balance -= taken
         units -= taken
@@ -251,7 +271,7 @@ def _debit_money(draft: Draft, use: ServiceUse, rate: Rate, units: int, reserved
         if draft.taken is not None and taken:
             draft.taken.append((bucket_id, taken))
     if unpaid:
-        for bucket in draft.in_order(_MONEY):
+        for bucket in draft.in_order(_MONEY, use):
             taken = min(unpaid, draft.free(bucket))
             bucket.balance -= taken
             unpaid -= taken
@@ -353,7 +373,7 @@ def reserve(draft: Draft, use: ServiceUse, rate: Rate, units: int) -> int:
         raise LedgerError("a service can hold one reservation at a time")
     missing = units
     parts: list[tuple[int, int]] = []
-    for bucket in draft.in_order(use.unit):
+    for bucket in _allowances(draft, use, rate):
         amount = draft.free(bucket)
         if amount > missing:
             amount = missing
@@ -368,7 +388,7 @@ def reserve(draft: Draft, use: ServiceUse, rate: Rate, units: int) -> int:
         missing -= by_money
         cost = min(rate.price_micro(use.paid_units + by_money), LARGEST) - use.priced_micro
         if cost > 0:
-            _reserve_money(draft, cost, parts)
+            _reserve_money(draft, use, cost, parts)
     if parts:
         use.parts = parts
         draft.reservations_delta += 1
@@ -376,8 +396,8 @@ def reserve(draft: Draft, use: ServiceUse, rate: Rate, units: int) -> int:
     return use.granted
 
 
-def _reserve_money(draft: Draft, cost: int, parts: list[tuple[int, int]]) -> None:
-    for bucket in draft.in_order(_MONEY):
+def _reserve_money(draft: Draft, use: ServiceUse, cost: int, parts: list[tuple[int, int]]) -> None:
+    for bucket in draft.in_order(_MONEY, use):
         amount = draft.free(bucket)
         if amount > cost:
             amount = cost
@@ -394,7 +414,7 @@ def affordable(draft: Draft, use: ServiceUse, rate: Rate) -> int:
 
     What is left of a step that was paid costs nothing more; of a step that leaked, nothing is given away on top.
     """
-    available = draft.available_micro()
+    available = draft.available_micro(use)
     if use.leaked_micro and not available:
         return 0
     units = rate.affordable_units(use.priced_micro + available) - use.paid_units
@@ -403,7 +423,7 @@ def affordable(draft: Draft, use: ServiceUse, rate: Rate) -> int:
 
 def has_more(draft: Draft, use: ServiceUse, rate: Rate) -> bool:
     """Whether one more unit than the grant of ``use`` could be reserved: if not, these are the final units."""
-    for bucket in draft.in_order(use.unit):
+    for bucket in _allowances(draft, use, rate):
         if draft.free(bucket):
             return True
     granted_in_money = use.granted
@@ -413,7 +433,7 @@ def has_more(draft: Draft, use: ServiceUse, rate: Rate) -> bool:
             reserved_micro += amount
         else:
             granted_in_money -= amount
-    spendable = reserved_micro + draft.available_micro()
+    spendable = reserved_micro + draft.available_micro(use)
     if use.leaked_micro and not spendable:
         return False
     return rate.affordable_units(use.priced_micro + spendable) > use.paid_units + granted_in_money
@@ -442,12 +462,20 @@ def top_up(draft: Draft, amount: int, bucket_id: int = MAIN_BUCKET) -> None:
     bucket.balance += amount
 
 
-def add_bucket(draft: Draft, unit: Unit, balance: int, priority: int = 100, expires_ms: int = 0) -> Bucket:
+def add_bucket(
+    draft: Draft,
+    unit: Unit,
+    balance: int,
+    priority: int = 100,
+    expires_ms: int = 0,
+    name: str = "",
+    owner: bytes = b"",
+) -> Bucket:
     """Give the account one more bucket. Raises LedgerError for a negative or absurd balance."""
     if not 0 <= balance <= UNLIMITED:
         raise LedgerError(f"a bucket cannot start with {balance}")
     taken = max((bucket.bucket_id for bucket in draft.account.buckets), default=0)
-    bucket = Bucket(taken + 1, int(unit), balance, 0, priority, expires_ms)
+    bucket = Bucket(taken + 1, int(unit), balance, 0, priority, expires_ms, name, owner)
     draft.add(bucket)
     return bucket
 

@@ -115,7 +115,7 @@ class _Line:
 
 
 class _Operation:
-    __slots__ = ("attempts", "done", "line", "plan", "step", "value")
+    __slots__ = ("attempts", "done", "fresh", "line", "plan", "step", "value")
 
     def __init__(self, line: _Line, step: Step, done: OnPlan) -> None:
         self.line = line
@@ -125,6 +125,8 @@ class _Operation:
         self.value = b""
         """The account of ``plan``, packed."""
         self.attempts = 0
+        self.fresh = False
+        """The snapshot was read after the operation began; one kept from before may have been overtaken."""
 
 
 class _Lane:
@@ -268,10 +270,14 @@ class Store:
             self._lines[account_id] = line
 
     def _begin(self, operation: _Operation) -> None:
-        line = operation.line
-        if line.loaded:
+        if operation.line.loaded:
             self._decide(operation, None)
-            return
+        else:
+            self._read(operation)
+
+    def _read(self, operation: _Operation) -> None:
+        """Decide on the account as the store has it now."""
+        line = operation.line
         link = self._link
         if link is None or link.lost:
             self._finish(operation, StoreUnavailableError("the store cannot be reached"))
@@ -281,7 +287,7 @@ class Store:
             if isinstance(reply, Exception):
                 self._finish(operation, _as_store_error(reply))
                 return
-            line.value, line.loaded = reply or b"", True
+            line.value, line.loaded, operation.fresh = reply or b"", True, True
             self._decide(operation, None)
 
         self.statistics.reads += 1
@@ -305,7 +311,12 @@ class Store:
             self._look_up(operation, plan.session_id)
             return
         if plan.account is None and plan.ended is None:
-            self._finish(operation, plan)
+            if operation.fresh or plan.replayed:
+                self._finish(operation, plan)
+            else:
+                # No script compares the version of a plan that writes nothing. What another worker has done since
+                # may be just what is missing here; only an answer that is known stays what it was.
+                self._read(operation)
             return
         operation.plan = plan
         lane = line.lane
@@ -317,19 +328,23 @@ class Store:
             self._loop.call_soon(self._flush)
 
     def _look_up(self, operation: _Operation, session_id: bytes) -> None:
+        """Decide knowing of an ended session, and on the account as it is beside it: another worker may have it open."""
+        line = operation.line
         link = self._link
         if link is None or link.lost:
             self._finish(operation, StoreUnavailableError("the store cannot be reached"))
             return
 
-        def on_value(reply: Reply) -> None:
+        def on_values(reply: Reply) -> None:
             if isinstance(reply, Exception):
                 self._finish(operation, _as_store_error(reply))
-            else:
-                self._decide(operation, unpack_session(reply) if reply else ABSENT)
+                return
+            account, ended = reply
+            line.value, line.loaded, operation.fresh = account or b"", True, True
+            self._decide(operation, unpack_session(ended) if ended else ABSENT)
 
         self.statistics.reads += 1
-        link.send((b"GET", self.keys.ended(operation.line.account_id, session_id)), on_value)
+        link.send((b"MGET", line.key, self.keys.ended(line.account_id, session_id)), on_values)
 
     def _flush(self) -> None:
         self._flush_due = False
@@ -488,7 +503,7 @@ class Store:
             operation.line.loaded = False
             self._finish(operation, StoreError("the account changes faster than this operation can follow"))
         else:
-            operation.line.value = value
+            operation.line.value, operation.fresh = value, True
             self._decide(operation, None)
 
     def _reload_script(self, batch: list[_Operation]) -> None:

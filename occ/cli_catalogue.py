@@ -55,7 +55,7 @@ def check_catalogue(
             for beginning in tariff.beginnings:
                 prices.add_row(plan, name, *_price_text(beginning.price, catalogue.currency), beginning.written)
     out.print(prices)
-    if any(len(tariff.beginnings) > 1 for tariffs in catalogue.plans.values() for tariff in tariffs.values()):
+    if any(tariff.beginnings[0].written for tariffs in catalogue.plans.values() for tariff in tariffs.values()):
         holidays = ", ".join(map(str, catalogue.calendar.holidays)) or "none"
         out.print(f"Times are those of {catalogue.calendar.time_zone}; holidays: {holidays}.")
 

@@ -92,12 +92,12 @@ def _read(given: list[str], ports: frozenset[int]) -> Streams:
 
 
 def _file(name: str) -> Path | None:
-    """The file of that name, if there is one. Raises WrongUsageError for a directory."""
+    """The file of that name, if there is one. Raises RefusedError for a directory."""
     try:
         path = Path(name)
-        if path.is_dir():
-            raise WrongUsageError(f"{name} is a directory; name a file in it")
-        return path if path.exists() else None
+        if name and path.is_dir():
+            raise RefusedError(f"{name} is a directory; name a file in it")
+        return path if name and path.exists() else None
     except (OSError, ValueError):  # too long for a name, or not a name at all: then it is digits
         return None
 

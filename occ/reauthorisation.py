@@ -489,7 +489,8 @@ def _read(message: bytes) -> tuple[int, bytes]:
     except DiameterError:
         return 0, b""
     code, host = answer.find(_RESULT_CODE), answer.find(_ORIGIN_HOST)
-    return int.from_bytes(code.data, "big") if code is not None else 0, host.data if host is not None else b""
+    number = int.from_bytes(code.data, "big") if code is not None and len(code.data) == 4 else 0
+    return number, host.data if host is not None else b""
 
 
 def _repeated(message: bytes) -> bytes:

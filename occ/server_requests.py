@@ -17,11 +17,13 @@ from balance import directory
 from balance.ledger import Draft
 from balance.model import Account, Plan, Session, SessionState
 from balance.records import make_plan
-from balance.store import Store
+from balance.store import ABSENT, Store
 from occ import cdr
 
 CLIENT_LOST: Final = "client-lost"
 """Cause of a charging data record: the client said that it does not know the session any more."""
+
+UNSIGNED64_DIGITS: Final = 20
 
 _pack = msgpack.Packer(autoreset=True).pack
 
@@ -143,7 +145,9 @@ class Result:
 def split_key(session_key: bytes) -> tuple[bytes, int | None]:
     """Session-Id and CC-Sub-Session-Id of a session's key in its account."""
     session_id, separator, number = session_key.rpartition(b"\0")
-    return (session_id, int(number)) if separator and number.isdigit() else (session_key, None)
+    if separator and number.isdigit() and len(number) <= UNSIGNED64_DIGITS and int(number) < 1 << 64:
+        return session_id, int(number)
+    return session_key, None  # also for what only looks like one: a client may put anything into a Session-Id
 
 
 def sessions_with_id(account: Account, session_id: bytes) -> list[Session]:
@@ -241,10 +245,13 @@ def progress(session: Session) -> tuple[int, int, int]:
 async def deny(store: Store, request: ServerRequest, now_ms: int) -> bool:
     """Mark the sessions of a request: nothing more is granted to them. False if none is open. Raises StoreError."""
     found: list[Session] = []
+    version = await _version(store, request.account_id)
 
     def step(account: Account | None, _: Session | None) -> Plan:
+        if account is None or account.version < version:
+            return _overtaken(account)
         found[:] = request.concerned(account)
-        if account is None or all(session.refused for session in found):
+        if all(session.refused for session in found):
             return Plan(None)
         draft = Draft(account, now_ms)
         for session in found:
@@ -284,12 +291,13 @@ async def release(
     what was written. Raises StoreError.
     """
     told = Release()
+    version = await _version(store, account_id)
 
     def step(account: Account | None, _: Session | None) -> Plan:
         told.closed = told.moved = False
         told.amounts = ()
-        if account is None:
-            return Plan(None)
+        if account is None or account.version < version:
+            return _overtaken(account)
         draft = Draft(account, now_ms)
         session = draft.session(seen.session_id)
         if session is None:
@@ -310,9 +318,20 @@ async def release(
         return plan
 
     plan = await store.commit(account_id, step)
-    if plan.ended is not None:
+    if told.closed:
         on_plan(plan)
     return told
+
+
+async def _version(store: Store, account_id: bytes) -> int:
+    """The account's version in the store now; a worker may hold an older snapshot that lacks a session."""
+    account = await directory.read_account(store, account_id)
+    return 0 if account is None else account.version
+
+
+def _overtaken(account: Account | None) -> Plan:
+    """Nothing to write, but the store is to compare versions: it calls the step again with what it has."""
+    return Plan(None, expected_version=0 if account is None else account.version, ended=ABSENT)
 
 
 def _reserved(draft: Draft, session: Session) -> tuple[tuple[int, int], ...]:

@@ -100,6 +100,7 @@ class RequestServices:
         self.draft = draft
         self.session = session
         self.now_ms = draft.now_ms
+        draft.subscriber = session.subscriber_id
         self.when_ms = when_ms
         asked = request.services
         if not asked and (request.requested is not None or request.used):

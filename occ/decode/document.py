@@ -97,6 +97,6 @@ def _error(message: DecodedMessage) -> dict[str, Any] | None:
         "result_code": int(error.result_code),
         "name": result_name(error.result_code),
         "text": error.message,
-        "failed_avp": path_text(error.failed_avp) or None,
+        "failed_avp": path_text(error) or None,
         "failed_avp_octets": error.failed_avp.hex() if error.failed_avp is not None else None,
     }

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Final
 
+from occ.decode.faults import refuses_malformed
 from occ.decode.remarks import RuleTable, answer, cca, ccr, service_text
 from occ.decode.rules_answer import FINAL_UNITS, units_granted
 from occ.decode.rules_request import SERVICE, UNITS, kind_of, of_text
@@ -60,6 +61,8 @@ def proxiable_bit(reply: DecodedMessage, request: DecodedMessage) -> Iterator[st
 def same_session(reply: DecodedMessage, request: DecodedMessage) -> Iterator[str]:
     """Session-Id comes back."""
     asked, told = request.text_of("Session-Id"), reply.text_of("Session-Id")
+    if told is None and refuses_malformed(reply):
+        return
     if asked is not None and told is None:
         yield "the Session-Id of its request is missing"
     elif asked != told:
@@ -172,8 +175,9 @@ _in_session = SESSION_RULES.rule
 
 @dataclass(slots=True)
 class Session:
-    """What is known of a credit-control session from the messages so far."""
+    """What is known of a credit-control session from the messages so far. ``host``: its client's Origin-Host."""
 
+    host: str | None
     requests: dict[tuple[int | None, int | None], DecodedMessage] = field(default_factory=dict)
     """Requests by CC-Request-Type and -Number."""
     last_number: int | None = None
@@ -314,9 +318,9 @@ class Exchanges:
         self._answered.pop(key, None)
         yield from self._state(request)
         session_id = request.text_of("Session-Id")
-        if not ccr(request) or session_id is None:
+        if not ccr(request) or session_id is None or request.error is not None:
             return
-        session = self._sessions.setdefault(session_id, Session())
+        session = self._sessions.setdefault(session_id, Session(request.text_of("Origin-Host")))
         if _is_forwarded(request, session):
             return
         yield from SESSION_RULES.remarks(request, session)
@@ -339,6 +343,7 @@ class Exchanges:
         known = self._states.get(host)
         if known is not None and state != known:
             if state > known:
+                self._sessions = {key: one for key, one in self._sessions.items() if one.host != host}
                 text = f"Origin-State-Id rises from {known} to {state}: the server releases the sessions {host} had"
                 yield Remark(Kind.NOTE, text, 17, "RFC 6733 section 8.16")
             else:

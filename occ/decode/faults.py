@@ -43,6 +43,10 @@ _SOURCES: Final[dict[int, tuple[int, str]]] = {
     ResultCode.NO_COMMON_APPLICATION: (1, "RFC 6733 section 5.3"),
     ResultCode.NO_COMMON_SECURITY: (1, "RFC 6733 section 5.3"),
 }
+_MALFORMED: Final = frozenset((5001, 5004, 5005, 5008, 5009, 5011, 5014, 5015))
+_REPEATED: Final = frozenset((258, 263, 415, 416))
+"""Auth-Application-Id, Session-Id, CC-Request-Number and CC-Request-Type: an answer has them from its request."""
+
 _OF_ANY_APPLICATION: Final = frozenset((int(ResultCode.INVALID_AVP_LENGTH), int(ResultCode.INVALID_AVP_BITS)))
 """Errors that can be told without the AVPs of an application being known."""
 
@@ -68,8 +72,21 @@ def error_of(message: DecodedMessage) -> DiameterError | None:
         elif message.definition is not None:
             validate(_with_application(message))
     except DiameterError as error:
-        return error
+        return None if _repeats_its_request(message, error) else error
     return None
+
+
+def refuses_malformed(message: DecodedMessage) -> bool:
+    """Whether it is an answer to a request that could not be read, which shows what is wrong with that."""
+    return not message.is_request and message.result_code in _MALFORMED
+
+
+def _repeats_its_request(message: DecodedMessage, error: DiameterError) -> bool:
+    """Whether what is wrong with an answer is wrong with its request: it repeats what there is to repeat."""
+    if error.result_code == ResultCode.INVALID_HDR_BITS:
+        return message.result_code == ResultCode.INVALID_HDR_BITS
+    failed = int.from_bytes((error.failed_avp or b"")[:4], "big")
+    return refuses_malformed(message) and failed in _REPEATED
 
 
 def _check_base_request(octets: bytes) -> None:
@@ -209,7 +226,7 @@ def fault_remarks(message: DecodedMessage) -> Iterator[Remark]:
         )
     told = {(first.result_code, first.message)} if first is not None else set()
     for error in avp_errors(message):
-        if (error.result_code, error.message) not in told:
+        if (error.result_code, error.message) not in told and not _repeats_its_request(message, error):
             told.add((error.result_code, error.message))
             yield _remark(message, error, is_first=False)
 
@@ -220,7 +237,7 @@ def _cut_off(message: DecodedMessage) -> Remark:
     return Remark(
         Kind.ERROR,
         f"the message has {message.length} octets by its length field, {where} the last {missing}; "
-        "a receiver waits for them",
+        "a receiver waits for them, or refuses a message of that length with 5015",
         14,
         "RFC 6733 section 3",
     )
@@ -229,7 +246,7 @@ def _cut_off(message: DecodedMessage) -> Remark:
 def _remark(message: DecodedMessage, error: DiameterError, *, is_first: bool) -> Remark:
     row, clause = _SOURCES.get(error.result_code, _ELSE)
     code = f"{error.result_code} ({result_name(error.result_code)})"
-    failed = path_text(error.failed_avp)
+    failed = path_text(error)
     shown = f", Failed-AVP {failed}" if failed else ""
     if not message.is_request:
         silently = _dropped(message)
@@ -250,17 +267,18 @@ def _dropped(message: DecodedMessage) -> str:
     return "; clients built on freeDiameter drop it in silence" if 2000 <= code < 3000 else ""
 
 
-def path_text(failed_avp: bytes | None) -> str:
-    """'Multiple-Services-Credit-Control > Rating-Group' of what Failed-AVP holds."""
+def path_text(error: DiameterError) -> str:
+    """'Multiple-Services-Credit-Control > Rating-Group' of what the Failed-AVP of an error holds."""
     parts: list[str] = []
-    rest = failed_avp or b""
+    rest = error.failed_avp or b""
     while rest:
         nodes, _ = split(rest, MAX_DEPTH)
         if not nodes:
             break
         node = nodes[0]
         parts.append(node.name if node.definition is not None else f"AVP {node.code}/{node.vendor}")
-        if not node.is_group or len(parts) > MAX_DEPTH:
+        # What is at fault is there with all that is in it, the groups around it hold nothing else.
+        if not node.is_group or error.message.startswith(f"{node.name} ") or len(parts) > MAX_DEPTH:
             break
         rest = node.data
     return " > ".join(parts)

@@ -1,6 +1,6 @@
 """Octets out of hexadecimal text as tools write it: plain digits, and dumps with an offset at the start of each line.
 
-Plain: with or without spaces, colons, commas, line breaks, ``0x`` or ``\\x`` (Wireshark's "hex stream", a C array).
+Plain: with or without spaces, colons, commas, line breaks, ``0x`` or ``\\x`` (Wireshark's "hex stream", C arrays).
 Dumps: ``tshark -x``, Wireshark's "hex dump", ``xxd``, ``hexdump -C``, ``od -A x -t x1``, ``tcpdump -x`` and ``-X``;
 each offset 0 begins another packet, and lines of other text between them are passed over.
 """
@@ -17,6 +17,7 @@ _BETWEEN: Final = re.compile(r"[\s:,;.\-_\"'(){}\[\]]+")
 _USUAL_WIDTH: Final = 16
 _COLUMN_GAP: Final = 3
 """So many spaces end the octets of a line: what follows is the text column."""
+_ELEMENT: Final = re.compile(r"(?:0[xX]|\\x)([0-9A-Fa-f]{2})\b")
 _REPEATED: Final = "*"
 _REASSEMBLED: Final = "Reassembled"
 """tshark dumps a segmented message a second time under this heading, beside the packets that it came in."""
@@ -32,6 +33,9 @@ def packets_in(text: str) -> list[list[bytes]]:
     first = next((match for match in map(_DUMP_LINE.fullmatch, lines) if match), None)
     if first is not None and len(first[1]) > 3 and not int(first[1], 16):
         return [_dump(lines)]
+    arrays = [b"".join(map(bytes.fromhex, _ELEMENT.findall(part))) for part in text.split("{")]
+    if max(map(len, arrays)) >= _USUAL_WIDTH:
+        return [[octets for octets in arrays if octets]]
     whole = _plain(text)
     if len(lines) == 1:
         return [[whole]]

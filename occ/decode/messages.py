@@ -1,19 +1,29 @@
 """Messages as they were found, to messages with all that is said about them."""
 
+from typing import Final
+
 from occ.decode.exchange import Exchanges
 from occ.decode.faults import error_of, fault_remarks
 from occ.decode.rules_answer import ANSWER_RULES
 from occ.decode.rules_base import BASE_RULES
 from occ.decode.rules_request import REQUEST_RULES
 from occ.decode.streams import Found, Streams
-from occ.decode.tree import DecodedMessage
+from occ.decode.tree import DecodedMessage, Kind, Remark
+
+_ORDER: Final = list(Kind)
 
 
 def decoded(streams: Streams) -> list[DecodedMessage]:
     """All messages of one input in order, judged by themselves and against each other; never raises."""
     messages = [_decoded(number, found) for number, found in enumerate(streams.messages, 1)]
     Exchanges(streams).judge(messages)
+    for message in messages:
+        message.remarks = sorted(dict.fromkeys(message.remarks), key=_gravity)
     return messages
+
+
+def _gravity(remark: Remark) -> int:
+    return _ORDER.index(remark.kind)
 
 
 def _decoded(number: int, found: Found) -> DecodedMessage:

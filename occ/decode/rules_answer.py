@@ -24,6 +24,7 @@ _rule = ANSWER_RULES.rule
 FINAL_UNITS: Final = ("Final-Unit-Indication", "QoS-Final-Unit-Indication")
 
 _INITIAL: Final[int] = CCRequestType.INITIAL
+_UPDATE: Final[int] = CCRequestType.UPDATE
 _SUCCESS: Final[int] = ResultCode.SUCCESS
 _TERMINATE: Final[int] = FinalUnitAction.TERMINATE
 _REDIRECT: Final[int] = FinalUnitAction.REDIRECT
@@ -97,7 +98,7 @@ def success_without_grant(message: DecodedMessage) -> Iterator[str]:
 @_rule(24, "kamailio-validity-always, open5gs-unix-time", cca, Kind.NOTE)
 def grant_without_validity(message: DecodedMessage) -> Iterator[str]:
     """Without Validity-Time Kamailio comes back at once, and Open5GS may report the Unix time."""
-    if message.has("Validity-Time"):
+    if message.has("Validity-Time") or kind_of(message) not in (_INITIAL, _UPDATE):
         return
     for branch in levels(message):
         if any(units_granted(branch).values()) and not branch.has("Validity-Time"):
@@ -135,8 +136,10 @@ def grants_at_both_levels(message: DecodedMessage) -> Iterator[str]:
 def services_overridden(message: DecodedMessage) -> Iterator[str]:
     """A failure at command level is about all services."""
     code = message.result_code
-    if code is not None and code != _SUCCESS and message.has(SERVICE):
-        yield f"Result-Code {code} at command level overrides whatever is said of the services"
+    if code is not None and code != _SUCCESS:
+        for service in message.each(SERVICE):
+            if service.value_of("Result-Code") == _SUCCESS:
+                yield f"Result-Code {code} at command level overrides the success {of_text(service)}"
 
 
 @_rule(27, "RFC 8506 sections 5.1.2 and 9", cca)
@@ -152,7 +155,8 @@ def refused_and_granted(message: DecodedMessage) -> Iterator[str]:
 def rating_failed_without_reason(message: DecodedMessage) -> Iterator[str]:
     """5031 says which AVP could not be rated."""
     for branch in levels(message):
-        if branch.value_of("Result-Code") == ResultCode.RATING_FAILED and not branch.has("Failed-AVP"):
+        shown = branch.has("Failed-AVP") or message.has("Failed-AVP")
+        if branch.value_of("Result-Code") == ResultCode.RATING_FAILED and not shown:
             yield f"Result-Code 5031 (DIAMETER_RATING_FAILED) {of_text(branch)} comes without Failed-AVP"
 
 

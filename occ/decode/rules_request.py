@@ -10,6 +10,7 @@ from protocols.diameter.codes import (
     CCRequestType,
     MultipleServicesIndicator,
     ReportingReason,
+    RequestedAction,
     SubscriptionIdType,
     TariffChangeUsage,
 )
@@ -64,10 +65,9 @@ def of_text(branch: Branch) -> str:
 @_rule(13, "kamailio-identity-twice", ccr, Kind.TOLERATED)
 def identity_twice(message: DecodedMessage) -> Iterator[str]:
     """Kamailio repeats its identity when set up as its manual shows."""
-    for name in ("Origin-Host", "Origin-Realm"):
-        count = len(message.each(name))
-        if count > 1:
-            yield f"{name} occurs {count} times; the first counts"
+    repeated = [name for name in ("Origin-Host", "Origin-Realm") if len(message.each(name)) > 1]
+    if repeated:
+        yield f"{listed(repeated)} occurs more than once; the first counts"
 
 
 @_rule(13, "kamailio-application-inside", ccr, Kind.TOLERATED)
@@ -121,6 +121,15 @@ def event_without_action(message: DecodedMessage) -> Iterator[str]:
     """An event says what is to be done."""
     if kind_of(message) == _EVENT and not message.has("Requested-Action"):
         yield "Requested-Action is missing, which an event must have"
+
+
+@_rule(38, "RFC 8506 section 6.4", ccr, Kind.NOTE)
+def refund_of_what(message: DecodedMessage) -> Iterator[str]:
+    """A refund names the debit that it takes back; else only the session tells it."""
+    if kind_of(message) != _EVENT or message.value_of("Requested-Action") != RequestedAction.REFUND_ACCOUNT:
+        return
+    if not any(node.name == "Refund-Information" for node in message.walk()):
+        yield "the refund has no Refund-Information: unless it is about a debit under the same Session-Id, that is 5005"
 
 
 @_rule(38, "RFC 8506 section 8.41, open5gs-action-in-sessions", ccr, Kind.TOLERATED)

@@ -194,11 +194,9 @@ class WorstOfTwo(_AcrossSwitch):
         super().__init__(now, following, paid_units, priced_micro)
         step_units, step_micro = now_step = _step(now)
         next_step = _step(following)
-        # The dearest way to use units on both sides: enough to start one more step here (the first that raises what is
-        # due), one unit there, and what is left filled with steps, as many of the dearer kind as fit.
+        # The dearest way to use units on both sides: enough to start one more step here, one unit there, and what is
+        # left filled with steps, as many of the dearer kind as fit.
         steps = -(-paid_units // step_units)
-        if step_micro:
-            steps += max(0, priced_micro - steps * step_micro) // step_micro
         self._first_units = steps * step_units - paid_units + 2
         self._first_micro = (steps + 1) * step_micro - priced_micro + next_step[1]
         now_is_dear = step_micro * next_step[0] >= next_step[1] * step_units

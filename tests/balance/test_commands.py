@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
-import redis.asyncio
+import redis
 
 from balance.commands import KEPT_MS, STREAM, ChannelSettings, CommandListener, UnclaimedError, ask
 from balance.embedded import Address, EmbeddedRedis, EmbeddedSettings
@@ -130,10 +130,11 @@ async def test_a_worker_that_dies_leaves_an_asker_that_gives_up(store: Store) ->
 
 
 async def test_lost_connections_are_made_again_and_nothing_is_done_twice(store: Store, clean_redis: Address) -> None:
-    async with Worker(store, "a") as worker, redis.asyncio.Redis.from_url(clean_redis.url) as admin:
+    async with Worker(store, "a") as worker:
         assert await ask(store, b"one", QUICK) == b"ONE"
-        await admin.execute_command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
-        while not store.available:  # noqa: ASYNC110 - the store reconnects by itself
+        with redis.Redis.from_url(clean_redis.url) as admin:
+            admin.client_kill_filter(_type="normal", skipme=True)
+        while not store.statistics.reconnects:  # noqa: ASYNC110 - the store reconnects by itself
             await asyncio.sleep(0.02)
         assert await ask(store, b"two", QUICK) == b"TWO"
         await asyncio.sleep(0.2)
@@ -168,7 +169,7 @@ async def test_without_redis_the_asker_is_told(tmp_path: Path) -> None:
 async def test_what_is_left_in_redis_goes_away_by_itself(store: Store) -> None:
     async with Worker(store, "a"):
         await ask(store, b"command", QUICK)
-    names = [name for name in await store.call("KEYS", "occ:command*")]
+    names = list(await store.call("KEYS", "occ:command*"))
     assert len(names) == 2
     for name in names:
         assert 0 < await store.call("PTTL", name) <= KEPT_MS

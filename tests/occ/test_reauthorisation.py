@@ -1,26 +1,20 @@
 """Re-Auth and Abort-Session against the real server: what is sent, and what each answer means (rows 42 and 43)."""
 
 import asyncio
-import itertools
-import json
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from typing import Any, TypeVar
+from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
 from balance.commands import ChannelSettings
-from balance.model import Account, IdentityType, Session
-from occ.reauthorisation import Reauthorisation, ReauthorisationSettings
-from occ.server_requests import Meaning, Result
+from occ.reauthorisation import ReauthorisationSettings
+from occ.server_requests import Meaning
 from protocols.credit_control import AbortSessionRequest, ReAuthRequest
 from protocols.diameter.codes import Command
-from tests.asked_client import REALM, AskedClient, always, in_turn
+from tests.asked_client import REALM, always, in_turn
 from tests.live_server import LiveServer
-
-T = TypeVar("T")
+from tests.reauthorisation_lab import Lab, eventually
 
 QUICK = ReauthorisationSettings(answer_within_s=0.3, pauses_s=(0.05, 0.1), act_within_s=0.3)
-_numbers = itertools.count(1)
 
 
 @pytest.fixture(scope="module")
@@ -31,61 +25,6 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
         yield running
 
 
-class Lab:
-    """One account and the clients of one test, all with names of their own."""
-
-    def __init__(self, server: LiveServer, caplog: pytest.LogCaptureFixture) -> None:
-        self.server = server
-        self._caplog = caplog
-        self.number = next(_numbers)
-        self.name = f"acc-{self.number}"
-        self.subscriber = f"4917{self.number:06}"
-        self.session = f"pgw.example.net;1;{self.number}"
-        server.add_account(self.name, [(IdentityType.E164, self.subscriber)], balance_micro=1_000_000)
-        self.clients: list[AskedClient] = []
-
-    async def client(self, name: str = "pgw", **settings: Any) -> AskedClient:
-        client = AskedClient(f"{name}{self.number}.{REALM}", **settings)
-        self.clients.append(client)
-        return await client.connect(self.server.port)
-
-    async def session_of(self, client: AskedClient, behind: str = "", session: str = "") -> None:
-        answer = await client.begin(session or self.session, self.subscriber, behind)
-        assert answer.result_code == 2001
-
-    async def ask(self, start: Callable[[Reauthorisation], Awaitable[T]]) -> T:
-        async def started() -> T:
-            return await start(self.server.server.reauthorisation)
-
-        return await asyncio.to_thread(self.server.run, started())
-
-    async def reauthorise(self, **scope: int) -> Result:
-        return await self.ask(lambda asker: asker.reauthorise(self.name.encode(), self.session.encode(), **scope))
-
-    async def abort(self) -> Result:
-        return await self.ask(lambda asker: asker.abort(self.name.encode(), self.session.encode()))
-
-    def account(self) -> Account:
-        return self.server.account(self.name)
-
-    def open_session(self) -> Session | None:
-        return self.account().sessions.get(self.session.encode())
-
-    def money(self) -> tuple[int, int]:
-        """Balance and reserved, in cents."""
-        bucket = self.account().buckets[0]
-        return bucket.balance // 10_000, bucket.reserved // 10_000
-
-    def records(self) -> list[dict[str, Any]]:
-        found = (json.loads(line) for line in self.server.cdr_lines())
-        return [record for record in found if record["session_id"] == self.session]
-
-    def unkept(self) -> int:
-        """How often the log says that a client did not do what it had agreed to."""
-        told = [record.getMessage() for record in self._caplog.records if record.name == "occ.reauthorisation"]
-        return sum("has done nothing since" in text and f"'{self.session}'" in text for text in told)
-
-
 @pytest.fixture
 async def lab(server: LiveServer, caplog: pytest.LogCaptureFixture) -> AsyncIterator[Lab]:
     lab = Lab(server, caplog)
@@ -93,12 +32,6 @@ async def lab(server: LiveServer, caplog: pytest.LogCaptureFixture) -> AsyncIter
     for client in lab.clients:
         await client.close()
     server.assert_books_balance()
-
-
-async def eventually(what: Callable[[], bool]) -> None:
-    async with asyncio.timeout(10):
-        while not what():  # noqa: ASYNC110 - what is awaited happens in another thread
-            await asyncio.sleep(0.02)
 
 
 # -- what is sent ------------------------------------------------------------------------------------------------

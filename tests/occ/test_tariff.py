@@ -164,10 +164,15 @@ def test_the_next_switch_may_be_a_holiday_far_away_or_never_come() -> None:
 
 
 def test_holidays_do_not_hide_the_days_of_the_week_after_them() -> None:
-    """All Fridays and Saturdays of two weeks are holidays; the third Friday is not."""
-    calendar = Calendar(BERLIN, tuple(date(2026, 5, day) for day in (1, 2, 8, 9)))
+    """One Friday and Saturday are holidays; the next Friday is not."""
+    calendar = Calendar(BERLIN, (date(2026, 5, 1), date(2026, 5, 2)))
     tariff = read("Fr 00:00: free\nSa 00:00: 0.01 per 1 MiB\nholidays 00:00: 0.01 per 1 MiB\n", calendar)
-    assert tariff.at(berlin("2026-04-29 00:00")) == (NIGHT, berlin("2026-05-15 00:00"))
+    assert tariff.at(berlin("2026-04-30 00:00")) == (NIGHT, berlin("2026-05-08 00:00"))
+
+
+def test_the_next_switch_may_be_almost_a_week_ahead() -> None:
+    tariff = read("Mo 06:00: 0.02 per 1 MiB\nMo 08:00: 0.01 per 1 MiB\n")
+    assert tariff.at(berlin("2026-06-01 12:00")) == (NIGHT, berlin("2026-06-08 06:00"))
 
 
 # -- clocks put forward and back -----------------------------------------------------------------------------------
@@ -221,10 +226,17 @@ def test_a_midnight_that_the_clock_leaps_over() -> None:
 
 def test_a_day_that_began_before_the_clock_was_put_back_into_the_day_before() -> None:
     """29 October 2006, St. John's: Sunday 00:01 was followed by Saturday 23:01, at 02:31 UTC."""
-    tariff = read("Mo-Sa 00:00: 0.01 per 1 MiB\nSu 00:00: 0.02 per 1 MiB\n", Calendar(ZoneInfo("America/St_Johns")))
-    assert tariff.at(utc("2006-10-29 02:29")) == (NIGHT, utc("2006-10-29 02:30"))
-    for minute in ("02:30", "02:31", "03:00", "03:31"):
-        assert tariff.at(utc(f"2006-10-29 {minute}")) == (DAY, utc("2006-10-30 03:30"))
+    calendar = Calendar(ZoneInfo("America/St_Johns"))
+    sunday = (DAY, utc("2006-10-30 03:30"))
+    for minute, expected in (
+        ("02:29", (NIGHT, utc("2006-10-29 02:30"))),
+        ("02:30", sunday),
+        ("02:31", sunday),
+        ("03:00", sunday),
+        ("03:31", sunday),
+    ):
+        tariff = read("Mo-Sa 00:00: 0.01 per 1 MiB\nSu 00:00: 0.02 per 1 MiB\n", calendar)
+        assert tariff.at(utc(f"2006-10-29 {minute}")) == expected
 
 
 def test_a_day_that_was_left_out() -> None:

@@ -4,6 +4,7 @@ Kamailio reaches the server through a ``Tap``, so that the tests see every messa
 """
 
 import contextlib
+import itertools
 import os
 import re
 import shutil
@@ -12,21 +13,26 @@ import socket
 import subprocess
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 from protocols.diameter import codec
 from protocols.diameter.codec import Message
+from tests.interop.kamailio import sip
 from tests.scenarios.notation import members_of
 
 FILES = Path(__file__).parent
-PATIENCE_S = 20.0
-CREDIT_CONTROL = 272
+PATIENCE_S = 30.0
+CAPABILITIES_EXCHANGE, CREDIT_CONTROL = 257, 272
 KAMAILIO = shutil.which("kamailio", path=f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/usr/local/sbin")
 """Its path, also for users without the system's programs on their PATH; None: not installed."""
 SIPP = shutil.which("sipp")
 _TYPE, _NUMBER, _MSCC, _USED, _GRANTED, _TIME, _FINAL = 416, 415, 456, 446, 431, 420, 430
+
+_call_ids = itertools.count(1)
+_given_out: set[int] = set()
 
 
 def until(condition: Callable[[], bool], what: str, tell: Callable[[], str]) -> None:
@@ -38,13 +44,17 @@ def until(condition: Callable[[], bool], what: str, tell: Callable[[], str]) -> 
 
 
 def free_udp_port() -> int:
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-    return port
+    """A port that nobody has, and that is not given out a second time."""
+    while True:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+            probe.bind(("127.0.0.1", 0))
+            port: int = probe.getsockname()[1]
+        if port not in _given_out:
+            _given_out.add(port)
+            return port
 
 
-@dataclass
+@dataclass(frozen=True)
 class Exchange:
     """A credit-control request as Kamailio sent it, and its answer."""
 
@@ -93,7 +103,8 @@ class Tap:
 
     def __init__(self, server_port: int) -> None:
         self.messages: list[bytes] = []
-        self._server_port = server_port
+        self.server_port = server_port
+        """May change while the server is away."""
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._listener.getsockname()[1]
         self._sockets: list[socket.socket] = []
@@ -109,23 +120,34 @@ class Tap:
         for each in (self._listener, *self._sockets):
             each.close()
 
-    def exchanges(self, start: int = 0) -> list[Exchange]:
-        """The answered credit-control requests from message number ``start`` on."""
+    def capabilities_exchanges(self) -> int:
+        """How often Kamailio has connected."""
+        heads = [codec.decode(octets) for octets in list(self.messages)]
+        return sum(1 for one in heads if one.command == CAPABILITIES_EXCHANGE and not one.is_request)
+
+    def exchanges(self, call_id: str) -> list[Exchange]:
+        """The answered credit-control requests of one call, which IMS-Information names (User-Session-Id)."""
         answers: dict[int, bytes] = {}
         requests: list[tuple[int, bytes]] = []
-        for octets in self.messages[start:]:
+        for octets in list(self.messages):
             message = codec.decode(octets)
-            if message.command == CREDIT_CONTROL and message.is_request:
-                requests.append((message.end_to_end, octets))
-            elif message.command == CREDIT_CONTROL:
+            if message.command != CREDIT_CONTROL:
+                continue
+            if not message.is_request:
                 answers[message.end_to_end] = octets
+            elif call_id.encode() in octets:
+                requests.append((message.end_to_end, octets))
         return [Exchange(octets, answers[key]) for key, octets in requests if key in answers]
 
     def _accept(self) -> None:
         with contextlib.suppress(OSError):  # closed
             while True:
                 client, _ = self._listener.accept()
-                server = socket.create_connection(("127.0.0.1", self._server_port))
+                try:
+                    server = socket.create_connection(("127.0.0.1", self.server_port))
+                except ConnectionRefusedError:  # as the client would have found it
+                    client.close()
+                    continue
                 self._sockets += [client, server]
                 for source, sink in ((client, server), (server, client)):
                     thread = threading.Thread(target=self._pass_on, args=(source, sink), name="tap", daemon=True)
@@ -148,19 +170,39 @@ class Tap:
             sink.shutdown(socket.SHUT_WR)
 
 
-class Kamailio:
-    """Kamailio with a configuration of its own, in a directory of its own; ``start`` and ``stop`` it."""
+@dataclass(frozen=True)
+class Call:
+    """A call to make. ``msisdn``: the caller's, without "+"."""
 
-    def __init__(self, directory: Path, tap: Tap) -> None:
+    msisdn: str
+    caller: str
+    """What becomes of the call: a key of ``sip.CALLERS``."""
+    callee: str | None
+    """What the callee does: a key of ``sip.CALLEES``; None: the call must not get through to anybody."""
+    talk_ms: int = 0
+    """How long whoever ends the call waits before it does."""
+    asserted: str = "P-Asserted-Identity: <tel:+{msisdn}>"
+    """The header that says who calls."""
+    called: str = "+4930123456"
+    video: bool = False
+
+
+class Kamailio:
+    """Kamailio in a directory of its own; ``start`` and ``stop`` it.
+
+    ``configuration``: the text of its kamailio.cfg and diameter.xml, in which ``@SIP_PORT@``, ``@DIAMETER_PORT@`` and
+    ``@DIRECTORY@`` are filled in.
+    """
+
+    def __init__(self, directory: Path, tap: Tap, configuration: Mapping[str, str]) -> None:
         self.directory = directory
         self.tap = tap
         self.port = free_udp_port()
         self.log = directory / "kamailio.log"
         values = {"SIP_PORT": str(self.port), "DIAMETER_PORT": str(tap.port), "DIRECTORY": str(directory)}
-        for name in ("kamailio.cfg", "diameter.xml"):
-            text = (FILES / name).read_text(encoding="utf-8")
-            text = re.sub("@([A-Z_]+)@", lambda found: values[found[1]], text)
-            (directory / name).write_text(text, encoding="utf-8")
+        for name, text in configuration.items():
+            filled = re.sub("@([A-Z_]+)@", lambda found: values[found[1]], text)
+            (directory / name).write_text(filled, encoding="utf-8")
         assert KAMAILIO is not None
         self._command = [KAMAILIO, "-f", str(directory / "kamailio.cfg"), "-Y", str(directory), "-w", str(directory)]
 
@@ -200,6 +242,10 @@ class Kamailio:
     def tell(self) -> str:
         return f"Kamailio said:\n{self.log.read_text(errors='replace')[-3000:]}"
 
+    def complaints(self, about: str) -> list[str]:
+        """The lines of its log that hold a text."""
+        return [line for line in self.log.read_text(errors="replace").splitlines() if about in line]
+
     def is_ready(self) -> bool:
         """Whether Kamailio says that a charging server is connected."""
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asker:
@@ -222,49 +268,60 @@ class Kamailio:
             except (TimeoutError, ConnectionRefusedError):
                 return False
 
-    def call(self, msisdn: str, caller: str, callee: str | None, talk_ms: int = 0) -> list[Exchange]:
-        """Make one call between two sipp scenarios; what was charged, once the termination request was answered.
-
-        ``callee`` None: the call must not get through; whatever comes fails the test.
-        """
-        start = len(self.tap.messages)
-        calls = self.directory / f"call-{msisdn}"
+    def call(self, call: Call) -> list[Exchange]:
+        """Make one call; what was charged, once the termination request was answered."""
+        call_id = f"call-{next(_call_ids)}-"
+        calls = self.directory / call_id
         calls.mkdir()
         port = free_udp_port()
-        called = None if callee is None else Sipp(calls, callee, ["-p", str(port)])
-        try:
-            with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as silent:
-                if called is None:
-                    silent.bind(("127.0.0.1", port))
-                    silent.setblocking(False)
-                keys = ["-key", "caller", f"+{msisdn}", "-key", "callee_port", str(port), "-d", str(talk_ms)]
-                calling = Sipp(calls, caller, ["-p", str(free_udp_port()), *keys, f"127.0.0.1:{self.port}"])
-                calling.finish(self.tell)
-                if called is None:
-                    with contextlib.suppress(BlockingIOError):
-                        raise AssertionError(f"the call got through: {silent.recv(65536)!r}")
-            if called is not None:
+        keys = {
+            "caller": f"+{call.msisdn}",
+            "asserted": call.asserted.format(msisdn=call.msisdn),
+            "called": call.called,
+            "callee_port": str(port),
+            "video": "m=video 40002 RTP/AVP 34" if call.video else "a=sendrecv",
+        }
+        arguments = [word for key, value in keys.items() for word in ("-key", key, value)]
+        arguments += ["-d", str(call.talk_ms), "-cid_str", f"{call_id}%u@%s"]
+        with contextlib.ExitStack() as cleanup:
+            if call.callee is None:
+                silent = cleanup.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
+                silent.bind(("127.0.0.1", port))
+                silent.setblocking(False)
+                called = None
+            else:
+                called = Sipp(calls, "callee", sip.CALLEES[call.callee], ["-p", str(port), *arguments])
+                cleanup.callback(called.kill)
+            where = ["-p", str(free_udp_port()), f"127.0.0.1:{self.port}"]
+            Sipp(calls, "caller", sip.CALLERS[call.caller], [*arguments, *where]).finish(self.tell)
+            if called is None:
+                with contextlib.suppress(BlockingIOError):
+                    raise AssertionError(f"the call got through: {silent.recv(65536)!r}")
+            else:
                 called.finish(self.tell)
-        finally:
-            if called is not None:
-                called.kill()
-        until(lambda: any(each.kind[0] == "T" for each in self.tap.exchanges(start)), "a termination", self.tell)
-        return self.tap.exchanges(start)
+        tap = self.tap
+        until(lambda: any(each.kind[0] == "T" for each in tap.exchanges(call_id)), "a termination", self.tell)
+        return tap.exchanges(call_id)
+
+    def call_all(self, calls: Mapping[str, Call]) -> dict[str, Future[list[Exchange]]]:
+        """Make calls at the same time; returns when all have ended, well or not."""
+        with ThreadPoolExecutor(len(calls), "call") as pool:
+            return {name: pool.submit(self.call, call) for name, call in calls.items()}
 
 
 class Sipp:
-    """One sipp running one call of one of the scenarios beside this file."""
+    """One sipp running one call through one scenario."""
 
-    def __init__(self, directory: Path, scenario: str, arguments: list[str]) -> None:
-        self.scenario = scenario
-        self._output = directory / f"{scenario}.out"
-        self._messages = directory / f"{scenario}.msg"
+    def __init__(self, directory: Path, role: str, steps: tuple[str, ...] | list[str], arguments: list[str]) -> None:
+        self.role = role
+        self._messages = directory / f"{role}.msg"
         assert SIPP is not None
+        scenario = sip.write(directory / f"{role}.xml", role, steps)
         common = ["-m", "1", "-i", "127.0.0.1", "-nostdin", "-timeout", f"{PATIENCE_S:.0f}", "-timeout_error"]
         trace = ["-trace_msg", "-message_file", str(self._messages)]
-        with self._output.open("wb") as output:
+        with (directory / f"{role}.out").open("wb") as output:
             self.process = subprocess.Popen(
-                [SIPP, "-sf", str(FILES / f"{scenario}.xml"), *common, *trace, *arguments],
+                [SIPP, "-sf", str(scenario), *common, *trace, *arguments],
                 cwd=directory,
                 stdin=subprocess.DEVNULL,
                 stdout=output,
@@ -279,7 +336,7 @@ class Sipp:
             self.kill()
         if code:
             messages = self._messages.read_text(errors="replace") if self._messages.exists() else "no message"
-            raise AssertionError(f"{self.scenario}: sipp ended with {code}, it saw:\n{messages[-3000:]}\n{tell()}")
+            raise AssertionError(f"{self.role}: sipp ended with {code}, it saw:\n{messages[-3000:]}\n{tell()}")
 
     def kill(self) -> None:
         self.process.kill()
