@@ -20,6 +20,8 @@ from balance.model import (
     AccountKind,
     Bucket,
     LedgerError,
+    Meter,
+    Offer,
     Rate,
     ServiceUse,
     Session,
@@ -74,6 +76,7 @@ class Draft:
             before.expires_ms,
             before.meters,
             before.offers,
+            before.out_of_service,
         )
         self._money = [bucket for bucket in buckets if bucket.unit == _MONEY]
         if len(self._money) > 1:
@@ -134,6 +137,35 @@ class Draft:
         if bucket.owner and bucket.owner != self.subscriber:
             return False
         return not bucket.name or (use is not None and bucket.name in use.allowances)
+
+    def meter(self, name: str, resets_ms: int) -> Meter:
+        """A meter that may be changed, in the period that ends at ``resets_ms``; from nothing if its last is over."""
+        account = self.account
+        if account.meters is self.before.meters:
+            account.meters = [meter.copy() for meter in account.meters]
+        for meter in account.meters:
+            if meter.name == name:
+                break
+        else:
+            meter = Meter(name, resets_ms)
+            account.meters.append(meter)
+        if meter.resets_ms <= self.now_ms:
+            meter.resets_ms, meter.units, meter.micro = resets_ms, 0, 0
+        return meter
+
+    def metered(self, name: str) -> Meter | None:
+        """A meter to be read only; None if its period is over or nothing was counted."""
+        for meter in self.account.meters:
+            if meter.name == name and meter.resets_ms > self.now_ms:
+                return meter
+        return None
+
+    def offer(self, index: int) -> Offer:
+        """An offer of the account that may be changed."""
+        account = self.account
+        if account.offers is self.before.offers:
+            account.offers = [offer.copy() for offer in account.offers]
+        return account.offers[index]
 
     def add(self, bucket: Bucket) -> None:
         """Add a bucket to the account."""
@@ -301,6 +333,33 @@ def begin_period(use: ServiceUse, step_units: int, step_price_micro: int) -> Non
     use.paid_units = use.priced_micro = 0
     use.step_units, use.step_price_micro = step_units, step_price_micro
     use.ahead = ()
+
+
+def write_off(use: ServiceUse, rate: Rate) -> None:
+    """Forget what of the price so far was not asked for because a cap was reached: it is not owed later either."""
+    price = min(rate.price_micro(use.paid_units), LARGEST)
+    use.earlier_micro -= price - use.priced_micro
+    use.priced_micro = price
+
+
+def count_from(use: ServiceUse, rate: Rate, units: int) -> None:
+    """Count on from ``units``, as if so much had been used and paid already: a meter says in which tier usage is."""
+    price = min(rate.price_micro(units), LARGEST)
+    use.earlier_micro += use.priced_micro - price
+    use.paid_units, use.priced_micro = units, price
+
+
+def charge_fee(draft: Draft, amount_micro: int) -> bool:
+    """Debit a fee that no request asks for, such as a rental; False, and nothing, if it cannot be paid in full."""
+    if draft.available_micro() < amount_micro:
+        return False
+    unpaid = amount_micro
+    for bucket in draft.in_order(_MONEY):
+        taken = min(unpaid, draft.free(bucket))
+        bucket.balance -= taken
+        unpaid -= taken
+    draft.debited_micro += amount_micro
+    return True
 
 
 def borrow(draft: Draft, session: Session, use: ServiceUse, cost_micro: int) -> None:
@@ -505,4 +564,9 @@ def next_wake_ms(account: Account) -> int:
         lapses = bucket.expires_ms and bucket.balance > bucket.reserved and bucket.bucket_id != MAIN_BUCKET
         if lapses and (not due or bucket.expires_ms < due):
             due = bucket.expires_ms
+    for offer in account.offers:
+        if offer.next_ms and (not due or offer.next_ms < due):
+            due = offer.next_ms
+    if account.expires_ms and (not due or account.expires_ms < due):
+        due = account.expires_ms
     return due

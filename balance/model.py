@@ -275,6 +275,8 @@ class Session:
     """Diameter identity of the peer that the last request came by: the client itself, or an agent."""
     refused: bool = False
     """The client refused to abort it: nothing more is granted (RFC 6733 section 8.5)."""
+    caps: tuple[int, ...] = ()
+    """The most that is spent on the subscriber, micro-units: in a day, in a month, 0 for no cap; empty: neither."""
 
     def copy(self) -> "Session":
         """A copy whose lists are its own; the services in it are shared until ``Draft.service`` copies one."""
@@ -294,6 +296,7 @@ class Session:
             self.realm,
             self.via,
             self.refused,
+            self.caps,
         )
 
     def answer(self, request_type: int, request_number: int) -> bytes | None:
@@ -334,6 +337,8 @@ class Account:
     """When a prepaid account that is not topped up ceases to be in service; 0: never."""
     meters: list[Meter] = field(default_factory=list)
     offers: list[Offer] = field(default_factory=list)
+    out_of_service: dict[bytes, int] = field(default_factory=dict)
+    """LifeState of each subscriber that is not active."""
 
     def bucket(self, bucket_id: int) -> Bucket | None:
         for bucket in self.buckets:

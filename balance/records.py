@@ -50,6 +50,7 @@ def pack_account(account: Account) -> bytes:
             account.expires_ms,
             [(meter.name, meter.resets_ms, meter.units, meter.micro) for meter in account.meters],
             [(offer.name, offer.since_ms, offer.next_ms, offer.owner) for offer in account.offers],
+            account.out_of_service,
         )
     )
     return account.version.to_bytes(VERSION_BYTES, "big") + packed
@@ -70,7 +71,7 @@ def unpack_account(account_id: bytes, value: bytes) -> Account:
             {fields[0]: _session(fields) for fields in sessions},
         )
         if rest:  # stores of the first release have neither states nor meters
-            account.state, account.expires_ms, meters, offers = rest
+            account.state, account.expires_ms, meters, offers, account.out_of_service = rest
             if meters:
                 account.meters = [Meter(*fields) for fields in meters]
             if offers:
@@ -127,6 +128,7 @@ def _session_fields(session: Session) -> tuple[object, ...]:
         session.realm,
         session.via,
         session.refused,
+        session.caps,
     )
 
 
@@ -135,7 +137,7 @@ def _session(fields: tuple[Any, ...]) -> Session:
     session.services = [_service(each) for each in fields[10]]
     session.answers = list(fields[11])
     if len(fields) > 12:  # stores of the first release know no route
-        session.realm, session.via, session.refused = fields[12:]
+        session.realm, session.via, session.refused, session.caps = fields[12:]
     return session
 
 

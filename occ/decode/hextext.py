@@ -95,7 +95,7 @@ def _dump(lines: list[str]) -> list[bytes]:
         if match is None:
             if line.strip() == _REPEATED and packets:
                 packets[-1].repeats = True
-            elif line.strip():
+            else:
                 heading = line.strip()
             continue
         offset = int(match[1], 16)

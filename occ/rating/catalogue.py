@@ -10,12 +10,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
-from balance.model import Rate
 from occ.rating.currency import NUMERIC
 from occ.rating.local_time import UTC_CALENDAR, Calendar, read_calendar
 from occ.rating.service import NOT_NAMED, Service, context_matches, read_service
 from occ.rating.sizes import SIZES, parse_size
-from occ.rating.tariff import Price, Refusal, Tariff, read_tariff
+from occ.rating.tariff import Price, Tariff, read_tariff
 from occ.yamlmap import Node, load_yaml, nearest
 
 __all__ = ["NOT_NAMED", "SIZES", "Catalogue", "Service", "context_matches", "load_catalogue", "parse_size"]
@@ -81,12 +80,6 @@ class Catalogue:
         """The tariff of a service under a plan, or None if the plan is unknown or does not sell the service."""
         tariffs = self.plans.get(plan)
         return None if tariffs is None else tariffs.get(service)
-
-    def rate(self, plan: str, service: str) -> Rate | None:
-        """The price of a service whose tariff has only one; None where ``tariff`` is None or refuses the service."""
-        tariff = self.tariff(plan, service)
-        price = None if tariff is None else tariff.at(0)[0]
-        return None if isinstance(price, Refusal) else price
 
     def knows_context(self, context: bytes) -> bool:
         """Whether any service is charged in this Service-Context-Id, whatever its Rating-Groups."""

@@ -86,7 +86,9 @@ def _block(order: str, kind: int, body: bytes) -> bytes:
     return struct.pack(order + "II", kind, length) + body + struct.pack(order + "I", length)
 
 
-def conversation(messages: Iterable[tuple[bool, bytes]], client: Address = CLIENT, server: Address = SERVER) -> list[bytes]:
+def conversation(
+    messages: Iterable[tuple[bool, bytes]], client: Address = CLIENT, server: Address = SERVER
+) -> list[bytes]:
     """IP packets of a TCP connection from its first SYN: (whether the client sends it, message)."""
     next_sequence = {True: 1000, False: 2000}
     packets = [

@@ -158,7 +158,11 @@ def test_segments_in_any_size_order_and_number(cuts: list[int], start: int, sour
 
 
 def test_a_message_counts_from_when_its_last_octet_came() -> None:
-    late = [tcp(CLIENT, SERVER, 1, ONE[:50]), tcp(CLIENT, SERVER, 1 + 90, ONE[90:]), tcp(CLIENT, SERVER, 51, ONE[50:90])]
+    late = [
+        tcp(CLIENT, SERVER, 1, ONE[:50]),
+        tcp(CLIENT, SERVER, 1 + 90, ONE[90:]),
+        tcp(CLIENT, SERVER, 51, ONE[50:90]),
+    ]
     (message,) = read_frames(late).messages
     assert (message.octets, message.packet) == (ONE, 3)
 

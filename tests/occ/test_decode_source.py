@@ -44,9 +44,11 @@ PLAIN: dict[str, Callable[[bytes], str]] = {
     "prefix": lambda octets: "0x" + octets.hex(),
     "prefixes": lambda octets: ", ".join(f"0x{octet:02X}" for octet in octets),
     "escapes": lambda octets: '"' + "".join(f"\\x{octet:02x}" for octet in octets) + '"',
-    "C array": lambda octets: "unsigned char peer0_0[] = { /* Packet 1 */\n"
-    + ", ".join(f"0x{octet:02x}" for octet in octets)
-    + " };\nunsigned int len = 324;\n",
+    "C array": lambda octets: (
+        "unsigned char peer0_0[] = { /* Packet 1 */\n"
+        + ", ".join(f"0x{octet:02x}" for octet in octets)
+        + " };\nunsigned int len = 324;\n"
+    ),
 }
 
 DUMPS: dict[str, Callable[[bytes], str]] = {
@@ -57,7 +59,9 @@ DUMPS: dict[str, Callable[[bytes], str]] = {
     "xxd -c 32": lambda octets: dump(octets, "{:08x}: ", group=2, width=32),
     "hexdump -C": lambda octets: dump(octets, "{:08x}  ", text="  |{}|") + f"{len(octets):08x}\n",
     "od -A x -t x1z": lambda octets: dump(octets, "{:06x} ", text="  >{}<"),
-    "tcpdump -X": lambda octets: "IP 10.0.0.1.40000 > 10.0.0.2.3868: tcp 324\n" + dump(octets, "\t0x{:04x}:  ", group=2),
+    "tcpdump -X": lambda octets: (
+        "IP 10.0.0.1.40000 > 10.0.0.2.3868: tcp 324\n" + dump(octets, "\t0x{:04x}:  ", group=2)
+    ),
     "tcpdump -x": lambda octets: dump(octets, "\t0x{:04x}:  ", group=2, text=""),
 }
 
@@ -84,8 +88,9 @@ def test_dumps_of_whole_packets(form: str) -> None:
     stream = ONE + TWO
     packets = [tcp(CLIENT, SERVER, 1 + at, stream[at : at + 300]) for at in range(0, len(stream), 300)]
     text = "".join(f"Frame {number}\n" + DUMPS[form](framed(ETHERNET, packet)) for number, packet in enumerate(packets))
-    text += f"Reassembled TCP ({len(ONE)} bytes):\n" + DUMPS[form](ONE)
     assert octets_of(text) == [ONE, TWO]
+    again = f"Reassembled TCP ({len(ONE)} bytes):\n" + DUMPS["tshark -x"](ONE)
+    assert octets_of(f"{text}{again}\n{DUMPS[form](framed(ETHERNET, packets[0]))}") == [ONE, TWO]
 
 
 def test_a_text_column_of_digits_is_not_taken_for_octets() -> None:
@@ -161,7 +166,10 @@ def test_text_that_holds_no_message_is_refused_with_a_sentence(text: str, senten
     [
         (b"", "it is empty"),
         (b"\x1f\x8b\x08\x00", "it is compressed; unpack it first"),
-        (b"\x7fELF" + bytes(100), "it holds neither a capture (pcap or pcapng) nor hexadecimal digits nor Diameter messages"),
+        (
+            b"\x7fELF" + bytes(100),
+            "it holds neither a capture (pcap or pcapng) nor hexadecimal digits nor Diameter messages",
+        ),
         (b"\x01\x02\x03", "it holds neither a capture (pcap or pcapng) nor hexadecimal digits nor Diameter messages"),
         (pcap([]), "the capture holds no Diameter message on the ports 3868, 5868 or elsewhere; --port names another"),
     ],
