@@ -71,6 +71,15 @@ def _key(name: bytes) -> bytes:
 # -- asking ------------------------------------------------------------------------------------------------------
 
 
+async def tell(store: Store, command: bytes) -> bytes:
+    """Have a command carried out by whichever worker can, if any, without waiting for it; its name. Raises StoreError."""
+    name = secrets.token_hex(12).encode()
+    await store.call("XADD", STREAM, "MAXLEN", "~", COMMANDS_KEPT, "*", "n", name, "c", command)
+    with suppress(StoreUnavailableError):
+        await store.call("PEXPIRE", STREAM, KEPT_MS)
+    return name
+
+
 async def ask(store: Store, command: bytes, settings: ChannelSettings | None = None) -> bytes:
     """Have a command carried out by whichever worker can, and wait for its result.
 
@@ -78,10 +87,7 @@ async def ask(store: Store, command: bytes, settings: ChannelSettings | None = N
     Redis cannot be reached or no result comes.
     """
     settings = settings or DEFAULTS
-    name = secrets.token_hex(12).encode()
-    await store.call("XADD", STREAM, "MAXLEN", "~", COMMANDS_KEPT, "*", "n", name, "c", command)
-    with suppress(StoreUnavailableError):
-        await store.call("PEXPIRE", STREAM, KEPT_MS)
+    name = await tell(store, command)
     clock = asyncio.get_running_loop().time
     claim_until = clock() + settings.claim_within_s
     result_until = clock() + settings.result_within_s

@@ -311,6 +311,8 @@ class Store:
             self._look_up(operation, plan.session_id)
             return
         if plan.account is None and plan.ended is None:
+            if plan.replayed and plan.opened:
+                self._session_directory(line.account_id, plan)
             if operation.fresh or plan.replayed:
                 self._finish(operation, plan)
             else:

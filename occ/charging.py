@@ -214,7 +214,9 @@ class Charge:
                 return self._begin_anew(account)  # its CC-Request-Number is 0 again, which is no repeat
             kept = session.answer(self.kind, request.request_number)
             if kept is not None:
-                return Plan(unpack_outcome(kept), replayed=True)
+                # Whoever opened the session may have ended before the directory of sessions knew of it.
+                opened = self.key if kind == INITIAL and self.key in account.sessions else b""
+                return Plan(unpack_outcome(kept), replayed=True, opened=opened)
             if request.request_number <= session.forgotten_number and kind != TERMINATION:
                 return Plan(Outcome(UNABLE_TO_COMPLY))  # a repeat from long ago: debit nothing, grant nothing
         if self.key in account.sessions:

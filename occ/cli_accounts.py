@@ -126,6 +126,9 @@ def top_up(
             bucket_id=bucket,
             reference=reference,
         )
+        from occ.server_requests import credit_has_come  # noqa: PLC0415 - other commands do without the protocols
+
+        await credit_has_come(store, found.account_id)
         return found, done
 
     found, done = on_store(context, work)

@@ -23,6 +23,9 @@ log = logging.getLogger("occ.expiry")
 
 SCAN_INTERVAL_S: Final = 0.5
 ACCOUNTS_A_SCAN: Final = 500
+LOOK_AGAIN_S: Final = 10.0
+"""After this the sessions of a restarted client are looked for once more: requests of its former life that were under
+way when it came back, be it at another worker or at an agent, have been charged by then."""
 
 
 class Expiry:
@@ -34,7 +37,9 @@ class Expiry:
         self._statistics = charging.statistics
         self._late_termination_ms = charging.rules.settings.late_termination_ms
         self._restarted: dict[bytes, int] = {}
+        self._looked_for: dict[bytes, int] = {}
         self._restart_known = asyncio.Event()
+        self.look_again_s = LOOK_AGAIN_S
 
     async def run(self) -> None:
         """Scan until cancelled; an unreachable store is waited for."""
@@ -78,7 +83,7 @@ class Expiry:
                 self._statistics.expired_sessions += 1
         except StoreUnavailableError:
             raise
-        except StoreError as error:
+        except Exception as error:  # also what the ledger refuses to do with an account that is damaged
             log.error("account %r cannot be expired: %s", account_id, error)
 
     def _expire(self, account: Account | None, now: int) -> Plan:
@@ -101,36 +106,51 @@ class Expiry:
     async def run_restarts(self) -> None:
         """Release the sessions of clients that lost their state, until cancelled (RFC 6733 section 8.6).
 
-        Restarts are rare and sessions many, so the open sessions are looked through then instead of being kept
-        in an index by client that every request would have to write.
+        Restarts are rare and sessions many, so the open sessions are looked through then, and once more a while
+        later, instead of being kept in an index by client that every request would have to write.
         """
         while True:
             await self._restart_known.wait()
             self._restart_known.clear()
             restarted, self._restarted = self._restarted, {}
+            looked_for, self._looked_for = self._looked_for, {}
             try:
-                await self.release_lost(restarted)
+                await self.release_lost({**looked_for, **restarted})
             except StoreError as error:
                 log.warning("sessions of restarted clients wait: %s", error)
-                self._restarted = {**restarted, **self._restarted}
+                self._restarted = {**looked_for, **restarted, **self._restarted}
                 self._restart_known.set()
                 await asyncio.sleep(SCAN_INTERVAL_S)
+                continue
+            if restarted:
+                asyncio.get_running_loop().call_later(self.look_again_s, self._look_again, restarted)
+
+    def _look_again(self, restarted: dict[bytes, int]) -> None:
+        self._looked_for.update(restarted)
+        self._restart_known.set()
 
     async def release_lost(self, restarted: dict[bytes, int]) -> int:
         """Release what the clients opened under a lower Origin-State-Id; how many sessions. Raises StoreError."""
         current = {host.lower(): state_id for host, state_id in restarted.items()}
         released = 0
         async for page in accounts_in_expiry_index(self._store):
-            for seen in page:
-                account: Account | None = seen
-                while account is not None and _lost_session(account, current) is not None:
-                    plan = await self._store.commit(account.account_id, lambda now, _: self._release(now, current))
-                    account = plan.account
-                    if account is not None:
-                        self._statistics.add(plan)
-                        released += 1
+            lost = [account.account_id for account in page if _lost_session(account, current) is not None]
+            released += sum(await asyncio.gather(*(self._release_all(account_id, current) for account_id in lost)))
         if released:
             log.warning("released %d sessions of clients that lost their state: %s", released, sorted(restarted))
+        return released
+
+    async def _release_all(self, account_id: bytes, current: dict[bytes, int]) -> int:
+        """Release what one account holds of them, a session an operation. Raises StoreUnavailableError."""
+        released = 0
+        try:
+            while (plan := await self._store.commit(account_id, lambda now, _: self._release(now, current))).account:
+                self._statistics.add(plan)
+                released += 1
+        except StoreUnavailableError:
+            raise
+        except Exception as error:  # see _wake
+            log.error("a session of account %r cannot be released: %s", account_id, error)
         return released
 
     def _release(self, account: Account | None, current: dict[bytes, int]) -> Plan:

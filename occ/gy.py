@@ -113,13 +113,14 @@ class Gy:
 
     def note_client_state(self, origin_host: bytes, state_id: int) -> None:
         """Take note of a client's Origin-State-Id; a lower one is left from before and means nothing."""
-        if state_id <= self._client_states.get(origin_host, 0):
+        client = origin_host.lower()
+        if state_id <= self._client_states.get(client, 0):
             return
         if len(self._client_states) >= CLIENTS_REMEMBERED:
             self._client_states.pop(next(iter(self._client_states)))
-        self._client_states[origin_host] = state_id
+        self._client_states[client] = state_id
         if self.on_client_state is not None:
-            self.on_client_state(origin_host, state_id)
+            self.on_client_state(client, state_id)
 
     def handle_ccr(self, peer: Peer, event: RequestReceived) -> None:
         """Answer one request on the connection it came by; never raises."""
@@ -140,11 +141,14 @@ class Gy:
         if elsewhere is not None:
             self._answer(peer, request, Outcome(elsewhere), started)
             return
-        if request.origin_state_id is None:
-            # A client that tells its state when it connects means it for its sessions too.
-            request.origin_state_id = self._client_states.get(request.origin_host)
-        else:
+        said = peer.capabilities
+        via = said.origin_host.encode()
+        if request.origin_state_id is not None:
             self.note_client_state(request.origin_host, request.origin_state_id)
+        elif via.lower() == request.origin_host.lower():
+            # A client that tells its state when it connects means it for its sessions too. What comes by an agent
+            # says nothing of it: the client may have restarted since it was connected here.
+            request.origin_state_id = self._client_states.get(via.lower())
         statistics.in_flight += 1
 
         def done(outcome: Outcome) -> None:
@@ -152,9 +156,8 @@ class Gy:
             self._answer(peer, request, outcome, started)
 
         try:
-            said = peer.capabilities
             profile = self._profiles.choose(said, request.origin_host)
-            self._charging.charge(request, profile, said.origin_host.encode(), self._clock(), done)
+            self._charging.charge(request, profile, via, self._clock(), done)
         except Exception:  # a fault of ours must cost one request, not the process
             log.exception("session %r could not be charged", request.session_id)
             done(Outcome(UNABLE_TO_COMPLY))

@@ -5,6 +5,10 @@ is synchronised to disk, and only then struck from the outbox. Every line carrie
 (``entry``: lane, entry, position), so that after a crash between the two the tail of the newest file tells what is
 already there.
 
+Servers that share a store each have an outbox process with a directory of its own. Whoever is to write an entry takes
+it first, under the name of its directory, in a consumer group of the stream: nobody else writes it then. What a process
+has taken and not struck when it ends is left to it, as only its own files tell what is there already.
+
 ``python -m occ.outbox`` is a process of its own, so that turning records into text costs no request its latency.
 ``OutboxProcess`` starts it, keeps it running and ends it: it works until its standard input closes, which also happens
 when its parent dies, delivers what is left, and ends.
@@ -15,6 +19,7 @@ import fcntl
 import json
 import logging
 import os
+import secrets
 import signal
 import sys
 from collections.abc import Iterable
@@ -25,7 +30,7 @@ from typing import Any, Final
 
 from balance.embedded import Address
 from balance.records import unpack_outbox
-from balance.resp import StoreError
+from balance.resp import StoreError, StoreUnavailableError
 from balance.store import Store, StoreSettings
 from occ.cdr import as_json_fields
 from occ.clock import now_ms
@@ -41,6 +46,15 @@ NICENESS: Final = 10
 """Priority below the server's and Redis's: records may wait, requests may not."""
 
 TAIL_BYTES: Final = 4 << 20
+
+GROUP: Final = b"cdr"
+"""Consumer group of the outbox; its consumers are the directories."""
+MOST_TAKEN: Final = 100_000
+"""More than one process ever takes before it strikes any."""
+TAKE_OVER_MS: Final = 1 << 52
+"""Only what has been with another process for longer would be taken from it: nothing."""
+OTHERS_CHECK_S: Final = 600.0
+"""Between two looks whether another server has left records that it took."""
 
 _PACKAGES: Final = str(Path(__file__).resolve().parent.parent)
 
@@ -79,6 +93,17 @@ class CdrFiles:
     def close(self) -> None:
         """Let another process write to the directory."""
         os.close(self._lock)
+
+    def name(self) -> bytes:
+        """What the directory is called in the store: made up when it is first used, and kept in its lock file."""
+        known = os.pread(self._lock, 64, 0)
+        if known:
+            return known
+        made_up = secrets.token_hex(8).encode()
+        os.pwrite(self._lock, made_up, 0)
+        os.fsync(self._lock)
+        _sync_names(self._settings.directory)
+        return made_up
 
     def newest(self) -> list[Path]:
         """The files of the directory, oldest first."""
@@ -129,13 +154,18 @@ class CdrFiles:
         stamp = strftime("%Y%m%dT%H%M%S", gmtime(now / 1000))
         path = self._settings.directory / f"cdr-{stamp}-{now % 1000:03d}.jsonl"
         path.touch()
-        directory = os.open(self._settings.directory, os.O_RDONLY)
-        try:
-            os.fsync(directory)  # the new name itself must survive a power cut
-        finally:
-            os.close(directory)
+        _sync_names(self._settings.directory)
         self._path, self._opened_ms = path, now
         return path
+
+
+def _sync_names(path: Path) -> None:
+    """Have a directory itself on disk: a new name in it must survive a power cut."""
+    directory = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)
 
 
 def _whole_lines(path: Path) -> list[bytes]:
@@ -153,13 +183,26 @@ def _whole_lines(path: Path) -> list[bytes]:
     return lines[1:] if start else lines
 
 
+@dataclass(slots=True)
+class _Place:
+    """How far the stream of one lane has been read."""
+
+    after: bytes
+    """Start of the next XRANGE."""
+    taken: set[bytes]
+    """Entries that are this directory's to write, and not struck yet."""
+
+
 class Outbox:
     """Moves committed records of one store into files."""
 
     def __init__(self, store: Store, files: CdrFiles) -> None:
         self._store = store
         self._files = files
+        self._name = files.name()
         self._last: dict[int, tuple[int, int, int]] = {}
+        self._places: dict[int, _Place] = {}
+        """Where each lane goes on; missing: from the beginning, with what was taken before and not struck."""
         self.delivered = 0
 
     def resume(self, last: dict[int, tuple[int, int, int]]) -> None:
@@ -170,9 +213,13 @@ class Outbox:
         """Deliver until cancelled. An unreachable store or a full disk is waited for: nothing is lost meanwhile."""
         loop = asyncio.get_running_loop()
         self.resume(await loop.run_in_executor(None, self._files.last_entries))
+        check_at = loop.time()
         while True:
             try:
                 moved = await self.deliver()
+                if loop.time() >= check_at:
+                    check_at = loop.time() + OTHERS_CHECK_S
+                    await self._check_others()
             except (StoreError, OSError) as error:
                 log.warning("charging data records wait: %s", error)
                 moved = 0
@@ -184,30 +231,80 @@ class Outbox:
 
         Pages are small, so that Redis is never busy with one for long; the disk is synchronised once for many.
         """
+        reached: dict[int, _Place] = {}
         delivered: list[tuple[bytes, list[bytes]]] = []
         for lane in self._store.keys.lanes():
             key = self._store.keys.outbox(lane)
-            after = b"-"
-            moved: list[bytes] = []
-            for _ in range(PAGES_A_SYNC):
-                entries = await self._store.call("XRANGE", key, after, "+", "COUNT", ENTRIES_A_PAGE)
-                if not entries:
-                    break
-                lines, last = self._lines(lane, entries)
-                if lines:
-                    self._files.write(lines, now_ms())
-                self._last[lane] = last
-                self.delivered += len(lines)
-                moved += [entry for entry, _ in entries]
-                after = b"(" + entries[-1][0]
+            place = self._places.pop(lane, None) or _Place(b"-", await self._taken_before(key))
+            reached[lane] = place
+            pages = await self._read(key, place)
+            moved = self._write(lane, pages, place.taken)
+            place.taken.difference_update(moved)
+            if len(pages) < PAGES_A_SYNC:
+                moved += place.taken  # struck before, but for the taking
+                place.taken.clear()
             if moved:
                 delivered.append((key, moved))
-        if not delivered:
-            return 0
-        await asyncio.get_running_loop().run_in_executor(None, self._files.sync)
+        if delivered:
+            await asyncio.get_running_loop().run_in_executor(None, self._files.sync)
         for key, moved in delivered:
             await self._store.call("XDEL", key, *moved)
+            await self._store.call("XACK", key, GROUP, *moved)
+        self._places = reached
         return sum(len(moved) for _, moved in delivered)
+
+    async def _read(self, key: bytes, place: "_Place") -> list[list[Any]]:
+        """The next entries, in pages; those that nobody has taken are taken. Raises StoreError."""
+        pages: list[list[Any]] = []
+        while len(pages) < PAGES_A_SYNC:
+            page = await self._store.call("XRANGE", key, place.after, "+", "COUNT", ENTRIES_A_PAGE)
+            if not page:
+                break
+            pages.append(page)
+            place.after = b"(" + page[-1][0]
+        wanted = [entry for page in pages for entry, _ in page if entry not in place.taken]
+        if wanted:
+            claim = ("XCLAIM", key, GROUP, self._name, TAKE_OVER_MS, *wanted, "FORCE", "JUSTID")
+            place.taken.update(await self._store.call(*claim))
+        return pages
+
+    def _write(self, lane: int, pages: list[list[Any]], taken: set[bytes]) -> list[bytes]:
+        """Write what is ours of these pages; which entries that were. Raises OSError."""
+        moved: list[bytes] = []
+        for page in pages:
+            ours = [each for each in page if each[0] in taken]
+            lines, last = self._lines(lane, ours)
+            if lines:
+                self._files.write(lines, now_ms())
+            self._last[lane] = last
+            self.delivered += len(lines)
+            moved += [entry for entry, _ in ours]
+        return moved
+
+    async def _taken_before(self, key: bytes) -> set[bytes]:
+        """The entries that this directory has taken and not struck yet. Raises StoreError."""
+        try:
+            await self._store.call("XGROUP", "CREATE", key, GROUP, "0", "MKSTREAM")
+        except StoreUnavailableError:
+            raise
+        except StoreError as error:
+            if "BUSYGROUP" not in str(error):
+                raise
+        found = await self._store.call("XPENDING", key, GROUP, "-", "+", MOST_TAKEN, self._name)
+        return {each[0] for each in found}
+
+    async def _check_others(self) -> None:
+        """Say in the log which records wait for a server that took them and does not deliver them. Raises StoreError."""
+        for lane in self._store.keys.lanes():
+            key = self._store.keys.outbox(lane)
+            old = await self._store.call("XPENDING", key, GROUP, "IDLE", int(OTHERS_CHECK_S * 1000), "-", "+", 1)
+            for entry, name, _, _ in old:
+                log.error(
+                    "charging data records from %s on wait for the server that took them and has not delivered them; "
+                    "start it again with its own cdr.directory, the one with %s in its file .lock",
+                    entry.decode(),
+                    name.decode("utf-8", "replace"),
+                )
 
     def _lines(self, lane: int, entries: list[Any]) -> tuple[list[str], tuple[int, int, int]]:
         """The lines that are not on disk yet, and the place of the last record."""

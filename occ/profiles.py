@@ -88,6 +88,10 @@ class Profile:
     time_within_validity: bool = False
     """No more CC-Time is granted than Validity-Time. For clients that take a shorter Validity-Time for the end of the
     grant: with final units they would end the call there, whatever is left."""
+    last_second: bool = False
+    """An update of which nothing can be granted is answered with one second of final units, not reserved, once; after
+    that it is refused. For clients that after a refused update go on for as long as their last grant was, be it a
+    minute, but end the call when final units end."""
     shortest_validity_s: int = 0
     """No grant has a shorter Validity-Time than this, in seconds. For clients that report some seconds before it
     ends: close to that they would report without pause."""

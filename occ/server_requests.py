@@ -14,10 +14,11 @@ from typing import Any, Final
 import msgpack
 
 from balance import directory
+from balance.commands import tell
 from balance.ledger import Draft
 from balance.model import Account, Plan, Session, SessionState
 from balance.records import make_plan
-from balance.store import ABSENT, Store
+from balance.store import Store
 from occ import cdr
 
 CLIENT_LOST: Final = "client-lost"
@@ -245,13 +246,10 @@ def progress(session: Session) -> tuple[int, int, int]:
 async def deny(store: Store, request: ServerRequest, now_ms: int) -> bool:
     """Mark the sessions of a request: nothing more is granted to them. False if none is open. Raises StoreError."""
     found: list[Session] = []
-    version = await _version(store, request.account_id)
 
     def step(account: Account | None, _: Session | None) -> Plan:
-        if account is None or account.version < version:
-            return _overtaken(account)
         found[:] = request.concerned(account)
-        if all(session.refused for session in found):
+        if account is None or all(session.refused for session in found):
             return Plan(None)
         draft = Draft(account, now_ms)
         for session in found:
@@ -291,13 +289,12 @@ async def release(
     what was written. Raises StoreError.
     """
     told = Release()
-    version = await _version(store, account_id)
 
     def step(account: Account | None, _: Session | None) -> Plan:
         told.closed = told.moved = False
         told.amounts = ()
-        if account is None or account.version < version:
-            return _overtaken(account)
+        if account is None:
+            return Plan(None)
         draft = Draft(account, now_ms)
         session = draft.session(seen.session_id)
         if session is None:
@@ -323,17 +320,6 @@ async def release(
     return told
 
 
-async def _version(store: Store, account_id: bytes) -> int:
-    """The account's version in the store now; a worker may hold an older snapshot that lacks a session."""
-    account = await directory.read_account(store, account_id)
-    return 0 if account is None else account.version
-
-
-def _overtaken(account: Account | None) -> Plan:
-    """Nothing to write, but the store is to compare versions: it calls the step again with what it has."""
-    return Plan(None, expected_version=0 if account is None else account.version, ended=ABSENT)
-
-
 def _reserved(draft: Draft, session: Session) -> tuple[tuple[int, int], ...]:
     amounts: dict[int, int] = {}
     for use in session.services:
@@ -341,3 +327,17 @@ def _reserved(draft: Draft, session: Session) -> tuple[tuple[int, int], ...]:
             unit = draft.bucket(bucket_id).unit
             amounts[unit] = amounts.get(unit, 0) + amount
     return tuple(sorted(amounts.items()))
+
+
+async def credit_has_come(store: Store, account_id: bytes) -> int:
+    """Have the sessions whose credit was used up ask anew, now that there is some again (RFC 8506 section 5.6.4).
+
+    Nothing is waited for; how many sessions. Raises StoreError.
+    """
+    account = await directory.read_account(store, account_id)
+    sessions = [] if account is None else account.sessions.values()
+    waiting = [session for session in sessions if any(use.final for use in session.services)]
+    for session in waiting:
+        request = ServerRequest(Command.RE_AUTH, account_id, session.session_id)
+        await tell(store, pack_request(request, session))
+    return len(waiting)

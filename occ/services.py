@@ -313,6 +313,19 @@ class RequestServices:
             # Only now: what a later service reserved may have been the last of the money.
             if part.grant.units > 0 and part.use is not None:
                 self._complete(part, part.use)
+            elif self.profile.last_second and part.grant.result_code != SUCCESS:
+                self._end(part)
+
+    def _end(self, part: Part) -> None:
+        """Grant a last second, which nobody has paid for, to a client that would go on for longer without it."""
+        grant, use = part.grant, part.use
+        if use is None or use.unit != _SECONDS or use.final or self.request.request_type != UPDATE:
+            return
+        use.final = _FINAL_GRANTED
+        grant.result_code = SUCCESS
+        grant.unit, grant.units, grant.final = use.unit, 1, True
+        grant.validity_time_s = part.service.validity_time_s
+        grant.avps = self.rules.indications(part.service, self.profile).final_units
 
     def _without_request(self, part: Part, use: ServiceUse) -> None:
         """Row 31: the client has begun to redirect or restrict, and is told when to ask again."""
@@ -362,7 +375,8 @@ class RequestServices:
             following = price_of(use.unit, use.ahead[1], use.ahead[2])
             running = _runs_on(part)
             knows = self.profile.tariff_switch and not running
-            if knows and part.service.two_quotas:
+            if knows and part.service.two_quotas and not draft.in_order(use.unit, use):
+                # An allowance would take its share from one side or the other, and money the rest, unevenly.
                 both = HalfEach(part.rate, following, use.paid_units, use.priced_micro)
                 if reserve(draft, use, both, 2 * wanted) == 2 * wanted:
                     grant.switch_s = ends_ms // 1000

@@ -17,7 +17,16 @@ from occ.rating.sizes import SIZES, parse_size
 from occ.rating.tariff import Price, Tariff, read_tariff
 from occ.yamlmap import Node, load_yaml, nearest
 
-__all__ = ["NOT_NAMED", "SIZES", "Catalogue", "Service", "context_matches", "load_catalogue", "parse_size"]
+__all__ = [
+    "NOT_NAMED",
+    "SIZES",
+    "Catalogue",
+    "Service",
+    "context_matches",
+    "load_catalogue",
+    "parse_size",
+    "read_catalogue",
+]
 
 MEMO_ENTRIES: Final = 4096
 MEMO_CONTEXT_BYTES: Final = 255

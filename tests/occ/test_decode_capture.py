@@ -1,5 +1,6 @@
 """Messages out of capture files: every file and packet format, and streams as networks really carry them."""
 
+import itertools
 import random
 import struct
 from pathlib import Path
@@ -138,7 +139,7 @@ def test_sctp_chunks_bundled_fragmented_repeated_and_out_of_order() -> None:
 def segments(stream: bytes, cuts: list[int], start: int) -> list[bytes]:
     edges = sorted({0, len(stream), *(cut % len(stream) for cut in cuts)})
     return [
-        tcp(CLIENT, SERVER, start + left, stream[left:right]) for left, right in zip(edges, edges[1:], strict=False)
+        tcp(CLIENT, SERVER, start + left, stream[left:right]) for left, right in itertools.pairwise(edges)
     ]
 
 

@@ -83,13 +83,14 @@ async def test_row_42_what_another_worker_released_is_released_for_all(lab: Lab,
 
 
 @pytest.mark.shows("row 43")
-async def test_row_43_a_refusal_that_another_worker_got_is_heeded(lab: Lab, second: LiveServer) -> None:
+async def test_row_43_a_refusal_that_another_worker_got_is_heeded_by_all(lab: Lab, second: LiveServer) -> None:
     client = await client_of(lab, second)
     client.reply = always(5012)
     await lab.session_of(client)
     result = await lab.abort()
     assert (result.meaning, result.denied) == (Meaning.REFUSED, True)
-    answer = await client.update(lab.session)
+    again = await client_of(lab, lab.server, "pgw-again")
+    answer = await again.update(lab.session, client=client.identity)
     assert [service.result_code for service in answer.services] == [4010]
 
 

@@ -231,6 +231,7 @@ class Kamailio:
 
     def stop(self) -> None:
         """End Kamailio and all the processes it forked; they are the process group it leads."""
+        pipes = [pipe for number in self._processes() for pipe in Path("/tmp").glob(f"cdp_send_{number}_*")]
         try:
             self.process.send_signal(signal.SIGTERM)
             self.process.wait(PATIENCE_S)
@@ -238,6 +239,18 @@ class Kamailio:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self.process.pid, signal.SIGKILL)
             self.process.wait()
+            for pipe in pipes:  # which cdp forgets
+                pipe.unlink(missing_ok=True)
+
+    def _processes(self) -> list[int]:
+        """The numbers of its processes."""
+        found = []
+        for status in Path("/proc").glob("[0-9]*/stat"):
+            with contextlib.suppress(OSError):  # ended meanwhile
+                group = int(status.read_text().rpartition(")")[2].split()[2])
+                if group == self.process.pid:
+                    found.append(int(status.parent.name))
+        return found
 
     def tell(self) -> str:
         return f"Kamailio said:\n{self.log.read_text(errors='replace')[-3000:]}"
