@@ -294,17 +294,19 @@ class Outbox:
         return {each[0] for each in found}
 
     async def _check_others(self) -> None:
-        """Say in the log which records wait for a server that took them and does not deliver them. Raises StoreError."""
+        """Say in the log what waits for a server that took it and has fallen silent. Raises StoreError."""
         for lane in self._store.keys.lanes():
-            key = self._store.keys.outbox(lane)
-            old = await self._store.call("XPENDING", key, GROUP, "IDLE", int(OTHERS_CHECK_S * 1000), "-", "+", 1)
-            for entry, name, _, _ in old:
-                log.error(
-                    "charging data records from %s on wait for the server that took them and has not delivered them; "
-                    "start it again with its own cdr.directory, the one with %s in its file .lock",
-                    entry.decode(),
-                    name.decode("utf-8", "replace"),
-                )
+            for fields in await self._store.call("XINFO", "CONSUMERS", self._store.keys.outbox(lane), GROUP):
+                told = dict(zip(fields[::2], fields[1::2], strict=True))
+                name, entries, idle_ms = told[b"name"], told[b"pending"], told[b"idle"]
+                if entries and name != self._name and idle_ms > OTHERS_CHECK_S * 1000:
+                    log.error(
+                        "%d entries of charging data records wait for the server that took them %d s ago: start it "
+                        "again with its own cdr.directory, the one whose file .lock says %s",
+                        entries,
+                        idle_ms // 1000,
+                        name.decode("utf-8", "replace"),
+                    )
 
     def _lines(self, lane: int, entries: list[Any]) -> tuple[list[str], tuple[int, int, int]]:
         """The lines that are not on disk yet, and the place of the last record."""

@@ -339,5 +339,5 @@ async def credit_has_come(store: Store, account_id: bytes) -> int:
     waiting = [session for session in sessions if any(use.final for use in session.services)]
     for session in waiting:
         request = ServerRequest(Command.RE_AUTH, account_id, session.session_id)
-        await tell(store, pack_request(request, session))
+        await tell(store, pack_request(request, session.origin_host, session.via))
     return len(waiting)

@@ -313,7 +313,7 @@ class RequestServices:
             # Only now: what a later service reserved may have been the last of the money.
             if part.grant.units > 0 and part.use is not None:
                 self._complete(part, part.use)
-            elif self.profile.last_second and part.grant.result_code != SUCCESS:
+            elif self.profile.last_second and part.grant.result_code not in (SUCCESS, UNABLE_TO_COMPLY):
                 self._end(part)
 
     def _end(self, part: Part) -> None:

@@ -48,6 +48,10 @@ class SkippingLoop(asyncio.SelectorEventLoop):
         return super().time() + self.skipped_s
 
 
+_directories: dict[str, set[Path]] = {}
+"""Where the servers of each store deliver charging data records."""
+
+
 class LiveServer:
     """One running server. ``settings`` are dotted names as the command line's options have them.
 
@@ -122,6 +126,7 @@ class LiveServer:
         self._stop = asyncio.Event()
         self.server = OnlineChargingServer(self.settings, clock=self.now_ms)
         await self.server.start()
+        _directories.setdefault(self.server.redis_address.url, set()).add(self.settings.cdr.directory)
         self._started.set()
         await self._stop.wait()
         await self.server.stop()
@@ -214,13 +219,13 @@ class LiveServer:
         return report
 
     def _all_cdr_lines(self) -> list[str]:
-        """The charging data records once the outbox is empty."""
+        """The charging data records of all servers of this store, once the outbox is empty."""
         store = self.server.store
         deadline = time.monotonic() + PATIENCE_S
         while any(self.run(store.call("XLEN", store.keys.outbox(lane))) for lane in store.keys.lanes()):
             assert time.monotonic() < deadline, "the outbox is not delivered"
             time.sleep(0.02)
-        return self.cdr_lines()
+        return [line for directory in _directories[self.server.redis_address.url] for line in _lines_in(directory)]
 
     async def _debited_in_open_sessions(self) -> int:
         total = 0
@@ -231,6 +236,10 @@ class LiveServer:
         return total
 
     def cdr_lines(self) -> list[str]:
-        """The charging data records on disk, in order."""
-        files = sorted(self.settings.cdr.directory.glob("cdr-*.jsonl"))
-        return [line for path in files for line in path.read_text(encoding="utf-8").splitlines()]
+        """The charging data records that this server has on disk, in order."""
+        return _lines_in(self.settings.cdr.directory)
+
+
+def _lines_in(directory: Path) -> list[str]:
+    files = sorted(directory.glob("cdr-*.jsonl"))
+    return [line for path in files for line in path.read_text(encoding="utf-8").splitlines()]

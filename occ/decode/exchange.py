@@ -140,7 +140,7 @@ def grant_not_asked_for(reply: DecodedMessage, request: DecodedMessage) -> Itera
             yield f"units {of_text(branch)} are granted that were not requested"
 
 
-@_pair(0, "open5gs-never-unlimited", cca)
+@_pair(0, "open5gs-no-units-is-free", cca)
 def passed_over(reply: DecodedMessage, request: DecodedMessage) -> Iterator[str]:
     """Units that were requested are granted or refused; Open5GS takes anything else for unlimited."""
     if reply.result_code != _SUCCESS or kind_of(request) not in (_INITIAL, _UPDATE):

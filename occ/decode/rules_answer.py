@@ -85,7 +85,7 @@ def _plain_client_knows(node: Node) -> bool:
     return node.definition.section.startswith(_OF_CREDIT_CONTROL)
 
 
-@_rule(0, "open5gs-never-unlimited", cca, Kind.NOTE)
+@_rule(0, "open5gs-no-units-is-free", cca, Kind.NOTE)
 def success_without_grant(message: DecodedMessage) -> Iterator[str]:
     """Open5GS takes an answer without a grant for free, unlimited traffic."""
     if message.result_code != _SUCCESS or kind_of(message) != _INITIAL:

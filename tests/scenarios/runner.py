@@ -17,6 +17,7 @@ from pathlib import Path
 from balance.directory import NewBucket
 from balance.model import Account, IdentityType, Unit
 from occ.server import OnlineChargingServer
+from occ.server_requests import credit_has_come
 from protocols.diameter import codec
 from protocols.diameter.codec import Message
 from tests.live_server import LiveServer, SkippingLoop
@@ -266,7 +267,10 @@ class Run:
             self.connections.pop(client).close()
             self._await_state(client, None)
         elif verb == "top" and rest.startswith("up "):
-            self.server.top_up(self.account, money_micro(rest[3:]))
+            amount, _, _ = rest[3:].partition(" by the operator")
+            self.server.top_up(self.account, money_micro(amount.strip()))
+            if rest.endswith("by the operator"):
+                self.server.run(credit_has_come(self.server.server.store, self.account.encode()))
         elif sends == A_MOMENT:
             pass  # the check of the account waits
         elif re.fullmatch(r"it is \d\d:\d\d", sends):

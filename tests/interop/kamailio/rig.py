@@ -13,7 +13,7 @@ import socket
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -281,9 +281,12 @@ class Kamailio:
             except (TimeoutError, ConnectionRefusedError):
                 return False
 
-    def call(self, call: Call) -> list[Exchange]:
-        """Make one call; what was charged, once the termination request was answered."""
-        call_id = f"call-{next(_call_ids)}-"
+    def call(self, call: Call, call_id: str = "") -> list[Exchange]:
+        """Make one call; what was charged, once the termination request was answered.
+
+        ``call_id``: what its Call-ID begins with; empty: something of its own.
+        """
+        call_id = call_id or f"call-{next(_call_ids)}-"
         calls = self.directory / call_id
         calls.mkdir()
         port = free_udp_port()
@@ -316,16 +319,17 @@ class Kamailio:
         until(lambda: any(each.kind[0] == "T" for each in tap.exchanges(call_id)), "a termination", self.tell)
         return tap.exchanges(call_id)
 
-    def call_all(self, calls: Mapping[str, Call]) -> dict[str, Future[list[Exchange]]]:
-        """Make calls at the same time; returns when all have ended, well or not."""
+    @contextlib.contextmanager
+    def calling(self, calls: Mapping[str, Call]) -> Iterator[dict[str, Future[list[Exchange]]]]:
+        """Make calls at the same time, each with its name as Call-ID; when left, all have ended, well or not."""
         with ThreadPoolExecutor(len(calls), "call") as pool:
-            return {name: pool.submit(self.call, call) for name, call in calls.items()}
+            yield {name: pool.submit(self.call, call, name) for name, call in calls.items()}
 
 
 class Sipp:
     """One sipp running one call through one scenario."""
 
-    def __init__(self, directory: Path, role: str, steps: tuple[str, ...] | list[str], arguments: list[str]) -> None:
+    def __init__(self, directory: Path, role: str, steps: Sequence[str], arguments: list[str]) -> None:
         self.role = role
         self._messages = directory / f"{role}.msg"
         assert SIPP is not None

@@ -161,7 +161,16 @@ TERMINATED: Final = send(
 CALLERS: Final[dict[str, Sequence[str]]] = {
     "hangs up": (*_TALKS, TALK, BYE, receive(200)),
     "is hung up on": (*_TALKS, receive("BYE"), wait(ANSWERING_S), OK),
-    "gives up": (INVITE, receive(100, optional=True), receive(180), TALK, CANCEL, receive(200), receive(487), ACK_OF_REFUSAL),
+    "gives up": (
+        INVITE,
+        receive(100, optional=True),
+        receive(180),
+        TALK,
+        CANCEL,
+        receive(200),
+        receive(487),
+        ACK_OF_REFUSAL,
+    ),
     "hears busy": (*_RINGS, receive(486), ACK_OF_REFUSAL),
     "hears no answer": (*_RINGS, receive(408), ACK_OF_REFUSAL),
     "must pay": (*_RINGS, receive(402), ACK_OF_REFUSAL),
