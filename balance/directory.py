@@ -14,6 +14,7 @@ from typing import Any, Final
 import msgpack
 
 from balance.keys import Keys
+from balance import answers
 from balance.ledger import Draft, add_bucket, top_up
 from balance.model import (
     MAIN_BUCKET,
@@ -183,9 +184,8 @@ async def top_up_account(
         plan = make_plan(draft, TOP_UP, (reason, reference), None)
         plan.first_of = name
         kept: bytes = msgpack.packb((bucket_id, amount, bucket.balance, draft.account.version))
-        plan.ended = Session(
-            name, b"", "", b"", 0, now_ms, now_ms, state=SessionState.CLOSED, answers=[(0, 0, kept, 0)]
-        )
+        plan.ended = Session(name, b"", "", b"", 0, now_ms, now_ms, state=SessionState.CLOSED)
+        plan.ended.answers = answers.add(b"", 0, kept, 0)
         plan.ended_ttl_ms = REFERENCE_TTL_MS
         return plan
 
@@ -198,7 +198,7 @@ async def top_up_account(
 
 
 def _first_top_up(session: Session, reference: str, bucket_id: int, amount: int) -> TopUp:
-    kept = session.answer(0, 0)
+    kept = answers.find(session.answers, 0)
     if kept is None:  # the name of a charging session, which no reference should be
         raise LedgerError(f"reference {reference} cannot be used; choose another")
     first_bucket, first_amount, balance_after, version = msgpack.unpackb(kept)

@@ -249,8 +249,8 @@ class FinalUnits(IntEnum):
 class Session:
     """An open credit-control session (RFC 8506), or one that ended a short while ago.
 
-    ``answers`` keeps the outcomes of the last minutes, so that a repeated request gets its first answer again:
-    (CC-Request-Type, CC-Request-Number, packed outcome, seconds after the session started), oldest first.
+    ``answers`` keeps the outcomes of the last minutes, so that a repeated request gets its first answer again
+    (``balance.answers``).
     """
 
     session_id: bytes
@@ -268,7 +268,8 @@ class Session:
     facts: bytes = b""
     """What the charging data record says about the session, packed; opaque to the ledger."""
     services: list[ServiceUse] = field(default_factory=list)
-    answers: list[tuple[int, int, bytes, int]] = field(default_factory=list)
+    answers: bytes = b""
+    answer_count: int = 0
     realm: bytes = b""
     """The client's Origin-Realm, where a request of ours to it goes."""
     via: bytes = b""
@@ -292,19 +293,13 @@ class Session:
             self.state,
             self.facts,
             self.services[:],
-            self.answers[:],
+            self.answers,
+            self.answer_count,
             self.realm,
             self.via,
             self.refused,
             self.caps,
         )
-
-    def answer(self, request_type: int, request_number: int) -> bytes | None:
-        """The packed outcome of a request answered before, or None."""
-        for kept_type, kept_number, outcome, _ in self.answers:
-            if kept_number == request_number and kept_type == request_type:
-                return outcome
-        return None
 
 
 class SessionState(IntEnum):

@@ -98,33 +98,9 @@ def _session_fields(session: Session) -> tuple[object, ...]:
         session.forgotten_number,
         int(session.state),
         session.facts,
-        [
-            (
-                use.rating_group,
-                use.service_identifier,
-                use.name,
-                use.unit,
-                use.used,
-                use.paid_units,
-                use.priced_micro,
-                use.leaked_micro,
-                use.granted,
-                use.parts,
-                use.disbelieved,
-                use.step_units,
-                use.step_price_micro,
-                use.earlier_micro,
-                use.ahead,
-                use.pool,
-                use.final,
-                use.terms,
-                use.allowances,
-                use.zone,
-                use.meters,
-            )
-            for use in session.services
-        ],
+        [_service_fields(use) for use in session.services],
         session.answers,
+        session.answer_count,
         session.realm,
         session.via,
         session.refused,
@@ -132,12 +108,47 @@ def _session_fields(session: Session) -> tuple[object, ...]:
     )
 
 
+def _service_fields(use: ServiceUse) -> tuple[object, ...]:
+    """What is written of a service; what most services do not have is left out."""
+    fields = (
+        use.rating_group,
+        use.service_identifier,
+        use.name,
+        use.unit,
+        use.used,
+        use.paid_units,
+        use.priced_micro,
+        use.leaked_micro,
+        use.granted,
+        use.parts,
+        use.disbelieved,
+        use.step_units,
+        use.step_price_micro,
+    )
+    rare = (use.earlier_micro, use.ahead, use.pool, use.final, use.terms, use.allowances, use.zone, use.meters)
+    return fields if rare == _NOTHING_RARE else fields + rare
+
+
+_NOTHING_RARE: Final = (0, (), 0, 0, (), (), "", ())
+
+
+def _grant_fields(grant: Grant) -> tuple[object, ...]:
+    fields = (
+        grant.rating_group,
+        grant.service_identifiers,
+        grant.result_code,
+        grant.unit,
+        grant.units,
+        grant.validity_time_s,
+        grant.final,
+    )
+    return (*fields, grant.switch_s, grant.avps) if grant.avps or grant.switch_s else fields
+
+
 def _session(fields: tuple[Any, ...]) -> Session:
     session = Session(*fields[:10])
     session.services = [_service(each) for each in fields[10]]
-    session.answers = list(fields[11])
-    if len(fields) > 12:  # stores of the first release know no route
-        session.realm, session.via, session.refused, session.caps = fields[12:]
+    session.answers, session.answer_count, session.realm, session.via, session.refused, session.caps = fields[11:]
     return session
 
 
@@ -157,30 +168,15 @@ def unpack_session(value: bytes) -> Session:
 
 
 def pack_outcome(outcome: Outcome) -> bytes:
-    packed: bytes = _pack(
-        (
-            outcome.result_code,
-            [
-                (
-                    g.rating_group,
-                    g.service_identifiers,
-                    g.result_code,
-                    g.unit,
-                    g.units,
-                    g.validity_time_s,
-                    g.final,
-                    g.switch_s,
-                    g.avps,
-                )
-                for g in outcome.grants
-            ],
-            outcome.command_level,
-            outcome.failed_avp,
-            outcome.cost_micro,
-            outcome.check_balance_result,
-            outcome.avps,
-        )
+    fields: tuple[object, ...] = (
+        outcome.result_code,
+        [_grant_fields(grant) for grant in outcome.grants],
+        outcome.command_level,
+        outcome.failed_avp,
+        outcome.cost_micro,
+        outcome.check_balance_result,
     )
+    packed: bytes = _pack((*fields, outcome.avps) if outcome.avps else fields)
     return packed
 
 

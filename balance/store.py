@@ -33,6 +33,9 @@ log = logging.getLogger("balance.store")
 ABSENT: Final = Session(b"", b"", "", b"", 0, 0, 0)
 """Passed to a step that asked for an ended session when there is none."""
 
+FORMAT: Final = 2
+"""How accounts and sessions are written down (``balance.records``); raised when older stores can no longer be read."""
+
 MAX_ATTEMPTS: Final = 16
 """Version conflicts in a row after which an operation is given up."""
 
@@ -191,8 +194,15 @@ class Store:
         self._link = link
 
     async def _check_layout(self, link: RedisLink) -> None:
-        """Agree with the store on how many partitions it has; the first to come decides."""
-        await link.call("HSETNX", LAYOUT, "partitions", self.keys.partitions)
+        """Agree with the store on its format and on how many partitions it has; the first to come decides."""
+        if await link.call("HSETNX", LAYOUT, "partitions", self.keys.partitions):
+            await link.call("HSET", LAYOUT, "format", FORMAT)
+        written = int(await link.call("HGET", LAYOUT, "format") or 1)
+        if written != FORMAT:
+            raise StoreError(
+                f"its data are of format {written} and this version reads format {FORMAT}; start with an empty store, "
+                "or use the version that wrote it"
+            )
         found = int(await link.call("HGET", LAYOUT, "partitions"))
         if found != self.keys.partitions:
             raise StoreError(

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
+from balance import answers
 from balance.ledger import Draft
 from balance.model import Account, Lookup, Outcome, Plan, Session, SessionState, Subscriber
 from balance.records import make_plan, pack_outcome, unpack_outcome
@@ -212,7 +213,7 @@ class Charge:
         if session is not None and session is not ABSENT and session.session_id == self.key:
             if kind == INITIAL and self._client_restarted(session):
                 return self._begin_anew(account)  # its CC-Request-Number is 0 again, which is no repeat
-            kept = session.answer(self.kind, request.request_number)
+            kept = answers.find(session.answers, answers.answer_key(self.kind, request.request_number))
             if kept is not None:
                 # Whoever opened the session may have ended before the directory of sessions knew of it.
                 opened = self.key if kind == INITIAL and self.key in account.sessions else b""
@@ -452,15 +453,18 @@ class Charge:
 
     def _remember(self, session: Session, outcome: Outcome) -> None:
         """Keep the answer with the session, for as long as a repeat may come."""
-        answers = session.answers
-        request = self.request
         age_s = (self.now_ms - session.started_ms) // 1000
         oldest_s = age_s - self.rules.settings.answer_replay_ms // 1000
-        while answers and (answers[0][3] < oldest_s or len(answers) >= ANSWERS_KEPT):
-            forgotten = answers.pop(0)
-            if forgotten[1] > session.forgotten_number:
-                session.forgotten_number = forgotten[1]
-        answers.append((self.kind, request.request_number, pack_outcome(outcome), age_s))
+        while session.answer_count:
+            number, first_s, size = answers.oldest(session.answers)
+            if first_s >= oldest_s and session.answer_count < ANSWERS_KEPT:
+                break
+            session.answers = session.answers[size:]
+            session.answer_count -= 1
+            session.forgotten_number = max(session.forgotten_number, number)
+        key = answers.answer_key(self.kind, self.request.request_number)
+        session.answers = answers.add(session.answers, key, pack_outcome(outcome), max(0, age_s))
+        session.answer_count += 1
 
     def _plan(self, draft: Draft, operation: str, outcome: Outcome, records: tuple[bytes, ...]) -> Plan:
         request = self.request

@@ -14,6 +14,7 @@ from typing import Any, Final
 import msgpack
 
 from balance import directory
+from balance.answers import newest_key
 from balance.commands import tell
 from balance.ledger import Draft
 from balance.model import Account, Plan, Session, SessionState
@@ -239,7 +240,8 @@ def _unpacked(packed: bytes) -> Any:
 
 def progress(session: Session) -> tuple[int, int, int]:
     """A mark that differs after every request of the session that was charged."""
-    kind, number = session.answers[-1][:2] if session.answers else (0, -1)
+    newest = newest_key(session.answers)
+    kind, number = (0, -1) if newest < 0 else (newest >> 32, newest & 0xFFFFFFFF)
     return kind, number, session.forgotten_number
 
 

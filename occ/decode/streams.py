@@ -365,15 +365,17 @@ class _Collector:
                 found.flows.add(direction.flow)
             found.messages += direction.messages()
         carried_octets = sum(len(piece.octets) for direction in directions for piece in direction.pieces)
-        if carried_octets and not _any_plausible(found.messages[before:]):
+        if carried_octets and not any(map(_looks_like_diameter, found.messages[before:])):
             del found.messages[before:]
             flow = directions[0].flow
             what = "TLS" if any(_looks_like_tls(direction) for direction in directions) else "something else"
             found.notes.append(f"the connection {flow.source} to {flow.destination} carries {what}, not plain Diameter")
 
 
-def _any_plausible(messages: list[Found]) -> bool:
-    return any(plausible(one.octets, 0) for one in messages)
+def _looks_like_diameter(message: Found) -> bool:
+    """Whether it is a message, if perhaps of a command that is not known."""
+    octets = message.octets
+    return plausible(octets, 0) or (octets[0] == 1 and int.from_bytes(octets[1:4], "big") == len(octets))
 
 
 def _looks_like_tls(direction: _Direction) -> bool:

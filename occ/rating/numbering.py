@@ -39,10 +39,9 @@ from enum import StrEnum
 from typing import Final, NamedTuple
 from urllib.parse import unquote
 
-from occ.rating.sizes import single_value
 from occ.yamlmap import Node
 
-__all__ = ["LONGEST_NUMBER", "Kind", "Number", "Numbering", "read_numbering"]
+__all__ = ["Kind", "Number", "Numbering", "read_numbering"]
 
 LONGEST_NUMBER: Final = 32
 """Digits of a number at most. E.164 allows 15; people go on dialling, and that changes nothing about the price."""
@@ -51,6 +50,9 @@ LONGEST_ADDRESS: Final = 1024
 SHORTEST_INTERNATIONAL: Final = 7
 """Digits without "+" or prefix that are fewer than this are no international number."""
 DEFAULT_EMERGENCY: Final = ("112", "911")
+DEFAULT_LOCAL_DIGITS: Final = range(5, 9)
+NO_LENGTHS: Final = range(0)
+PORTED: Final = ("routing-number", "called-number")
 
 
 class Kind(StrEnum):
@@ -101,7 +103,21 @@ _ROUTING_CONTEXT: Final = re.compile(r"(?:^|;)rn-context=([^;@>?]*)", re.ASCII |
 _PHONE_CONTEXT: Final = re.compile(r"(?:^|;)phone-context=([^;@>?]*)", re.ASCII | re.IGNORECASE)
 
 _COUNTRY_CODE: Final = re.compile(r"[1-9][0-9]{0,2}", re.ASCII)
+_AREA: Final = re.compile(r"[0-9]{1,8}", re.ASCII)
+_LENGTHS: Final = re.compile(r"([0-9]{1,2})(?:-([0-9]{1,2}))?", re.ASCII)
 _SHORT_CODE: Final = re.compile(r"(?=.*[0-9])[0-9*#x]{1,16}", re.ASCII)
+
+_KEYS: Final = (
+    "country_code",
+    "national_prefix",
+    "international_prefixes",
+    "national_digits",
+    "home_area",
+    "local_digits",
+    "emergency",
+    "short_codes",
+    "ported",
+)
 
 
 class Numbering:
@@ -130,9 +146,9 @@ class Numbering:
         *,
         national_prefix: str = "",
         international_prefixes: Sequence[str] = ("00",),
-        national_digits: range = range(0),
+        national_digits: range = NO_LENGTHS,
         home_area: str = "",
-        local_digits: range = range(5, 9),
+        local_digits: range = DEFAULT_LOCAL_DIGITS,
         emergency: Sequence[str] = DEFAULT_EMERGENCY,
         short_codes: Sequence[str] = (),
         by_routing_number: bool = True,
@@ -154,7 +170,7 @@ class Numbering:
         self.by_routing_number = by_routing_number
         """Numbers carry the routing number they were ported to."""
         self._area = country_code + home_area
-        self._patterns = _any_of(code for code in short_codes if "x" in code)
+        self._patterns = _any_of([code for code in short_codes if "x" in code])
         self._bare = {code: Number(Kind.SHORT, code) for code in short_codes if "x" not in code}
         self._bare.update((code, Number(Kind.EMERGENCY, code)) for code in emergency)
         self._abroad = {country_code + code: number for code, number in self._bare.items()} if country_code else {}
@@ -324,5 +340,63 @@ def _context(which: re.Pattern[str], parameters: str) -> str:
     return digits if _DIGITS.fullmatch(digits) and digits[0] != "0" else ""
 
 
-def _any_of(codes: "Sequence[str] | object") -> re.Pattern[str] | None:
-    raise NotImplementedError
+def _any_of(codes: Sequence[str]) -> re.Pattern[str] | None:
+    return re.compile("|".join(re.escape(code).replace("x", "[0-9]") for code in codes)) if codes else None
+
+
+def read_numbering(node: Node) -> Numbering:
+    """The section ``numbering`` of a catalogue. Raises ConfigError."""
+    values = node.mapping(_KEYS, required=("country_code",))
+    read: dict[str, Node] = {name: value for name, value in values.items() if not value.is_null}
+    country_code = _matching(values["country_code"], _COUNTRY_CODE, "a country code such as 49")
+    national_prefix = read.get("national_prefix")
+    prefixes = read.get("international_prefixes")
+    area = read.get("home_area")
+    emergency, short_codes = read.get("emergency"), read.get("short_codes")
+    ported = read.get("ported")
+    if area is None and "local_digits" in read:
+        raise read["local_digits"].error(f"{read['local_digits'].path} needs a home_area that such numbers belong to")
+    return Numbering(
+        country_code,
+        national_prefix="" if national_prefix is None else _digits(national_prefix),
+        international_prefixes=("00",) if prefixes is None else _list(prefixes, _DIGITS, "digits such as 00"),
+        national_digits=_lengths(read["national_digits"]) if "national_digits" in read else NO_LENGTHS,
+        home_area="" if area is None else _digits(area),
+        local_digits=_lengths(read["local_digits"]) if "local_digits" in read else DEFAULT_LOCAL_DIGITS,
+        emergency=DEFAULT_EMERGENCY if emergency is None else _list(emergency, _DIGITS, "digits such as 112"),
+        short_codes=() if short_codes is None else _list(short_codes, _SHORT_CODE, "digits, *, # and x, such as 118xx"),
+        by_routing_number=ported is None or ported.choice(PORTED) == PORTED[0],
+    )
+
+
+def _matching(node: Node, pattern: re.Pattern[str], what: str) -> str:
+    written = node.text()
+    if not pattern.fullmatch(written):
+        raise node.error(f"{node.path} must be {what}, not {written[:40]!r}")
+    return written
+
+
+def _digits(node: Node) -> str:
+    return "" if node.text() == "none" else _matching(node, _AREA, "at most eight digits")
+
+
+def _list(node: Node, pattern: re.Pattern[str], what: str) -> tuple[str, ...]:
+    found: dict[str, None] = {}
+    for item in node.items():
+        written = _matching(item, pattern, what)
+        if written in found:
+            raise item.error(f"{written} stands twice in {node.path}")
+        found[written] = None
+    return tuple(found)
+
+
+def _lengths(node: Node) -> range:
+    """ "10" or "9-11"."""
+    match = _LENGTHS.fullmatch(node.text())
+    low = int(match[1]) if match else 0
+    high = int(match[2] or low) if match else 0
+    if not 1 <= low <= high <= 15:
+        raise node.error(
+            f"{node.path} must be a number of digits such as 10 or 9-11, 15 at most, not {node.text()[:40]!r}"
+        )
+    return range(low, high + 1)

@@ -13,6 +13,7 @@ Semicolons or tabs may stand for the commas, as spreadsheets write them. The fil
 import csv
 import re
 from collections.abc import Callable, Iterable, Iterator
+from io import StringIO
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -76,7 +77,8 @@ def _read_file(
     rows = _rows(_content(path, source, node), source)
     key_at, zone_at, name_at, width = _columns(next(rows, (1, [])), column, source)
     zones: dict[str, str] = {}
-    mistakes: list[ConfigError] = []
+    mistake: ConfigError | None = None
+    further: list[int] = []
     for line, row in rows:
         try:
             if len(row) <= max(key_at, zone_at) or len(row) > width:
@@ -92,9 +94,12 @@ def _read_file(
                     f"{column} {key} is in the zone {zone} here and in the zone {earlier.zone} at {earlier.place}"
                 )
         except ValueError as error:
-            mistakes.append(ConfigError(source, line, str(error)))
-    if mistakes:
-        raise _together(mistakes)
+            if mistake is None:
+                mistake = ConfigError(source, line, str(error))
+            else:
+                further.append(line)
+    if mistake is not None:
+        raise _together(mistake, further)
 
 
 def _content(path: Path, source: str, node: Node) -> str:
@@ -111,7 +116,7 @@ def _rows(content: str, source: str) -> Iterator[tuple[int, list[str]]]:
     """Line and cells of each row that is not empty; empty cells at the end, which spreadsheets leave, are cut off."""
     heading = content.partition("\n")[0]
     delimiter = max(",;\t", key=heading.count)
-    reader = csv.reader(content.splitlines(keepends=True), delimiter=delimiter, strict=True)
+    reader = csv.reader(StringIO(content, newline=""), delimiter=delimiter, strict=True)
     try:
         for row in reader:
             while row and not row[-1].strip():
@@ -149,13 +154,13 @@ def _allowed(zone: str, forbidden: frozenset[str]) -> str:
     return zone
 
 
-def _together(mistakes: list[ConfigError]) -> ConfigError:
-    first, *others = mistakes
-    if not others:
+def _together(first: ConfigError, further: list[int]) -> ConfigError:
+    if not further:
         return first
-    named = ", ".join(str(other.line) for other in others[:_LINES_NAMED])
-    more = ", …" if len(others) > _LINES_NAMED else ""
-    rows = "1 further row is" if len(others) == 1 else f"{len(others)} further rows are"
-    return ConfigError(
-        first.source, first.line, f"{first.message} ({rows} wrong: line{'s'[: len(others) - 1]} {named}{more})"
+    lines = ", ".join(map(str, further[:_LINES_NAMED])) + (", …" if len(further) > _LINES_NAMED else "")
+    rows = (
+        f"1 further row is wrong: line {lines}"
+        if len(further) == 1
+        else (f"{len(further)} further rows are wrong: lines {lines}")
     )
+    return ConfigError(first.source, first.line, f"{first.message} ({rows})")

@@ -158,7 +158,7 @@ async def test_a_store_laid_out_otherwise_is_refused(store: Store, clean_redis: 
 
 
 async def test_a_step_is_told_whether_a_session_has_ended(store: Store) -> None:
-    ended = Session(b"s1", b"sub", "standard", b"h", 0, 0, 0, state=SessionState.CLOSED, answers=[(3, 1, b"x", 0)])
+    ended = Session(b"s1", b"sub", "standard", b"h", 0, 0, 0, state=SessionState.CLOSED, answers=b"kept")
     told: list[Session | None] = []
 
     def end(account: Account | None, known: Session | None) -> Plan:
@@ -181,7 +181,7 @@ async def test_a_step_is_told_whether_a_session_has_ended(store: Store) -> None:
 async def test_a_first_request_is_refused_when_its_session_has_ended(store: Store, clean_redis: Address) -> None:
     """The check is in the script: another worker may have ended the session since."""
     other = await open_store(clean_redis)
-    ended = Session(b"s1", b"sub", "standard", b"h", 0, 0, 0, state=SessionState.CLOSED, answers=[(3, 1, b"x", 0)])
+    ended = Session(b"s1", b"sub", "standard", b"h", 0, 0, 0, state=SessionState.CLOSED, answers=b"kept")
     seen: list[Session | None] = []
 
     def first(account: Account | None, known: Session | None) -> Plan:

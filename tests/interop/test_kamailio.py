@@ -12,7 +12,7 @@ import re
 import time
 from collections.abc import Iterator
 from concurrent.futures import Future
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -33,7 +33,7 @@ from tests.scenarios.expectations import complaints, describe
 PROJECT = Path(__file__).parents[2]
 SERVICE = "RG 100 SI 1000"
 VIDEO = "RG 200 SI 1001"
-HOST = "scscf.ims.example.net"
+RECOGNISED = "client scscf.ims.example.net: profile kamailio, recognised by what it said when it connected"
 LONG_FIRST_QUOTA = "+4930999999"
 """Whom to call to be granted ten seconds before Kamailio reports; kamailio.cfg knows it."""
 BEFORE_SWITCH_S = 6
@@ -297,7 +297,7 @@ def test_nothing_is_amiss(server: LiveServer, logged: Complaints) -> None:
 @pytest.mark.shows("kamailio-vendor-application")
 def test_kamailio_is_recognised(logged: Complaints) -> None:
     """What it says when it connects chooses its profile; nothing has to be configured for it."""
-    assert logged.clients == [f"client {HOST}: profile kamailio, recognised by what it said when it connected"]
+    assert logged.clients == [RECOGNISED]
 
 
 @pytest.mark.shows("row 19", "row 20", "kamailio-ims-information", "kamailio-validity-always", "kamailio-plus-number")
@@ -463,21 +463,24 @@ def test_the_server_restarts_in_mid_call(tmp_path: Path, switch_ms: int) -> None
     """Sessions live in the store: the call goes on while the server is away, and is charged by the one that follows."""
     case = Case(Call("491730000017", "hangs up", "answers", 10_500, called=LONG_FIRST_QUOTA), 1_000_000, BY_SECOND)
     settings = {"catalogue": str(catalogue(tmp_path, switch_ms))}
-    with listening() as logged:
+    with ExitStack() as cleanup:
+        logged = cleanup.enter_context(listening())
         first = LiveServer(tmp_path, settings).start()
+        cleanup.callback(first.ask_to_stop)
         case.add_caller(first)
-        with tapped(first) as tap, running(Kamailio(tmp_path, tap, configuration())) as kamailio:
-            with kamailio.calling({"restart": case.call}) as futures:
-                until(lambda: bool(tap.exchanges("restart")), "the call", kamailio.tell)
-                first.stop()
-                with LiveServer(tmp_path, settings) as second:
-                    tap.server_port = second.port
-                    exchanges = futures["restart"].result()
-                    assert re.fullmatch("I( U)+ T", kinds(exchanges))
-                    assert tap.capabilities_exchanges() == 2
-                    assert balance(second, case.call.msisdn) == 1_000_000 - used_s(exchanges) * 10_000
-                    report = second.assert_books_balance()
-                    assert (report.open_sessions, report.open_reservations) == (0, 0)
+        tap = cleanup.enter_context(tapped(first))
+        kamailio = cleanup.enter_context(running(Kamailio(tmp_path, tap, configuration())))
+        futures = cleanup.enter_context(kamailio.calling({"restart": case.call}))
+        until(lambda: bool(tap.exchanges("restart")), "the call", kamailio.tell)
+        first.stop()
+        with LiveServer(tmp_path, settings) as second:
+            tap.server_port = second.port
+            exchanges = futures["restart"].result()
+            assert re.fullmatch("I( U)+ T", kinds(exchanges))
+            assert tap.capabilities_exchanges() == 2
+            assert balance(second, case.call.msisdn) == 1_000_000 - used_s(exchanges) * 10_000
+            report = second.assert_books_balance()
+            assert (report.open_sessions, report.open_reservations) == (0, 0)
     assert logged.lines == []
 
 
@@ -512,20 +515,27 @@ def readme_configuration() -> dict[str, str]:
     }
 
 
-@pytest.mark.parametrize(
-    ("balance_micro", "caller", "callee"), [(100_000, "hangs up", "answers"), (0, "must pay", None)]
-)
-def test_configuration_in_the_readme(
-    tmp_path: Path, server: LiveServer, balance_micro: int, caller: str, callee: str | None, logged: Complaints
-) -> None:
-    """A newcomer who copies the lines of README.md has a proxy that charges; the server has its own settings."""
-    case = Case(Call(f"49173000010{len(caller)}", caller, callee, 500), balance_micro)
-    case.add_caller(server)
-    with tapped(server) as tap, running(Kamailio(tmp_path, tap, readme_configuration())) as kamailio:
-        exchanges = kamailio.call(case.call)
-    assert kinds(exchanges) == "I T"
-    if callee is not None:
-        assert_answer(exchanges[0], f"2001; {SERVICE}: 2001, granted 60 s, valid 5 min")
-    assert balance(server, case.call.msisdn) == max(0, balance_micro - 90_000)
-    assert "profile kamailio" in logged.clients[-1]
+def test_configuration_in_the_readme(tmp_path: Path) -> None:
+    """A newcomer who copies the lines of README.md has a proxy that charges; the server has the settings it ships."""
+    cases = {
+        "answered": Case(Call("491730000001", "hangs up", "answers", 500), 1_000_000),
+        "no-credit": Case(Call("491730000002", "must pay", None), 0),
+    }
+    with (
+        listening() as logged,
+        LiveServer(tmp_path) as server,
+        tapped(server) as tap,
+        running(Kamailio(tmp_path, tap, readme_configuration())) as kamailio,
+    ):
+        for case in cases.values():
+            case.add_caller(server)
+        with kamailio.calling({name: case.call for name, case in cases.items()}) as futures:
+            answered, no_credit = (futures[name].result() for name in cases)
+        assert kinds(answered) == kinds(no_credit) == "I T"
+        assert_answer(answered[0], f"2001; {SERVICE}: 2001, granted 60 s, valid 5 min")
+        assert_answer(answered[1], SETTLED)
+        assert_answer(no_credit[0], f"4012; {SERVICE}: 4012")
+        assert balance(server, cases["answered"].call.msisdn) == 1_000_000 - 90_000
+        assert server.assert_books_balance().open_sessions == 0
+    assert logged.clients == [RECOGNISED]
     assert logged.lines == []

@@ -138,9 +138,7 @@ def test_sctp_chunks_bundled_fragmented_repeated_and_out_of_order() -> None:
 
 def segments(stream: bytes, cuts: list[int], start: int) -> list[bytes]:
     edges = sorted({0, len(stream), *(cut % len(stream) for cut in cuts)})
-    return [
-        tcp(CLIENT, SERVER, start + left, stream[left:right]) for left, right in itertools.pairwise(edges)
-    ]
+    return [tcp(CLIENT, SERVER, start + left, stream[left:right]) for left, right in itertools.pairwise(edges)]
 
 
 @settings(max_examples=150, deadline=None)

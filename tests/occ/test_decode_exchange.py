@@ -80,10 +80,13 @@ def test_a_session_as_it_should_be_has_no_remarks() -> None:
     update = fresh(ccr(U, service(used(MIB), wants(MIB), GROUP_10), number=1))
     end = fresh(ccr(T, service(used(octets(5)), GROUP_10), number=2))
     shown = play(
-        (True, OPENING), (False, reply(OPENING, GRANTED)),
-        (True, update), (False, reply(update, GRANTED)),
-        (True, end), (False, reply(end, service(GROUP_10, OK))),
-    )  # fmt: skip
+        (True, OPENING),
+        (False, reply(OPENING, GRANTED)),
+        (True, update),
+        (False, reply(update, GRANTED)),
+        (True, end),
+        (False, reply(end, service(GROUP_10, OK))),
+    )
     assert [texts(each) for each in shown] == [[]] * 6
     assert [(each.answer.number, each.answer.delay_ns) for each in shown if each.answer] == [
         (2, 1_000_000),
@@ -98,20 +101,60 @@ PROXY = group(284, packed(280, b"relay"), packed(33, b"1"))
 PROXY_2 = group(284, packed(280, b"relay"), packed(33, b"2"))
 EVENT = ccr(E, u32(436, 2), WHO, WANTED)
 PAIRS: dict[str, tuple[bytes, bytes, str]] = {
-    "identifiers": (OPENING, reply(OPENING, GRANTED, end_to_end=5), "the End-to-End Identifier 0x00000005 is not the 0x0a0b0c0d of its request"),
-    "same_command": (OPENING, reply(OPENING, GRANTED, application=0), "the Application-Id 0 is not the 4 of its request"),
+    "identifiers": (
+        OPENING,
+        reply(OPENING, GRANTED, end_to_end=5),
+        "the End-to-End Identifier 0x00000005 is not the 0x0a0b0c0d of its request",
+    ),
+    "same_command": (
+        OPENING,
+        reply(OPENING, GRANTED, application=0),
+        "the Application-Id 0 is not the 4 of its request",
+    ),
     "proxiable_bit": (OPENING, reply(OPENING, GRANTED, flags=0), "the P bit is clear, unlike that of its request"),
-    "same_session": (OPENING, reply(OPENING, GRANTED, session=packed(263, b"a;b")), "the Session-Id a;b is not that of its request, gw.example.net;1;2"),
-    "proxy_information": (ccr(I, WHO, INDICATOR, WANTED, PROXY, PROXY_2), reply(OPENING, GRANTED, PROXY_2, PROXY), "its 2 Proxy-Info AVPs are not the 2 of its request in their order"),
-    "too_busy": (OPENING, reply(OPENING, result=3004, flags=0x60), "Result-Code 3004 (DIAMETER_TOO_BUSY) answers a request that named no Destination-Host"),
+    "same_session": (
+        OPENING,
+        reply(OPENING, GRANTED, session=packed(263, b"a;b")),
+        "the Session-Id a;b is not that of its request, gw.example.net;1;2",
+    ),
+    "proxy_information": (
+        ccr(I, WHO, INDICATOR, WANTED, PROXY, PROXY_2),
+        reply(OPENING, GRANTED, PROXY_2, PROXY),
+        "its 2 Proxy-Info AVPs are not the 2 of its request in their order",
+    ),
+    "too_busy": (
+        OPENING,
+        reply(OPENING, result=3004, flags=0x60),
+        "Result-Code 3004 (DIAMETER_TOO_BUSY) answers a request that named no Destination-Host",
+    ),
     "same_request": (OPENING, reply(ccr(I, number=1), GRANTED), "CC-Request-Number 1 is not the 0 of its request"),
-    "services_not_asked_for": (ccr(I, WHO, wants(MIB)), reply(OPENING, GRANTED), "Multiple-Services-Credit-Control answers a request without any"),
+    "services_not_asked_for": (
+        ccr(I, WHO, wants(MIB)),
+        reply(OPENING, GRANTED),
+        "Multiple-Services-Credit-Control answers a request without any",
+    ),
     "service_left_out": (OPENING, reply(OPENING), "Rating-Group 10 asked for units and is not in the answer"),
-    "service_not_asked_for": (OPENING, reply(OPENING, GRANTED, service(GROUP_20, u32(268, 4010))), "Rating-Group 20 is in the answer, but not in the request"),
-    "grant_not_asked_for": (ccr(U, service(used(MIB), GROUP_10)), reply(ccr(U), GRANTED), "units of Rating-Group 10 are granted that were not requested"),
-    "passed_over": (OPENING, reply(OPENING, service(GROUP_10, OK)), "units of Rating-Group 10 were requested and neither granted nor refused"),
-    "answer_to_action": (EVENT, reply(EVENT, service(GROUP_10, OK)), "a balance check is answered without Check-Balance-Result"),
-}  # fmt: skip
+    "service_not_asked_for": (
+        OPENING,
+        reply(OPENING, GRANTED, service(GROUP_20, u32(268, 4010))),
+        "Rating-Group 20 is in the answer, but not in the request",
+    ),
+    "grant_not_asked_for": (
+        ccr(U, service(used(MIB), GROUP_10)),
+        reply(ccr(U), GRANTED),
+        "units of Rating-Group 10 are granted that were not requested",
+    ),
+    "passed_over": (
+        OPENING,
+        reply(OPENING, service(GROUP_10, OK)),
+        "units of Rating-Group 10 were requested and neither granted nor refused",
+    ),
+    "answer_to_action": (
+        EVENT,
+        reply(EVENT, service(GROUP_10, OK)),
+        "a balance check is answered without Check-Balance-Result",
+    ),
+}
 
 
 @pytest.mark.parametrize("name", PAIRS)
@@ -133,11 +176,14 @@ def test_what_a_good_answer_may_do() -> None:
     price = ccr(E, u32(436, 3), WHO, WANTED)
     fine = [
         (OPENING, reply(OPENING, service(GROUP_10, u32(268, 4012)))),
-        (OPENING, reply(OPENING, service(GROUP_10, OK, final(1, group(434, u32(433, 2), packed(435, b"http://a"))), VALID))),
+        (
+            OPENING,
+            reply(OPENING, service(GROUP_10, OK, final(1, group(434, u32(433, 2), packed(435, b"http://a"))), VALID)),
+        ),
         (OPENING, reply(OPENING, result=4012)),
         (EVENT, reply(EVENT, u32(422, 0), service(GROUP_10, OK))),
         (price, reply(price, group(423, group(445, packed(447, bytes(8))), u32(425, 978)), service(GROUP_10, OK))),
-    ]  # fmt: skip
+    ]
     for request, answer in fine:
         for shown in play((True, request), (False, answer)):
             assert texts(shown, Kind.ERROR, Kind.BREACH) == []
@@ -145,10 +191,11 @@ def test_what_a_good_answer_may_do() -> None:
 
 def test_an_answer_under_another_hop_by_hop_identifier_is_known_by_its_end_to_end_identifier() -> None:
     _, told = play((True, OPENING), (False, reply(OPENING, GRANTED, hop_by_hop=7)))
-    assert texts(told) == [
+    (text,) = texts(told)
+    assert text == (
         "the Hop-by-Hop Identifier 0x00000007 is not the 0x01020304 of message 1, which it answers by its End-to-End "
         "Identifier: its receiver discards it"
-    ]
+    )
 
 
 def test_answers_too_many_and_answers_to_nothing() -> None:
@@ -219,14 +266,33 @@ FIRST = update(1)
 AGAIN = fresh(FIRST)
 ENDED = fresh(ccr(T, number=1))
 SESSIONS: dict[str, tuple[list[bytes], str]] = {
-    "same_number_again": ([FIRST, AGAIN], "CC-Request-Number 1 was in message 3 already; it comes under a new End-to-End Identifier: the server repeats its first answer"),
-    "repeated": ([FIRST, FIRST[:4] + b"\xd0" + FIRST[5:]], "it repeats message 3, with the T bit; the server repeats its answer"),
+    "same_number_again": (
+        [FIRST, AGAIN],
+        "CC-Request-Number 1 was in message 3 already; it comes under a new End-to-End Identifier: "
+        "the server repeats its first answer",
+    ),
+    "repeated": (
+        [FIRST, FIRST[:4] + b"\xd0" + FIRST[5:]],
+        "it repeats message 3, with the T bit; the server repeats its answer",
+    ),
     "number_out_of_order": ([update(3)], "CC-Request-Number 3 follows 0"),
-    "after_the_end": ([ENDED, update(2)], "the session was terminated before: the server answers 5002 (DIAMETER_UNKNOWN_SESSION_ID)"),
-    "begun_twice": ([fresh(ccr(I, WHO, WANTED, number=1))], "the session is open already: the server answers 5012, unless Origin-State-Id has risen"),
-    "more_than_granted": ([update(1, service(used(u64(412, 1 << 20), u64(414, 1)), wants(), GROUP_10))], "CC-Total-Octets 1048577 of Rating-Group 10 is more than the 1048576 granted"),
-    "used_without_grant": ([update(1, service(used(MIB), wants(), GROUP_20))], "usage of Rating-Group 20 is reported, but no request of this session asked for it"),
-}  # fmt: skip
+    "after_the_end": (
+        [ENDED, update(2)],
+        "the session was terminated before: the server answers 5002 (DIAMETER_UNKNOWN_SESSION_ID)",
+    ),
+    "begun_twice": (
+        [fresh(ccr(I, WHO, WANTED, number=1))],
+        "the session is open already: the server answers 5012, unless Origin-State-Id has risen",
+    ),
+    "more_than_granted": (
+        [update(1, service(used(u64(412, 1 << 20), u64(414, 1)), wants(), GROUP_10))],
+        "CC-Total-Octets 1048577 of Rating-Group 10 is more than the 1048576 granted",
+    ),
+    "used_without_grant": (
+        [update(1, service(used(MIB), wants(), GROUP_20))],
+        "usage of Rating-Group 20 is reported, but no request of this session asked for it",
+    ),
+}
 
 
 @pytest.mark.parametrize("name", SESSIONS)
@@ -276,9 +342,7 @@ def test_origin_state_id_rises_when_a_client_lost_its_sessions() -> None:
     old = fresh(ccr(U, service(wants(), GROUP_10), u32(278, 4), number=1))
     passed = [(True, first), (False, reply(first, GRANTED)), (True, again), (False, reply(again, GRANTED)), (True, old)]
     shown = play(*passed)
-    assert texts(shown[2]) == [
-        "Origin-State-Id rises from 5 to 6: the server releases the sessions gw.example.net had"
-    ]
+    assert texts(shown[2]) == ["Origin-State-Id rises from 5 to 6: the server releases the sessions gw.example.net had"]
     assert "Origin-State-Id 4 of gw.example.net is less than the 6 before, and says nothing" in texts(shown[4])
 
 
@@ -286,9 +350,12 @@ def test_a_request_before_and_behind_a_relay_is_one_request() -> None:
     relay = ("10.0.0.9", 50_000)
     forwarded = ccr(I, WHO, INDICATOR, WANTED, packed(282, b"gw.example.net"), hop_by_hop=0x77)
     frames = [
-        tcp(CLIENT, relay, 1, OPENING), tcp(relay, SERVER, 1, b"", SYN), tcp(relay, SERVER, 2, forwarded),
-        tcp(SERVER, relay, 1, reply(forwarded, GRANTED)), tcp(relay, CLIENT, 1, reply(OPENING, GRANTED)),
-    ]  # fmt: skip
+        tcp(CLIENT, relay, 1, OPENING),
+        tcp(relay, SERVER, 1, b"", SYN),
+        tcp(relay, SERVER, 2, forwarded),
+        tcp(SERVER, relay, 1, reply(forwarded, GRANTED)),
+        tcp(relay, CLIENT, 1, reply(OPENING, GRANTED)),
+    ]
     shown = decoded(read(pcap(frames), PORTS))
     assert [texts(each) for each in shown] == [[], [], [], []]
     assert [each.answer.number for each in shown if each.answer] == [4, 3]

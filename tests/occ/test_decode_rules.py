@@ -30,7 +30,7 @@ from tests.protocols.messages import (
     u64,
 )
 
-I, U, T, E = 1, 2, 3, 4
+I, U, T, E = 1, 2, 3, 4  # noqa: E741 - as everywhere in RFC 8506's tables
 NOW_S = 1_800_000_000
 NTP_S = 2_208_988_800
 
@@ -153,7 +153,10 @@ CASES: dict[str, tuple[bytes, bytes]] = {
         ccr(I, VENDOR_SPECIFIC_APPLICATION),
     ),
     "service_without_key": (ccr(I, service(wants())), ccr(I, service(wants(), u32(439, 1)))),
-    "number_with_plus": (ccr(I, subscription(0, b"+49171")), ccr(I, subscription(0, b"49171"), subscription(2, b"+1@a"))),
+    "number_with_plus": (
+        ccr(I, subscription(0, b"+49171")),
+        ccr(I, subscription(0, b"49171"), subscription(2, b"+1@a")),
+    ),
     # requests
     "request_number": (ccr(I, number=1), ccr(I)),
     "event_without_action": (ccr(E), ccr(E, u32(436, 0))),
@@ -180,7 +183,10 @@ CASES: dict[str, tuple[bytes, bytes]] = {
     ),
     "usage_twice": (ccr(U, service(used(MIB), used(MIB))), ccr(U, service(used(MIB)), service(used(MIB)))),
     "money_without_currency": (ccr(I, wants(money(5))), ccr(I, wants(money(5, u32(425, 978))))),
-    "level_of_reporting_reason": (ccr(U, service(used(reason(4), MIB))), ccr(U, service(used(reason(3), MIB), reason(4)))),
+    "level_of_reporting_reason": (
+        ccr(U, service(used(reason(4), MIB))),
+        ccr(U, service(used(reason(3), MIB), reason(4))),
+    ),
     "units_after_the_end": (ccr(U, service(wants(), reason(2))), ccr(U, service(wants(), reason(4)))),
     "usage_partly_split": (
         ccr(U, used(u32(452, 0), MIB), used(MIB)),
@@ -282,24 +288,78 @@ def test_every_rule_says_where_it_comes_from(rule: Rule) -> None:
 @pytest.mark.parametrize(
     ("name", "breaks", "text"),
     [
-        ("error_bit", answer(result=2001, flags=0x60), "the E bit is set, but Result-Code 2001 (DIAMETER_SUCCESS) is no protocol error"),
-        ("error_bit", answer(result=4012, flags=0x60), "the E bit is set, but Result-Code 4012 (DIAMETER_CREDIT_LIMIT_REACHED) is no protocol error"),
-        ("mandatory_bit", ccr(I, packed(281, b"x")), "the M bit is set, although the definition forbids it: Error-Message"),
+        (
+            "error_bit",
+            answer(result=2001, flags=0x60),
+            "the E bit is set, but Result-Code 2001 (DIAMETER_SUCCESS) is no protocol error",
+        ),
+        (
+            "error_bit",
+            answer(result=4012, flags=0x60),
+            "the E bit is set, but Result-Code 4012 (DIAMETER_CREDIT_LIMIT_REACHED) is no protocol error",
+        ),
+        (
+            "mandatory_bit",
+            ccr(I, packed(281, b"x")),
+            "the M bit is set, although the definition forbids it: Error-Message",
+        ),
         ("request_number", ccr(E, number=3), "CC-Request-Number is 3 in an event instead of 0"),
-        ("request_number", ccr(U, number=0), "CC-Request-Number is 0, which is that of the first request of the session"),
-        ("services_not_announced", ccr(I, service()), "Multiple-Services-Credit-Control is used, but Multiple-Services-Indicator is missing instead of 1: answered by service all the same, unless the client's profile has needs_indicator"),
-        ("level_of_reporting_reason", ccr(U, service(GROUP_10, reason(3))), "Reporting-Reason QUOTA_EXHAUSTED (3) of Rating-Group 10 belongs into Used-Service-Unit"),
-        ("time_that_cannot_be", ccr(U, used(seconds(71_582_788))), "CC-Time 71582788 at command level is more than a month: can that have been used?"),
-        ("one_side_of_a_tariff_change", ccr(U, used(u32(452, 2), MIB)), "usage at command level is split at a tariff change, but none is told before and after it"),
-        ("redirect_without_server", cca(U, service(GROUP_10, u32(439, 7), final(1, code=669))), "QoS-Final-Unit-Indication of Rating-Group 10, Service-Identifier 7 with REDIRECT has no Redirect-Server: where to?"),
+        (
+            "request_number",
+            ccr(U, number=0),
+            "CC-Request-Number is 0, which is that of the first request of the session",
+        ),
+        (
+            "services_not_announced",
+            ccr(I, service()),
+            "Multiple-Services-Credit-Control is used, but Multiple-Services-Indicator is missing instead of 1: "
+            "answered by service all the same, unless the client's profile has needs_indicator",
+        ),
+        (
+            "level_of_reporting_reason",
+            ccr(U, service(GROUP_10, reason(3))),
+            "Reporting-Reason QUOTA_EXHAUSTED (3) of Rating-Group 10 belongs into Used-Service-Unit",
+        ),
+        (
+            "time_that_cannot_be",
+            ccr(U, used(seconds(71_582_788))),
+            "CC-Time 71582788 at command level is more than a month: can that have been used?",
+        ),
+        (
+            "one_side_of_a_tariff_change",
+            ccr(U, used(u32(452, 2), MIB)),
+            "usage at command level is split at a tariff change, but none is told before and after it",
+        ),
+        (
+            "redirect_without_server",
+            cca(U, service(GROUP_10, u32(439, 7), final(1, code=669))),
+            "QoS-Final-Unit-Indication of Rating-Group 10, Service-Identifier 7 with REDIRECT has no Redirect-Server: "
+            "where to?",
+        ),
         ("redirect_address", cca(U, final(1, redirect(2, b"portal"))), "Redirect-Server-Address 'portal' is no URL"),
         ("redirect_address", cca(U, final(1, redirect(3, b"tel:1"))), "Redirect-Server-Address 'tel:1' is no SIP_URI"),
-        ("threshold_of_nothing", cca(U, service(granted(seconds(5)), tgpp(869, 9))), "Volume-Quota-Threshold of the service without Rating-Group goes with no grant of CC-Total-Octets"),
-        ("mandatory_and_unknown", cca(I, final(0, code=669)), "a plain credit-control client does not know QoS-Final-Unit-Indication, and drops the answer for its M bit"),
-        ("mandatory_and_unknown", cca(I, u32(7777, 0)), "a plain credit-control client does not know AVP 7777/0, and drops the answer for its M bit"),
-        ("action_at_once", cca(I, service(GROUP_10, final(1, redirect(2, b"http://a/")))), "Final-Unit-Indication of Rating-Group 10 comes with no units: the client does REDIRECT at once"),
+        (
+            "threshold_of_nothing",
+            cca(U, service(granted(seconds(5)), tgpp(869, 9))),
+            "Volume-Quota-Threshold of the service without Rating-Group goes with no grant of CC-Total-Octets",
+        ),
+        (
+            "mandatory_and_unknown",
+            cca(I, final(0, code=669)),
+            "a plain credit-control client does not know QoS-Final-Unit-Indication, and drops the answer for its M bit",
+        ),
+        (
+            "mandatory_and_unknown",
+            cca(I, u32(7777, 0)),
+            "a plain credit-control client does not know AVP 7777/0, and drops the answer for its M bit",
+        ),
+        (
+            "action_at_once",
+            cca(I, service(GROUP_10, final(1, redirect(2, b"http://a/")))),
+            "Final-Unit-Indication of Rating-Group 10 comes with no units: the client does REDIRECT at once",
+        ),
     ],
-)  # fmt: skip
+)
 def test_what_a_rule_says(name: str, breaks: bytes, text: str) -> None:
     assert judged(breaks, RULES[name]) == [text]
 

@@ -4,7 +4,6 @@ Kamailio reaches the server through a ``Tap``, so that the tests see every messa
 """
 
 import contextlib
-import itertools
 import os
 import re
 import shutil
@@ -31,7 +30,6 @@ KAMAILIO = shutil.which("kamailio", path=f"{os.environ.get('PATH', os.defpath)}:
 SIPP = shutil.which("sipp")
 _TYPE, _NUMBER, _MSCC, _USED, _GRANTED, _TIME, _FINAL = 416, 415, 456, 446, 431, 420, 430
 
-_call_ids = itertools.count(1)
 _given_out: set[int] = set()
 
 
@@ -98,6 +96,11 @@ def _integer(message: Message, code: int) -> int:
     return 0 if found is None else int.from_bytes(found.data, "big")
 
 
+def _call_id(name: str) -> str:
+    """What the Call-ID of a call begins with; no other call's holds it."""
+    return f"<{name}>"
+
+
 class Tap:
     """Passes on what goes between Kamailio and the server, and keeps the messages of both in the order they came."""
 
@@ -125,8 +128,9 @@ class Tap:
         heads = [codec.decode(octets) for octets in list(self.messages)]
         return sum(1 for one in heads if one.command == CAPABILITIES_EXCHANGE and not one.is_request)
 
-    def exchanges(self, call_id: str) -> list[Exchange]:
-        """The answered credit-control requests of one call, which IMS-Information names (User-Session-Id)."""
+    def exchanges(self, call: str) -> list[Exchange]:
+        """The answered credit-control requests of one call, known by the Call-ID in them (User-Session-Id)."""
+        call_id = _call_id(call).encode()
         answers: dict[int, bytes] = {}
         requests: list[tuple[int, bytes]] = []
         for octets in list(self.messages):
@@ -135,7 +139,7 @@ class Tap:
                 continue
             if not message.is_request:
                 answers[message.end_to_end] = octets
-            elif call_id.encode() in octets:
+            elif call_id in octets:
                 requests.append((message.end_to_end, octets))
         return [Exchange(octets, answers[key]) for key, octets in requests if key in answers]
 
@@ -281,13 +285,9 @@ class Kamailio:
             except (TimeoutError, ConnectionRefusedError):
                 return False
 
-    def call(self, call: Call, call_id: str = "") -> list[Exchange]:
-        """Make one call; what was charged, once the termination request was answered.
-
-        ``call_id``: what its Call-ID begins with; empty: something of its own.
-        """
-        call_id = call_id or f"call-{next(_call_ids)}-"
-        calls = self.directory / call_id
+    def call(self, call: Call, name: str) -> list[Exchange]:
+        """Make one call; what was charged, once the termination request was answered."""
+        calls = self.directory / f"call-{name}"
         calls.mkdir()
         port = free_udp_port()
         keys = {
@@ -298,26 +298,25 @@ class Kamailio:
             "video": "m=video 40002 RTP/AVP 34" if call.video else "a=sendrecv",
         }
         arguments = [word for key, value in keys.items() for word in ("-key", key, value)]
-        arguments += ["-d", str(call.talk_ms), "-cid_str", f"{call_id}%u@%s"]
-        with contextlib.ExitStack() as cleanup:
-            if call.callee is None:
-                silent = cleanup.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
+        arguments += ["-d", str(call.talk_ms), "-cid_str", f"{_call_id(name)}%u@%s"]
+        calling = ["-p", str(free_udp_port()), *arguments, f"127.0.0.1:{self.port}"]
+        if call.callee is None:
+            with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as silent:
                 silent.bind(("127.0.0.1", port))
                 silent.setblocking(False)
-                called = None
-            else:
-                called = Sipp(calls, "callee", sip.CALLEES[call.callee], ["-p", str(port), *arguments])
-                cleanup.callback(called.kill)
-            where = ["-p", str(free_udp_port()), f"127.0.0.1:{self.port}"]
-            Sipp(calls, "caller", sip.CALLERS[call.caller], [*arguments, *where]).finish(self.tell)
-            if called is None:
+                Sipp(calls, "caller", sip.CALLERS[call.caller], calling).finish(self.tell)
                 with contextlib.suppress(BlockingIOError):
                     raise AssertionError(f"the call got through: {silent.recv(65536)!r}")
-            else:
+        else:
+            called = Sipp(calls, "callee", sip.CALLEES[call.callee], ["-p", str(port), *arguments])
+            try:
+                Sipp(calls, "caller", sip.CALLERS[call.caller], calling).finish(self.tell)
                 called.finish(self.tell)
+            finally:
+                called.kill()
         tap = self.tap
-        until(lambda: any(each.kind[0] == "T" for each in tap.exchanges(call_id)), "a termination", self.tell)
-        return tap.exchanges(call_id)
+        until(lambda: any(each.kind[0] == "T" for each in tap.exchanges(name)), "a termination", self.tell)
+        return tap.exchanges(name)
 
     @contextlib.contextmanager
     def calling(self, calls: Mapping[str, Call]) -> Iterator[dict[str, Future[list[Exchange]]]]:

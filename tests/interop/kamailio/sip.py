@@ -1,8 +1,8 @@
 """What the two sides of the tests' calls say: scenarios for sipp, put together from the messages of RFC 3261.
 
 A scenario is a list of steps; ``write`` makes the XML of it that sipp reads. What stands in square brackets is sipp's:
-``[caller]`` is the caller's number, ``[asserted]`` the header that asserts who calls, ``[called]`` and ``[callee_port]``
-whom, ``[video]`` a line of the SDP; ``[last_Via:]`` is a header of the message received last.
+``[caller]`` is the caller's number, ``[asserted]`` the header that asserts who calls, ``[called]`` and
+``[callee_port]`` whom, ``[video]`` a line of the SDP; ``[last_Via:]`` is a header of the message received last.
 """
 
 from collections.abc import Sequence
@@ -110,6 +110,7 @@ CANCEL: Final = _of_the_invite("CANCEL")
 ACK_OF_REFUSAL: Final = _of_the_invite("ACK", "[peer_tag_param]")
 
 _RINGS: Final = (INVITE, receive(100, optional=True), receive(180, optional=True))
+_HEARS_RINGING: Final = (INVITE, receive(100, optional=True), receive(180))
 _TALKS: Final = (*_RINGS, receive(200), ACK)
 
 # -- the callee --------------------------------------------------------------------------------------------------------
