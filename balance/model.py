@@ -10,7 +10,7 @@ Objects of this module are snapshots: whoever changes one works on a copy (see `
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import IntEnum
-from typing import Final, Protocol
+from typing import Any, Final, NamedTuple, Protocol
 
 MICRO: Final = 1_000_000
 """Millionths in one currency unit."""
@@ -182,6 +182,15 @@ class ServiceUse:
     step_units: int = 1
     step_price_micro: int = 0
     """The price it started with, which it keeps: so much for each started step; 0 is free."""
+    taken: dict[int, int] = field(default_factory=dict)
+    """What it took from which bucket since its last charging data record: bucket_id to amount in the bucket's unit.
+
+    Copies share it: it is replaced, never changed.
+    """
+    reasons: int = 0
+    """Reporting-Reasons seen since its last charging data record: bit n stands for the value n (TS 32.299)."""
+    version: str = ""
+    """Version of the catalogue that its price is of."""
     earlier_micro: int = 0
     """Price of what was used in tariff periods that are over; ``paid_units`` and ``priced_micro`` are of this one."""
     ahead: tuple[int, ...] = ()
@@ -198,6 +207,13 @@ class ServiceUse:
     """Where it goes or is used: the destination or network by which it is priced; empty: anywhere."""
     meters: tuple[str, ...] = ()
     """Names of the account's meters that count it."""
+    since: tuple[int, ...] = ()
+    """Where the running ``Period`` of its charging data record began: (ms, ``used``, ``paid_units``, ``cost_micro``,
+    ``leaked_micro``, records made before); empty: with the session, from nothing."""
+    periods: tuple[tuple[Any, ...], ...] = ()
+    """Fields of each ``Period`` that is over and in no charging data record yet."""
+    next_version: str = ""
+    """The same of the price ``ahead``, where it is another."""
 
     def copy(self) -> "ServiceUse":
         return ServiceUse(
@@ -214,6 +230,9 @@ class ServiceUse:
             self.disbelieved,
             self.step_units,
             self.step_price_micro,
+            self.taken,
+            self.reasons,
+            self.version,
             self.earlier_micro,
             self.ahead,
             self.pool,
@@ -222,6 +241,9 @@ class ServiceUse:
             self.allowances,
             self.zone,
             self.meters,
+            self.since,
+            self.periods,
+            self.next_version,
         )
 
     @property
@@ -233,6 +255,28 @@ class ServiceUse:
     def debited_micro(self) -> int:
         """Money that really left the account for this service."""
         return self.earlier_micro + self.priced_micro - self.leaked_micro
+
+
+class Period(NamedTuple):
+    """What a service used at one price, within one charging data record: kept to explain what was charged."""
+
+    from_ms: int
+    until_ms: int
+    units: int
+    """Units used, those out of allowances among them."""
+    counted_from: int
+    """Units that the price had counted when the period began: with tiers, where in them the use stood."""
+    counted_to: int
+    """The same when it was over; the difference was priced in money, the rest came out of allowances."""
+    cost_micro: int
+    """What it cost: debited, but for ``leaked_micro``."""
+    leaked_micro: int
+    step_units: int
+    """0: of several prices, as there were too many periods to keep each."""
+    step_price_micro: int
+    terms: tuple[int, ...]
+    version: str
+    """Of the catalogue."""
 
 
 class FinalUnits(IntEnum):
@@ -278,6 +322,12 @@ class Session:
     """The client refused to abort it: nothing more is granted (RFC 6733 section 8.5)."""
     caps: tuple[int, ...] = ()
     """The most that is spent on the subscriber, micro-units: in a day, in a month, 0 for no cap; empty: neither."""
+    requests: int = 0
+    """Requests answered since its last charging data records."""
+    first_number: int = 0
+    """CC-Request-Number of the first of these."""
+    recorded_ms: int = 0
+    """When its last charging data records were made; 0: none were yet."""
 
     def copy(self) -> "Session":
         """A copy whose lists are its own; the services in it are shared until ``Draft.service`` copies one."""
@@ -299,6 +349,9 @@ class Session:
             self.via,
             self.refused,
             self.caps,
+            self.requests,
+            self.first_number,
+            self.recorded_ms,
         )
 
 

@@ -105,6 +105,9 @@ def _session_fields(session: Session) -> tuple[object, ...]:
         session.via,
         session.refused,
         session.caps,
+        session.requests,
+        session.first_number,
+        session.recorded_ms,
     )
 
 
@@ -124,12 +127,27 @@ def _service_fields(use: ServiceUse) -> tuple[object, ...]:
         use.disbelieved,
         use.step_units,
         use.step_price_micro,
+        use.taken,
+        use.reasons,
+        use.version,
     )
-    rare = (use.earlier_micro, use.ahead, use.pool, use.final, use.terms, use.allowances, use.zone, use.meters)
+    rare = (
+        use.earlier_micro,
+        use.ahead,
+        use.pool,
+        use.final,
+        use.terms,
+        use.allowances,
+        use.zone,
+        use.meters,
+        use.since,
+        use.periods,
+        use.next_version,
+    )
     return fields if rare == _NOTHING_RARE else fields + rare
 
 
-_NOTHING_RARE: Final = (0, (), 0, 0, (), (), "", ())
+_NOTHING_RARE: Final = (0, (), 0, 0, (), (), "", (), (), (), "")
 
 
 def _grant_fields(grant: Grant) -> tuple[object, ...]:
@@ -148,7 +166,8 @@ def _grant_fields(grant: Grant) -> tuple[object, ...]:
 def _session(fields: tuple[Any, ...]) -> Session:
     session = Session(*fields[:10])
     session.services = [_service(each) for each in fields[10]]
-    session.answers, session.answer_count, session.realm, session.via, session.refused, session.caps = fields[11:]
+    session.answers, session.answer_count, session.realm, session.via, session.refused, session.caps = fields[11:17]
+    session.requests, session.first_number, session.recorded_ms = fields[17:]
     return session
 
 

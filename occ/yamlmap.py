@@ -78,15 +78,25 @@ class Node:
     are those of `ConfigError`. Every reading method raises `ConfigError` naming the line and what is allowed.
     """
 
-    __slots__ = ("_node", "base", "line", "path", "source")
+    __slots__ = ("_node", "base", "files", "line", "path", "source")
 
-    def __init__(self, node: yaml.Node, source: str, path: str, line: int | None, base: Path) -> None:
+    def __init__(
+        self,
+        node: yaml.Node,
+        source: str,
+        path: str,
+        line: int | None,
+        base: Path,
+        files: list[Path] | None = None,
+    ) -> None:
         self._node = node
         self.source = source
         self.path = path
         self.line = line
         self.base = base
         """Directory that relative paths in this value start from."""
+        self.files = [] if files is None else files
+        """What ``file_path`` has returned so far, to all values of this configuration."""
 
     @classmethod
     def scalar(cls, value: str, source: str, path: str, base: Path) -> "Node":
@@ -190,15 +200,17 @@ class Node:
         written = self.text()
         if "\0" in written:
             raise self._mismatch("a path")
-        return (self.base / Path(written).expanduser()).resolve()
+        path = (self.base / Path(written).expanduser()).resolve()
+        self.files.append(path)
+        return path
 
     def missing(self, name: str) -> "Node":
         """A null where this mapping has no key `name`."""
         path = f"{self.path}.{name}" if self.path else name
-        return Node(yaml.ScalarNode(_TAG + "null", ""), self.source, path, self.line, self.base)
+        return Node(yaml.ScalarNode(_TAG + "null", ""), self.source, path, self.line, self.base, self.files)
 
     def _child(self, node: yaml.Node, path: str) -> "Node":
-        child = Node(node, self.source, path, node.start_mark.line + 1, self.base)
+        child = Node(node, self.source, path, node.start_mark.line + 1, self.base, self.files)
         if node.tag not in _CORE_TAGS:
             raise child.error(f"the tag {node.tag!r} is not allowed here")
         return child

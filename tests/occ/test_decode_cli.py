@@ -14,7 +14,7 @@ from typer.testing import CliRunner, Result
 from occ.cli import app
 from occ.cli_decode import LONGEST_VALUE
 from tests.occ.decode_frames import CLIENT, SERVER, conversation, pcap
-from tests.occ.test_decode_exchange import GRANTED, OPENING, reply
+from tests.occ.decode_messages import GRANTED, OPENING, reply
 from tests.protocols.messages import VENDOR_3GPP, gateway_update, group, message, packed, required, u32
 
 GOOD = OPENING

@@ -8,13 +8,16 @@ from occ.decode.source import read
 from occ.decode.streams import PORTS, Found, Streams
 from occ.decode.tree import DecodedMessage, Kind
 from tests.occ.decode_frames import CLIENT, RAW, SERVER, START_NS, SYN, conversation, pcap, tcp
-from tests.occ.test_decode_rules import (
+from tests.occ.decode_messages import (
+    GRANTED,
     GROUP_10,
     GROUP_20,
     INDICATOR,
     MIB,
     OK,
+    OPENING,
     VALID,
+    WANTED,
     WHO,
     E,
     I,
@@ -24,6 +27,7 @@ from tests.occ.test_decode_rules import (
     final,
     granted,
     octets,
+    reply,
     seconds,
     service,
     used,
@@ -40,20 +44,6 @@ from tests.protocols.messages import (
     u32,
     u64,
 )
-
-WANTED = service(wants(MIB), GROUP_10)
-GRANTED = service(granted(MIB), GROUP_10, VALID, OK)
-OPENING = ccr(I, WHO, INDICATOR, WANTED)
-
-
-def reply(request: bytes, *avps: bytes, result: int = 2001, session: bytes = SESSION_ID, **header: int) -> bytes:
-    """The answer to a CCR as it should be."""
-    shown = DecodedMessage(1, Found(request))
-    kind, number = shown.value_of("CC-Request-Type") or 0, shown.value_of("CC-Request-Number") or 0
-    given = {"flags": shown.flags & 0x40, "hop_by_hop": shown.hop_by_hop, "end_to_end": shown.end_to_end} | header
-    echoed = [AUTH_APPLICATION_ID, u32(416, kind), u32(415, number)]
-    return message([session, u32(268, result), ORIGIN_HOST, ORIGIN_REALM, *echoed, *avps], **given)
-
 
 _numbers = iter(range(1, 10_000))
 
@@ -268,8 +258,10 @@ ENDED = fresh(ccr(T, number=1))
 SESSIONS: dict[str, tuple[list[bytes], str]] = {
     "same_number_again": (
         [FIRST, AGAIN],
-        "CC-Request-Number 1 was in message 3 already; it comes under a new End-to-End Identifier: "
-        "the server repeats its first answer",
+        (
+            "CC-Request-Number 1 was in message 3 already; it comes under a new End-to-End Identifier: "
+            "the server repeats its first answer"
+        ),
     ),
     "repeated": (
         [FIRST, FIRST[:4] + b"\xd0" + FIRST[5:]],

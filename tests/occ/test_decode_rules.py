@@ -1,6 +1,5 @@
 """Every rule of ``occ decode``: a message that breaks it, and one beside it that does not."""
 
-import struct
 from collections.abc import Callable
 
 import pytest
@@ -13,10 +12,39 @@ from occ.decode.rules_request import REQUEST_RULES
 from occ.decode.streams import Found
 from occ.decode.tree import DecodedMessage, Kind
 from tests.conformance.claims import read_claims
+from tests.occ.decode_messages import (
+    GROUP_10,
+    GROUP_20,
+    INDICATOR,
+    MIB,
+    NOW_S,
+    OK,
+    VALID,
+    WHO,
+    E,
+    I,
+    T,
+    U,
+    answer,
+    base,
+    cca,
+    ccr,
+    final,
+    granted,
+    money,
+    octets,
+    pool,
+    reason,
+    redirect,
+    seconds,
+    service,
+    tgpp,
+    time_avp,
+    used,
+    wants,
+)
 from tests.protocols.messages import (
-    AUTH_APPLICATION_ID,
     ORIGIN_HOST,
-    ORIGIN_REALM,
     REQUIRED,
     SESSION_ID,
     VENDOR_3GPP,
@@ -30,99 +58,13 @@ from tests.protocols.messages import (
     u64,
 )
 
-I, U, T, E = 1, 2, 3, 4  # noqa: E741 - as everywhere in RFC 8506's tables
-NOW_S = 1_800_000_000
-NTP_S = 2_208_988_800
-
 ALL_RULES = [*BASE_RULES.rules, *REQUEST_RULES.rules, *ANSWER_RULES.rules]
 RULES = {rule.name: rule for rule in ALL_RULES}
-WHO = subscription(1, b"262010000000001")
-INDICATOR = u32(455, 1)
-GROUP_10 = u32(432, 10)
-GROUP_20 = u32(432, 20)
 
-
-# -- messages ----------------------------------------------------------------------------------------------------
-
-
-def ccr(kind: int, *avps: bytes, number: int | None = None, without: tuple[str, ...] = (), **header: int) -> bytes:
-    number = {I: 0, E: 0}.get(kind, 1) if number is None else number
-    said = {**REQUIRED, "CC-Request-Type": u32(416, kind), "CC-Request-Number": u32(415, number)}
-    return message([*(avp for name, avp in said.items() if name not in without), *avps], **header)
-
-
-def cca(kind: int, *avps: bytes, result: int = 2001, flags: int = 0x40) -> bytes:
-    echoed = [AUTH_APPLICATION_ID, u32(416, kind), u32(415, 0)]
-    return message([SESSION_ID, u32(268, result), ORIGIN_HOST, ORIGIN_REALM, *echoed, *avps], flags=flags)
-
-
-def service(*members: bytes) -> bytes:
-    return group(456, *members)
-
-
-def wants(*members: bytes) -> bytes:
-    return group(437, *members)
-
-
-def used(*members: bytes) -> bytes:
-    return group(446, *members)
-
-
-def granted(*members: bytes) -> bytes:
-    return group(431, *members)
-
-
-def octets(count: int) -> bytes:
-    return u64(421, count)
-
-
-def seconds(count: int) -> bytes:
-    return u32(420, count)
-
-
-def tgpp(code: int, value: int) -> bytes:
-    return u32(code, value, vendor=VENDOR_3GPP, flags=0)
-
-
-def reason(value: int) -> bytes:
-    return u32(872, value, vendor=VENDOR_3GPP)
-
-
-def final(action: int, *members: bytes, code: int = 430) -> bytes:
-    return group(code, u32(449, action), *members)
-
-
-def redirect(kind: int, address: bytes) -> bytes:
-    return group(434, u32(433, kind), packed(435, address))
-
-
-def money(digits: int, *members: bytes) -> bytes:
-    return group(413, group(445, packed(447, struct.pack(">q", digits))), *members)
-
-
-def pool(number: int, unit: int) -> bytes:
-    return group(457, u32(453, number), u32(454, unit), group(445, packed(447, struct.pack(">q", 1))))
-
-
-def time_avp(code: int, unix_s: int) -> bytes:
-    return u32(code, (unix_s + NTP_S) & 0xFFFFFFFF)
-
-
-def base(command: int, *avps: bytes, flags: int = 0x80, **header: int) -> bytes:
-    return message([ORIGIN_HOST, ORIGIN_REALM, *avps], flags=flags, command=command, application=header.get("app", 0))
-
-
-def answer(*avps: bytes, flags: int = 0x40, result: int = 2001) -> bytes:
-    return message([SESSION_ID, u32(268, result), ORIGIN_HOST, ORIGIN_REALM, *avps], flags=flags, command=258)
-
-
-MIB = octets(1 << 20)
-VALID = u32(448, 300)
-OK = u32(268, 2001)
 CASES: dict[str, tuple[bytes, bytes]] = {
     # base protocol
     "reserved_header_bits": (ccr(I, flags=0xC1), ccr(I)),
-    "application_of_base_command": (base(280, app=4), base(280)),
+    "application_of_base_command": (base(280, application=4), base(280)),
     "error_bit": (answer(result=3002), answer(result=3002, flags=0x60)),
     "error_bit_of_a_permanent_failure": (answer(result=5012, flags=0x60), answer(result=5012)),
     "retransmission_bit": (answer(flags=0x50), answer()),
@@ -312,8 +254,10 @@ def test_every_rule_says_where_it_comes_from(rule: Rule) -> None:
         (
             "services_not_announced",
             ccr(I, service()),
-            "Multiple-Services-Credit-Control is used, but Multiple-Services-Indicator is missing instead of 1: "
-            "answered by service all the same, unless the client's profile has needs_indicator",
+            (
+                "Multiple-Services-Credit-Control is used, but Multiple-Services-Indicator is missing instead of 1: "
+                "answered by service all the same, unless the client's profile has needs_indicator"
+            ),
         ),
         (
             "level_of_reporting_reason",
@@ -333,8 +277,10 @@ def test_every_rule_says_where_it_comes_from(rule: Rule) -> None:
         (
             "redirect_without_server",
             cca(U, service(GROUP_10, u32(439, 7), final(1, code=669))),
-            "QoS-Final-Unit-Indication of Rating-Group 10, Service-Identifier 7 with REDIRECT has no Redirect-Server: "
-            "where to?",
+            (
+                "QoS-Final-Unit-Indication of Rating-Group 10, Service-Identifier 7 with REDIRECT has no "
+                "Redirect-Server: where to?"
+            ),
         ),
         ("redirect_address", cca(U, final(1, redirect(2, b"portal"))), "Redirect-Server-Address 'portal' is no URL"),
         ("redirect_address", cca(U, final(1, redirect(3, b"tel:1"))), "Redirect-Server-Address 'tel:1' is no SIP_URI"),
