@@ -22,6 +22,7 @@ from balance.model import (
     LedgerError,
     Meter,
     Offer,
+    Period,
     Rate,
     ServiceUse,
     Session,
@@ -30,6 +31,12 @@ from balance.model import (
 
 _MONEY: Final = int(Unit.MONEY)
 _POSTPAID: Final = int(AccountKind.POSTPAID)
+
+PERIODS_KEPT: Final = 32
+"""Periods a service keeps for its next charging data record; further ones become one with the last."""
+
+_FROM_NOTHING: Final = (0, 0, 0, 0, 0, 0)
+"""``ServiceUse.since`` where it is empty; 0 ms stands for the start of the session."""
 
 
 def spending_order(bucket: Bucket) -> tuple[int, int, int]:
@@ -56,7 +63,6 @@ class Draft:
         "reservations_delta",
         "sessions_delta",
         "subscriber",
-        "taken",
     )
 
     def __init__(self, before: Account, now_ms: int) -> None:
@@ -93,8 +99,6 @@ class Draft:
         """Price of usage that no balance covered so far."""
         self.refunded_micro = 0
         """Money given back to the account so far."""
-        self.taken: list[tuple[int, int]] | None = None
-        """Set to a list by who wants to know what is debited: (bucket_id, amount) in the bucket's own unit."""
         self.reservations_delta = 0
         """Reservations made less those given back so far."""
         self.sessions_delta = 0
@@ -258,8 +262,7 @@ def settle(draft: Draft, use: ServiceUse, rate: Rate, units: int) -> int:
         taken = amount if amount < unspent else unspent
         bucket.balance -= taken
         unspent -= taken
-        if draft.taken is not None and taken:
-            draft.taken.append((bucket_id, taken))
+        _took(use, bucket_id, taken)
     if use.parts:
         use.parts = []
         draft.reservations_delta -= 1
@@ -282,9 +285,14 @@ def _take_allowance(draft: Draft, use: ServiceUse, rate: Rate, units: int) -> in
         taken = min(units, draft.free(bucket))
         bucket.balance -= taken
         units -= taken
-        if draft.taken is not None and taken:
-            draft.taken.append((bucket.bucket_id, taken))
+        _took(use, bucket.bucket_id, taken)
     return units
+
+
+def _took(use: ServiceUse, bucket_id: int, amount: int) -> None:
+    """Note what a service took from a bucket, for its charging data record; below 0: gave back."""
+    if amount:
+        use.taken = {**use.taken, bucket_id: use.taken.get(bucket_id, 0) + amount}
 
 
 def _debit_money(draft: Draft, use: ServiceUse, rate: Rate, units: int, reserved_parts: list[tuple[int, int]]) -> int:
@@ -300,15 +308,13 @@ def _debit_money(draft: Draft, use: ServiceUse, rate: Rate, units: int, reserved
         taken = amount if amount < unpaid else unpaid
         draft.bucket(bucket_id).balance -= taken
         unpaid -= taken
-        if draft.taken is not None and taken:
-            draft.taken.append((bucket_id, taken))
+        _took(use, bucket_id, taken)
     if unpaid:
         for bucket in draft.in_order(_MONEY, use):
             taken = min(unpaid, draft.free(bucket))
             bucket.balance -= taken
             unpaid -= taken
-            if draft.taken is not None and taken:
-                draft.taken.append((bucket.bucket_id, taken))
+            _took(use, bucket.bucket_id, taken)
         use.leaked_micro += unpaid
         draft.leaked_micro += unpaid
     draft.debited_micro += cost - unpaid
@@ -327,12 +333,46 @@ def leak(draft: Draft, use: ServiceUse, rate: Rate, units: int) -> None:
         draft.leaked_micro += lost
 
 
-def begin_period(use: ServiceUse, step_units: int, step_price_micro: int) -> None:
-    """Count on at another price, from nothing: a started step of the period that ends was charged in full."""
+def begin_period(use: ServiceUse, at_ms: int, step_units: int, step_price_micro: int, version: str) -> None:
+    """Count on at another price from ``at_ms``, from nothing: a started step of the period that ends was charged in
+    full. ``version``: of the catalogue that the price is of.
+    """
+    close_period(use, at_ms)
     use.earlier_micro = min(use.earlier_micro + use.priced_micro, LARGEST)
     use.paid_units = use.priced_micro = 0
     use.step_units, use.step_price_micro = step_units, step_price_micro
     use.ahead = ()
+    use.version, use.next_version = version, ""
+    mark_period(use, at_ms)
+
+
+def close_period(use: ServiceUse, at_ms: int) -> None:
+    """Note, for the charging data record, what was used in the period that is over; nothing if nothing was.
+
+    ``mark_period`` must follow.
+    """
+    from_ms, used, paid_units, cost_micro, leaked_micro, _ = use.since or _FROM_NOTHING
+    units = use.used - used
+    cost = use.cost_micro - cost_micro
+    leaked = use.leaked_micro - leaked_micro
+    if not (units or cost or leaked):
+        return
+    counted = (paid_units, use.paid_units)
+    price = (use.step_units, use.step_price_micro, use.terms, use.version)
+    if len(use.periods) >= PERIODS_KEPT:
+        last = Period(*use.periods[-1])
+        from_ms, units = last.from_ms, last.units + units
+        cost, leaked = last.cost_micro + cost, last.leaked_micro + leaked
+        counted, price = (0, last.counted_to - last.counted_from + use.paid_units - paid_units), (0, 0, (), use.version)
+        use.periods = use.periods[:-1]
+    period = Period(from_ms, max(from_ms, at_ms), units, *counted, cost, leaked, *price)
+    use.periods = (*use.periods, tuple(period))
+
+
+def mark_period(use: ServiceUse, at_ms: int, records: int = 0) -> None:
+    """Have the running period begin here. ``records``: charging data records of the service made since it last did."""
+    made = records + (use.since[5] if use.since else 0)
+    use.since = (at_ms, use.used, use.paid_units, use.cost_micro, use.leaked_micro, made)
 
 
 def write_off(use: ServiceUse, rate: Rate) -> None:
@@ -345,6 +385,9 @@ def write_off(use: ServiceUse, rate: Rate) -> None:
 def count_from(use: ServiceUse, rate: Rate, units: int) -> None:
     """Count on from ``units``, as if so much had been used and paid already: a meter says in which tier usage is."""
     price = min(rate.price_micro(units), LARGEST)
+    if units != use.paid_units:
+        from_ms, used, paid_units, *rest = use.since or _FROM_NOTHING
+        use.since = (from_ms, used, paid_units + units - use.paid_units, *rest)
     use.earlier_micro += use.priced_micro - price
     use.paid_units, use.priced_micro = units, price
 
@@ -414,6 +457,7 @@ def refund(draft: Draft, use: ServiceUse, rate: Rate, units: int) -> int:
         given = min(amount, missing[kind])
         bucket.balance += given
         missing[kind] -= given
+        _took(use, bucket_id, -given)
         if amount > given:
             parts.append((bucket_id, amount - given))
     if missing[True] or missing[False]:

@@ -255,7 +255,7 @@ class Charge:
         if session is None:
             return self._initial(draft)
         draft.release_session(session)
-        records = cdr.closing_records(session, self.now_ms, cdr.CLIENT_RESTARTED)
+        records = cdr.closing_records(draft, session, cdr.CLIENT_RESTARTED)
         draft.close(session)
         plan = self._initial(draft, records)
         if not plan.opened:
@@ -340,9 +340,10 @@ class Charge:
         # RFC 8506 section 7 table 6: a termination ends the session, and so does a failure at command level.
         if not ends and outcome.result_code == SUCCESS:
             session.expires_ms = self._supervised_until(session, outcome, longest_s)
-            return self._plan(draft, "charge", outcome, ())
+            every_ms = self.rules.settings.partial_record_ms
+            return self._plan(draft, "charge", outcome, cdr.partial_records(draft, session, every_ms, services.when_ms))
         draft.release_session(session)
-        records = cdr.closing_records(session, self.now_ms, cdr.NORMAL)
+        records = cdr.closing_records(draft, session, cdr.NORMAL)
         draft.close(session)
         plan = self._plan(draft, "terminate", outcome, records)
         plan.closed = self.key
@@ -367,7 +368,7 @@ class Charge:
         services.settle(late=True)
         outcome = services.outcome(refuse_if_none=False) if ends else Outcome(UNKNOWN_SESSION_ID)
         self._remember(session, outcome)
-        records = cdr.late_records(ended, session, self.now_ms)
+        records = cdr.late_records(draft, session)
         plan = self._plan(draft, "late-charge", outcome, records)
         self._keep_ended(plan, session, SessionState.CLOSED if ends else SessionState.EXPIRED)
         plan.late = True
@@ -389,7 +390,7 @@ class Charge:
             return self._refused(draft, session, outcome, ())
         command_indications(services, outcome)
         self._remember(session, outcome)
-        plan = self._plan(draft, "debit", outcome, cdr.closing_records(session, self.now_ms, cdr.EVENT))
+        plan = self._plan(draft, "debit", outcome, cdr.closing_records(draft, session, cdr.EVENT))
         session.state = SessionState.CLOSED
         session.facts = b""
         plan.ended, plan.ended_ttl_ms = session, self.rules.settings.refund_window_ms
@@ -410,7 +411,7 @@ class Charge:
         outcome = events.give_back(draft, self.request, debited)
         if outcome.result_code != SUCCESS:
             return self._not_refunded(draft, own, outcome, debit_key)
-        records = cdr.refund_records(found, debited, self.request.origin_host, self.now_ms)
+        records = cdr.refund_records(draft, debited, self.request)
         left_ms = max(1, debited.started_ms + self.rules.settings.refund_window_ms - self.now_ms)
         if debit_key == self.key:
             self._remember(debited, outcome)
@@ -446,7 +447,7 @@ class Charge:
             request.origin_state_id or 0,
             self.now_ms,
             self.now_ms,
-            facts=cdr.facts(request),
+            facts=cdr.facts(request, subscriber.member_of),
             realm=request.origin_realm,
             via=self.via,
         )
@@ -462,7 +463,11 @@ class Charge:
             session.answers = session.answers[size:]
             session.answer_count -= 1
             session.forgotten_number = max(session.forgotten_number, number)
-        key = answers.answer_key(self.kind, self.request.request_number)
+        number = self.request.request_number
+        if not session.requests:
+            session.first_number = number
+        session.requests += 1
+        key = answers.answer_key(self.kind, number)
         session.answers = answers.add(session.answers, key, pack_outcome(outcome), max(0, age_s))
         session.answer_count += 1
 

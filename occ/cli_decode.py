@@ -3,6 +3,7 @@
 import json
 import sys
 from collections.abc import Iterator
+from io import TextIOWrapper
 from pathlib import Path
 from typing import Annotated, Final
 
@@ -12,7 +13,7 @@ from rich.text import Text
 from occ.cli_shell import RefusedError, WrongUsageError, console, text_of
 from occ.decode.document import caught_text, message_document
 from occ.decode.messages import decoded
-from occ.decode.names import application_name, vendor_name
+from occ.decode.names import application_name, counted, vendor_name
 from occ.decode.source import LARGEST_INPUT, InputError, read, read_text
 from occ.decode.streams import PORTS, Streams
 from occ.decode.tree import Branch, DecodedMessage, Kind, Node, Relation, Remark
@@ -52,7 +53,12 @@ def decode(
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document per message and line.")] = False,
 ) -> None:
-    """Print Diameter messages readably, with remarks on what is wrong with each and what the server would answer."""
+    """Print Diameter messages readably, with remarks on what is wrong with each and what the server would answer.
+
+    Rows and facts about clients that remarks name are those of docs/conformance.md.
+    """
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # clients may send letters that the terminal does not have
     streams = _read(given, PORTS | frozenset(port or ()))
     messages = decoded(streams)
     shown = [message for message in messages if message.remarks or not only_remarks]
@@ -62,7 +68,7 @@ def decode(
     else:
         _print(shown)
         if only_remarks and not shown:
-            sys.stdout.write(f"No remarks on {len(messages)} {'message' if len(messages) == 1 else 'messages'}.\n")
+            sys.stdout.write(f"No remarks on {counted(len(messages), 'message')}.\n")
     sys.stdout.flush()
     for note in streams.notes:
         typer.echo(f"occ: {note}", err=True)
@@ -166,9 +172,9 @@ def _where(message: DecodedMessage) -> str:
         parts.append(f"{found.flow.source} -> {found.flow.destination}")
         parts.append(f"{found.flow.transport}, packet {found.packet}")
     if found.lost:
-        parts.append(f"{found.lost} octets before it are not in the capture")
+        parts.append(f"before it {counted(found.lost, 'octet')} not in the capture")
     if found.skipped:
-        parts.append(f"{found.skipped} octets before it were skipped")
+        parts.append(f"before it {counted(found.skipped, 'octet')} skipped")
     return "  ".join(parts)
 
 

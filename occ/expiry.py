@@ -166,7 +166,7 @@ class Expiry:
         session = draft.session(session_id)
         assert session is not None
         draft.release_session(session)
-        records = cdr.closing_records(session, draft.now_ms, cause)
+        records = cdr.closing_records(draft, session, cause)
         draft.close(session)
         plan = _indexed(draft, operation, (session_id,), records)
         session.state = SessionState.EXPIRED

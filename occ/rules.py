@@ -18,6 +18,8 @@ class ChargingSettings:
     """Supervision time as a multiple of the Validity-Time, RFC 8506 section 13."""
     refund_window_ms: int = 86_400_000
     """How long a direct debit can be refunded; it is kept for so long."""
+    partial_record_ms: int = 3_600_000
+    """After this a session that goes on has a partial charging data record; 0: never, nor when its price changes."""
     low_balance_micro: int = 0
     """Below this, clients are told that the balance is low; 0: never."""
 

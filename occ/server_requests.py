@@ -307,7 +307,7 @@ async def release(
         told.closed, told.currency = True, account.currency
         told.amounts = _reserved(draft, session)
         draft.release_session(session)
-        records = cdr.closing_records(session, now_ms, CLIENT_LOST)
+        records = cdr.closing_records(draft, session, CLIENT_LOST)
         draft.close(session)
         plan = make_plan(draft, "release-session", (session.session_id,), None, records)
         session.state = SessionState.EXPIRED

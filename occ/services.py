@@ -14,6 +14,7 @@ from balance.ledger import (
     borrow,
     has_more,
     leak,
+    mark_period,
     release,
     reserve,
     reserved_money,
@@ -35,6 +36,7 @@ from occ.codes import (
     UNABLE_TO_COMPLY,
     UPDATE,
 )
+from occ.cdr import reason_bit
 from occ.indications import QUOTA_OF_PERIOD, pool_reference
 from occ.profiles import Profile
 from occ.rating.price import CLIENT_RATED, FreePrice, HalfEach, WorstOfTwo, price_of, terms
@@ -125,6 +127,9 @@ class RequestServices:
         if use is None and len(session.services) < SERVICES_A_SESSION:
             use = ServiceUse(group, identifier, found.name, int(found.unit))
             use.step_units, use.step_price_micro = terms(rate)
+            use.version = self.rules.catalogue.version
+            if self.now_ms != session.started_ms:
+                mark_period(use, self.when_ms)
             if found.pool and self.profile.pools:
                 use.pool = found.pool
             self._look_ahead(use, self.when_ms)
@@ -182,12 +187,14 @@ class RequestServices:
             following = self._offered(tariff.at(until_ms)[0], use.unit)
             if not isinstance(following, Refusal):
                 use.ahead = (until_ms, *terms(following))
+                version = self.rules.catalogue.version
+                use.next_version = version if version != use.version else ""
         return None, until_ms
 
     def _enter_period(self, part: Part, use: ServiceUse) -> None:
         """The tariff has switched: what is used from here on is priced anew."""
         at_ms, step_units, step_price_micro = use.ahead
-        begin_period(use, step_units, step_price_micro)
+        begin_period(use, at_ms, step_units, step_price_micro, use.next_version or use.version)
         part.rate = price_of(use.unit, step_units, step_price_micro)
         self._look_ahead(use, at_ms)
 
@@ -199,7 +206,7 @@ class RequestServices:
         rate = self._offered(tariff.at(self.when_ms)[0], use.unit)
         if isinstance(rate, Refusal) or terms(rate) == (use.step_units, use.step_price_micro):
             return
-        begin_period(use, *terms(rate))
+        begin_period(use, self.when_ms, *terms(rate), self.rules.catalogue.version)
         part.rate = rate
         self._look_ahead(use, self.when_ms)
 
@@ -216,7 +223,12 @@ class RequestServices:
             if use is None:
                 continue
             asked = part.asked
+            if asked.reporting_reason is not None:
+                use.reasons |= reason_bit(asked.reporting_reason)
             if asked.used:
+                for each in asked.used:
+                    if each.reporting_reason is not None:
+                        use.reasons |= reason_bit(each.reporting_reason)
                 self._settle_usage(part, use, late)
             elif asked.requested is not None or asked.reporting_reason is not None:
                 release(self.draft, use)

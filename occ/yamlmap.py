@@ -263,6 +263,18 @@ def _compose(content: str, source: str, base: Path) -> Node:
     return Node(node, source, "", node.start_mark.line + 1, base)
 
 
+def scalar_node(written: str, line: int) -> yaml.Node:
+    """What a line of a file that is no YAML says, to be read through a `Node`."""
+    mark = yaml.Mark("", 0, line - 1, 0, None, None)
+    return yaml.ScalarNode(_TAG + "str", written, mark, mark)
+
+
+def mapping_node(pairs: list[tuple[yaml.Node, yaml.Node]], line: int) -> yaml.Node:
+    """The same for several: keys and values, each of `scalar_node` or this."""
+    mark = yaml.Mark("", 0, line - 1, 0, None, None)
+    return yaml.MappingNode(_TAG + "map", pairs, mark, mark)
+
+
 def shown(path: Path) -> str:
     """A path as the user knows it: relative when it lies below the current directory."""
     try:

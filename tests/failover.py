@@ -217,9 +217,9 @@ def cents(server: LiveServer, number: int) -> tuple[int, int]:
     return bucket.balance // CENT, bucket.reserved // CENT
 
 
-def records(*servers: LiveServer) -> list[dict[str, object]]:
-    """The charging data records that all these servers have delivered."""
-    return [json.loads(line) for server in servers for line in server.cdr_lines()]
+def records(server: LiveServer) -> list[dict[str, object]]:
+    """The charging data records that this server, and others on its store, have delivered."""
+    return [json.loads(line) for line in server.store_cdr_lines()]
 
 
 def metric(server: LiveServer, name: str) -> float:

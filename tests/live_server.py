@@ -225,7 +225,7 @@ class LiveServer:
         while any(self.run(store.call("XLEN", store.keys.outbox(lane))) for lane in store.keys.lanes()):
             assert time.monotonic() < deadline, "the outbox is not delivered"
             time.sleep(0.02)
-        return [line for directory in _directories[self.server.redis_address.url] for line in _lines_in(directory)]
+        return self.store_cdr_lines()
 
     async def _debited_in_open_sessions(self) -> int:
         total = 0
@@ -238,6 +238,14 @@ class LiveServer:
     def cdr_lines(self) -> list[str]:
         """The charging data records that this server has on disk, in order."""
         return _lines_in(self.settings.cdr.directory)
+
+    def store_cdr_lines(self) -> list[str]:
+        """Those that the servers of this store have on disk."""
+        return [line for directory in _directories[self.server.redis_address.url] for line in _lines_in(directory)]
+
+    def shares_store_with(self, cdr_directory: Path) -> None:
+        """A server that is none of these delivers charging data records of the same store there."""
+        _directories[self.server.redis_address.url].add(cdr_directory)
 
 
 def _lines_in(directory: Path) -> list[str]:

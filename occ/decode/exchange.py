@@ -173,13 +173,16 @@ SESSION_RULES: Final = RuleTable()
 _in_session = SESSION_RULES.rule
 
 
+#: CC-Request-Type, CC-Request-Number, and of an event its Requested-Action: a refund may have the number of its debit.
+RequestKey = tuple[int | None, int | None, int | None]
+
+
 @dataclass(slots=True)
 class Session:
     """What is known of a credit-control session from the messages so far. ``host``: its client's Origin-Host."""
 
     host: str | None
-    requests: dict[tuple[int | None, int | None], DecodedMessage] = field(default_factory=dict)
-    """Requests by CC-Request-Type and -Number."""
+    requests: dict[RequestKey, DecodedMessage] = field(default_factory=dict)
     last_number: int | None = None
     is_open: bool = False
     """Its first request was granted."""
@@ -272,8 +275,10 @@ def _used(branch: Branch) -> dict[str, int]:
     return total
 
 
-def _number(request: DecodedMessage) -> tuple[int | None, int | None]:
-    return kind_of(request), request.value_of("CC-Request-Number")
+def _number(request: DecodedMessage) -> RequestKey:
+    kind = kind_of(request)
+    action = request.value_of("Requested-Action") if kind == CCRequestType.EVENT else None
+    return kind, request.value_of("CC-Request-Number"), action
 
 
 def _asks_the_same(one: DecodedMessage, other: DecodedMessage) -> bool:

@@ -233,10 +233,10 @@ def fault_remarks(message: DecodedMessage) -> Iterator[Remark]:
 
 def _cut_off(message: DecodedMessage) -> Remark:
     missing = message.found.missing
-    where = "the capture lacks" if message.found.flow is not None else "lacking are"
+    where = "in the capture" if message.found.flow is not None else "here"
     return Remark(
         Kind.ERROR,
-        f"the message has {message.length} octets by its length field, {where} the last {missing}; "
+        f"the message has {message.length} octets by its length field, the last {missing} are not {where}: "
         "a receiver waits for them, or refuses a message of that length with 5015",
         14,
         "RFC 6733 section 3",

@@ -11,6 +11,7 @@ from typing import Final
 
 _DUMP_LINE: Final = re.compile(r"\s*(?:0x)?([0-9A-Fa-f]{3,8}):?\s+((?:[0-9A-Fa-f]{2})+(?:\s.*)?)", re.DOTALL)
 _TOKEN: Final = re.compile(r"(\S+)(\s*)")
+_NO_DIGIT: Final = re.compile(r"[^0-9A-Fa-f]")
 _DIGITS: Final = re.compile(r"(?:[0-9A-Fa-f]{2})+")
 _PREFIX: Final = re.compile(r"\b0[xX]|\\x")
 _BETWEEN: Final = re.compile(r"[\s:,;.\-_\"'(){}\[\]]+")
@@ -50,9 +51,9 @@ def _plain(text: str) -> bytes:
     digits = _BETWEEN.sub("", _PREFIX.sub("", text))
     if not digits:
         raise HexError("it holds no hexadecimal digits")
-    for digit in digits:
-        if digit not in "0123456789abcdefABCDEF":
-            raise HexError(f"{digit!r} is no hexadecimal digit")
+    other = _NO_DIGIT.search(digits)
+    if other:
+        raise HexError(f"{other[0]!r} is no hexadecimal digit")
     if len(digits) % 2:
         raise HexError(f"it has an odd number of hexadecimal digits, {len(digits)}")
     return bytes.fromhex(digits)

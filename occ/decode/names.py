@@ -172,6 +172,11 @@ _ENUMERATIONS: Final[dict[str, dict[int, str]]] = {
 }
 
 
+def counted(number: int, noun: str) -> str:
+    """'1 octet', '2 octets'."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
 def application_name(number: int) -> str:
     """'Diameter Credit Control' for 4, '' for an unknown one."""
     return APPLICATIONS.get(number, "")

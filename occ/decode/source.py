@@ -7,6 +7,7 @@ from typing import Final
 from occ.decode import capture
 from occ.decode.capture import Packet
 from occ.decode.hextext import HexError, packets_in
+from occ.decode.names import counted
 from occ.decode.packets import FragmentError, carried
 from occ.decode.streams import Found, Streams, cut, messages_of, next_plausible, plausible
 from protocols.diameter.validation import HEADER_LENGTH
@@ -15,7 +16,7 @@ LARGEST_INPUT: Final = 1 << 30
 """Octets that are read at most: all of it is held in memory."""
 
 _GZIP: Final = b"\x1f\x8b"
-_TEXT: Final = frozenset(b"\t\n\r\x0b\x0c") | frozenset(range(0x20, 0x7F))
+_TEXT: Final = b"\t\n\r\x0b\x0c" + bytes(range(0x20, 0x7F))
 _LINK_TYPES: Final = (1, 101, 113, 276, 0)
 """Link layers that a frame given as text may have: Ethernet, raw IP, Linux "any" (two kinds), loopback."""
 _HEADERS_AROUND: Final = 200
@@ -34,7 +35,7 @@ def read(octets: bytes, ports: frozenset[int]) -> Streams:
         return _of_capture(octets, ports)
     if octets[:2] == _GZIP:
         raise InputError("it is compressed; unpack it first")
-    if not plausible(octets, 0) and all(octet in _TEXT for octet in octets):
+    if not plausible(octets, 0) and not octets.translate(None, _TEXT):
         return read_text(octets.decode("ascii"), ports)
     found = Streams()
     _take(octets, octets[0] == 1, found)
@@ -63,13 +64,15 @@ def _bare(packets: list[bytes]) -> Streams:
     found = Streams()
     for octets in packets:
         if len(octets) < HEADER_LENGTH:
-            found.notes.append(f"{len(octets)} octets are no message: the Diameter header alone has {HEADER_LENGTH}")
+            found.notes.append(
+                f"{counted(len(octets), 'octet')} cannot be a message: its header alone has {HEADER_LENGTH}"
+            )
             continue
         start = next_plausible(octets, 0)
         if start > min(_HEADERS_AROUND, len(octets) - HEADER_LENGTH):
             start = 0
         if start:
-            found.notes.append(f"{start} octets before the first message were left out")
+            found.notes.append(f"left out before the first message: {counted(start, 'octet')}")
         _take(octets[start:], True, found)
     if not found.messages:
         raise InputError(found.notes[0])
@@ -84,7 +87,7 @@ def _take(octets: bytes, in_step: bool, found: Streams) -> None:
         message = octets[piece.start : piece.stop]
         found.messages.append(Found(message, missing=piece.missing, skipped=piece.skipped))
     if end < len(octets):
-        found.notes.append(f"{len(octets) - end} octets at the end are left over")
+        found.notes.append(f"left over at the end: {counted(len(octets) - end, 'octet')}")
 
 
 def _of_capture(octets: bytes, ports: frozenset[int]) -> Streams:

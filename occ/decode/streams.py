@@ -12,7 +12,7 @@ from struct import Struct
 from typing import Final, NamedTuple
 
 from occ.decode.capture import Packet
-from occ.decode.names import COMMANDS
+from occ.decode.names import COMMANDS, counted
 from occ.decode.packets import Chunk, Endpoint, FragmentError, Segment, carried
 from protocols.diameter.codes import Flag
 from protocols.diameter.validation import HEADER_LENGTH, LENGTH_MASK
@@ -334,7 +334,7 @@ class _Collector:
     def streams(self, notes: list[str]) -> Streams:
         found = Streams(notes=notes)
         if self.fragments:
-            notes.append(f"{self.fragments} IP fragments were left out: they are not put together")
+            notes.append(f"{counted(self.fragments, 'IP fragment')} left out: fragments are not put together")
         halves: dict[int, list[_Direction]] = {}
         for direction in (*self._closed, *self._tcp.values()):
             halves.setdefault(direction.flow.connection, []).append(direction)

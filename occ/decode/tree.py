@@ -6,7 +6,6 @@ message is for ``faults`` and ``remarks`` to say.
 
 import ipaddress
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from enum import Enum
@@ -50,9 +49,10 @@ def key_of(name: str) -> int:
 class Branch:
     """Something with AVPs in it. ``rest``: octets after them that are no AVP."""
 
-    __slots__ = ("members", "rest")
+    __slots__ = ("_every", "members", "rest")
 
     def __init__(self) -> None:
+        self._every: list[Node] | None = None
         self.members: list[Node] = []
         self.rest = b""
 
@@ -63,7 +63,7 @@ class Branch:
 
     def each(self, *names_: str) -> "list[Node]":
         """All AVPs of these names, in order."""
-        keys = [key_of(name) for name in names_]
+        keys = {key_of(name) for name in names_}
         return [node for node in self.members if node.key in keys]
 
     def has(self, *names_: str) -> bool:
@@ -84,18 +84,21 @@ class Branch:
         node = self.first(name)
         return node.data.decode("utf-8", "backslashreplace") if node is not None else None
 
-    def walk(self) -> "Iterator[Node]":
+    def walk(self) -> "list[Node]":
         """All AVPs at every depth, but for those inside Failed-AVP, which are broken by nature."""
-        for node in self.members:
-            yield node
-            if node.key != key_of("Failed-AVP"):
-                yield from node.walk()
+        if self._every is None:
+            self._every = []
+            for node in self.members:
+                self._every.append(node)
+                if node.members and node.key != key_of("Failed-AVP"):
+                    self._every += node.walk()
+        return self._every
 
 
 class Node(Branch):
     """One AVP. ``octets``: all of it, without padding; ``data``: without its header; ``depth``: groups around it."""
 
-    __slots__ = ("code", "data", "definition", "depth", "flags", "octets", "vendor")
+    __slots__ = ("code", "data", "definition", "depth", "flags", "key", "octets", "vendor")
 
     def __init__(self, octets: bytes, depth: int) -> None:
         super().__init__()
@@ -103,16 +106,13 @@ class Node(Branch):
         self.code: int = code
         self.flags: int = word >> 24
         self.vendor = int.from_bytes(octets[8:12], "big") if self.flags & AvpFlag.VENDOR else 0
+        self.key = avp_key(self.code, self.vendor)
         self.octets = octets
         self.data = octets[12 if self.flags & AvpFlag.VENDOR else 8 :]
         self.depth = depth
         self.definition: AvpDefinition | None = DICTIONARY.avp(self.code, self.vendor)
         if self.is_group and depth < MAX_DEPTH:
             self.members, self.rest = split(self.data, depth + 1)
-
-    @property
-    def key(self) -> int:
-        return avp_key(self.code, self.vendor)
 
     @property
     def name(self) -> str:

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
+from occ.rating.criteria import Criteria
 from occ.rating.currency import NUMERIC
 from occ.rating.local_time import UTC_CALENDAR, Calendar, read_calendar
 from occ.rating.service import NOT_NAMED, Service, context_matches, read_service
@@ -76,7 +77,7 @@ class Catalogue:
     def _look_up(self, key: tuple[bytes, int, int]) -> Service | None:
         found: Service | None = None
         for service in self.services:
-            if service.matches(key[0], key[1], key[2]):
+            if service.matches(Criteria(*key)):
                 found = service
                 break
         if len(key[0]) <= MEMO_CONTEXT_BYTES:

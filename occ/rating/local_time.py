@@ -29,6 +29,11 @@ class Calendar:
         """The local date at a moment."""
         return (_EPOCH + timedelta(milliseconds=at_ms)).astimezone(self.time_zone).date()
 
+    def minute_of(self, at_ms: int) -> int:
+        """Minutes since midnight that the local clock shows at a moment."""
+        local = (_EPOCH + timedelta(milliseconds=at_ms)).astimezone(self.time_zone)
+        return local.hour * 60 + local.minute
+
     def moment(self, day: date, minute: int) -> int:
         """The first moment at which the local clock shows this minute of this day, or a later one.
 

@@ -2,9 +2,10 @@
 
 import re
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, TypeVar
 
 from balance.model import Unit
+from occ.rating.criteria import ROLES, ApnPatterns, Criteria, read_apns, read_sip_methods, read_zones
 from occ.rating.final_units import TERMINATE, FinalUnits, read_final_units
 from occ.rating.sizes import UNSIGNED32_MAXIMUM, read_seconds, read_size, single_value
 from occ.yamlmap import Node, nearest
@@ -77,12 +78,20 @@ DEBIT_FAILURE: Final = {
     "continue": int(DirectDebitingFailureHandling.CONTINUE),
 }
 
+T = TypeVar("T")
+
 _CONTEXT: Final = re.compile(r"[\x21-\x7e]{1,255}")
 
 REQUIRED: Final = ("context", "unit", "quota", "validity")
 OPTIONAL: Final = (
     "rating_groups",
     "service_identifiers",
+    "apn",
+    "destinations",
+    "networks",
+    "sip_methods",
+    "role",
+    "essential",
     "maximum_quota",
     "report_early",
     "holding_time",
@@ -145,20 +154,45 @@ class Service:
     quota at the price of the worst case (section 5.1.1)."""
     final_units: FinalUnits = TERMINATE
     """What the client does when the credit is used up."""
+    apns: ApnPatterns | None = None
+    """None, here and below: any, and also where the request does not say."""
+    destinations: frozenset[str] | None = None
+    """Zones of the called number."""
+    networks: frozenset[str] | None = None
+    """Zones of the serving network."""
+    sip_methods: frozenset[bytes] | None = None
+    role: int | None = None
+    """Role-Of-Node, TS 32.299 clause 7.2.177."""
+    essential: bool = False
+    """Granted whatever state the subscriber is in, such as emergency calls."""
 
-    def matches(self, context: bytes, rating_group: int, service_identifier: int) -> bool:
+    def matches(self, facts: Criteria) -> bool:
+        """Whether a request belongs to this service, unless it belongs to one that comes first."""
         return (
-            context_matches(context, self.context)
-            and (self.rating_groups is None or rating_group in self.rating_groups)
-            and (self.service_identifiers is None or service_identifier in self.service_identifiers)
+            context_matches(facts.context, self.context)
+            and (self.rating_groups is None or facts.rating_group in self.rating_groups)
+            and (self.service_identifiers is None or facts.service_identifier in self.service_identifiers)
+            and (self.apns is None or facts.apn in self.apns)
+            and (self.destinations is None or facts.destination in self.destinations)
+            and (self.networks is None or facts.network in self.networks)
+            and (self.sip_methods is None or facts.sip_method in self.sip_methods)
+            and (self.role is None or facts.role == self.role)
         )
 
     def covers(self, other: "Service") -> bool:
-        """Whether every request that ``other`` matches is matched by this service as well."""
+        """Whether every request that ``other`` matches is matched by this service as well.
+
+        False also where that cannot be seen, as with APNs that two patterns describe differently.
+        """
         return (
             context_matches(other.context, self.context)
             and _covers(self.rating_groups, other.rating_groups)
             and _covers(self.service_identifiers, other.service_identifiers)
+            and (self.apns is None or (other.apns is not None and self.apns.covers(other.apns)))
+            and _covers(self.destinations, other.destinations)
+            and _covers(self.networks, other.networks)
+            and _covers(self.sip_methods, other.sip_methods)
+            and (self.role is None or self.role == other.role)
         )
 
 
@@ -167,7 +201,7 @@ def context_matches(context: bytes, suffix: bytes) -> bool:
     return context == suffix or (context.endswith(suffix) and context[-len(suffix) - 1] == 0x2E)
 
 
-def _covers(mine: frozenset[int] | None, theirs: frozenset[int] | None) -> bool:
+def _covers(mine: frozenset[T] | None, theirs: frozenset[T] | None) -> bool:
     return mine is None or (theirs is not None and theirs <= mine)
 
 
@@ -197,6 +231,12 @@ def read_service(name: str, node: Node) -> Service:
         charges_overshoot=_choice(values.get("usage_beyond_grant"), {"charge": 1, "waive": 0}) != 0,
         two_quotas=_two_quotas(values.get("tariff_switch"), unit, consumption_time_s),
         final_units=read_final_units(values["when_used_up"]) if "when_used_up" in values else TERMINATE,
+        apns=read_apns(values.get("apn")),
+        destinations=read_zones(values.get("destinations")),
+        networks=read_zones(values.get("networks")),
+        sip_methods=read_sip_methods(values.get("sip_methods")),
+        role=_choice(values.get("role"), ROLES),
+        essential="essential" in values and values["essential"].boolean(),
     )
 
 

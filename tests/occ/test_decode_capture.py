@@ -250,7 +250,7 @@ def test_fragments_are_counted() -> None:
     fragment[6:8] = b"\x20\x00"
     found = read_frames([bytes(fragment), *from_client(ONE)])
     assert octets(found) == [ONE]
-    assert found.notes == ["1 IP fragments were left out: they are not put together"]
+    assert found.notes == ["1 IP fragment left out: fragments are not put together"]
 
 
 @pytest.mark.parametrize("lost", [1, 10, 40])

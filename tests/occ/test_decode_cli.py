@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import re
 import subprocess
 import sys
@@ -283,7 +284,7 @@ def test_what_cannot_be_read_is_one_sentence(
 def test_notes_go_to_standard_error() -> None:
     result = run((GOOD + b"\x01\x02").hex())
     assert result.exit_code == 0
-    assert result.stderr == "occ: 2 octets at the end are left over\n"
+    assert result.stderr == "occ: left over at the end: 2 octets\n"
 
 
 def test_very_long_digits_are_no_file_name() -> None:
@@ -297,6 +298,14 @@ def test_a_terminal_gets_the_same_text_in_colours(monkeypatch: pytest.MonkeyPatc
     assert "\x1b[" in coloured
     monkeypatch.delenv("FORCE_COLOR")
     assert re.sub(r"\x1b\[[0-9;]*m", "", coloured) == text(gateway_update().hex())
+
+
+def test_letters_that_the_terminal_does_not_have() -> None:
+    octets = message([packed(1, "Jürgen".encode())]).hex()
+    command = [sys.executable, "-m", "occ", "decode", octets]
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    shown = subprocess.run(command, cwd=REPOSITORY, env=environment, capture_output=True, timeout=60, check=True)
+    assert rb"User-Name (1) M: J\xfcrgen" in shown.stdout
 
 
 def test_a_reader_that_goes_away_is_no_error_worth_a_traceback(tmp_path: Path) -> None:

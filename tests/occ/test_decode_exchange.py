@@ -303,6 +303,12 @@ def test_the_same_number_with_other_usage_says_so() -> None:
     assert any("and asks or reports something else" in text for text in texts(other))
 
 
+def test_a_refund_may_have_the_number_of_its_debit() -> None:
+    debit, refund = fresh(ccr(E, u32(436, 0), WHO, WANTED)), fresh(ccr(E, u32(436, 1), WHO, WANTED))
+    shown = play((True, debit), (False, reply(debit, GRANTED)), (True, refund), (False, reply(refund, GRANTED)))
+    assert [texts(each, Kind.ERROR, Kind.BREACH) for each in shown] == [[]] * 4
+
+
 def test_sessions_do_not_disturb_each_other() -> None:
     other = OPENING.replace(b"gw.example.net;1;2", b"gw.example.net;1;3")
     assert texts(begun(fresh(other))[-1]) == []

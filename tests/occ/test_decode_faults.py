@@ -293,7 +293,7 @@ def test_a_message_that_the_capture_cut_off_is_judged_by_nothing_else() -> None:
     (shown,) = decoded(Streams([Found(octets[:-40], missing=40)]))
     assert shown.error is None
     (remark,) = shown.remarks
-    assert remark.text.startswith(f"the message has {len(octets)} octets by its length field, lacking are the last 40")
+    assert remark.text.startswith(f"the message has {len(octets)} octets by its length field, the last 40 are not here")
 
 
 def test_every_avp_that_is_required_is_missed() -> None:

@@ -132,11 +132,11 @@ def test_hex_streams_of_packets_line_by_line() -> None:
 def test_headers_of_another_kind_before_the_message_are_left_out() -> None:
     found = read_text((b"\x33" * 42 + ONE).hex(), PORTS)
     assert [message.octets for message in found.messages] == [ONE]
-    assert found.notes == ["42 octets before the first message were left out"]
+    assert found.notes == ["left out before the first message: 42 octets"]
 
 
 def test_octets_after_the_last_message_are_told() -> None:
-    assert read_text((ONE + b"\x01\x02").hex(), PORTS).notes == ["2 octets at the end are left over"]
+    assert read_text((ONE + b"\x01\x02").hex(), PORTS).notes == ["left over at the end: 2 octets"]
 
 
 def test_a_message_that_is_cut_short_says_how_much_is_missing() -> None:
@@ -151,7 +151,7 @@ def test_a_message_that_is_cut_short_says_how_much_is_missing() -> None:
         (" \n", "it holds no hexadecimal digits"),
         ("01000", "it has an odd number of hexadecimal digits, 5"),
         ("0100xyz", "'x' is no hexadecimal digit"),
-        ("01000014", "4 octets are no message: the Diameter header alone has 20"),
+        ("01000014", "4 octets cannot be a message: its header alone has 20"),
         ("0000  01 00\n0010  02", "line 2: offset 0x10 follows 0x2 octets"),
     ],
 )

@@ -80,13 +80,13 @@ static void tell_message(const char *kind, struct msg *message)
 static void on_event(enum fd_hook_type type, struct msg *message, struct peer_hdr *peer, void *other,
                      struct fd_hook_permsgdata *kept, void *data)
 {
-	(void)message, (void)kept, (void)data;
+	(void)kept, (void)data;
 	if (type == HOOK_PEER_CONNECT_SUCCESS)
 		tell("open", (char *)peer->info.pi_diamid);
 	else if (type == HOOK_PEER_CONNECT_FAILED)
 		fprintf(stderr, "gateway: no connection: %s\n", other ? (char *)other : "without a reason");
 	else
-		tell("dropped", other ? (char *)other : "without a reason");
+		tell("dropped", message && other ? (char *)other : "octets that are no message");
 }
 
 static void on_answer(void *data, struct msg **message)
@@ -225,8 +225,7 @@ int main(int count, char *arguments[])
 		fail("freeDiameter", "cannot be initialised");
 	advertise();
 	if (fd_hook_register(HOOK_MASK(HOOK_PEER_CONNECT_SUCCESS, HOOK_PEER_CONNECT_FAILED, HOOK_MESSAGE_DROPPED,
-	                               HOOK_MESSAGE_PARSING_ERROR, HOOK_MESSAGE_PARSING_ERROR2,
-	                               HOOK_MESSAGE_ROUTING_ERROR),
+	                               HOOK_MESSAGE_PARSING_ERROR, HOOK_MESSAGE_ROUTING_ERROR),
 	                     on_event, NULL, NULL, &hooks) ||
 	    fd_core_start() || fd_core_waitstartcomplete())
 		fail("freeDiameter", "cannot be started");

@@ -1,0 +1,242 @@
+"""Offers: what is charged by the clock, once or again and again, and what is given for it.
+
+Read from the section ``offers`` of the catalogue; a plan lists its own under ``includes``::
+
+    offers:
+      small:
+        fee: 9.99
+        every: month                      # day, week, month, a time such as 30 d, or once
+        starts: first of month            # or at once, which is the default: periods begin when the offer is taken
+        prorated: yes                     # a first month that is not whole costs, and gives, only its share
+        gives: [data-5gb]                 # allowances, and bonuses that have an amount
+        if_unpaid: retry every day        # or suspend, the default: nothing is given until somebody pays
+
+Days, weeks and months are those of the catalogue's clock and begin at the time of day at which the offer was taken: what
+was taken on the 31st is due on the last day of shorter months. With ``first of month`` they begin at its midnight.
+
+A share is exact to the day: days from today to the end of the period, today among them, over the days of the period.
+Fees are rounded down to a micro-unit, what is given is rounded up to a whole unit.
+"""
+
+from dataclasses import dataclass
+from datetime import date, timedelta
+from enum import StrEnum
+from typing import Final, NamedTuple
+
+from balance.model import Unit
+from occ.rating.allowances import Allowance, Bonus, read_money
+from occ.rating.local_time import Calendar
+from occ.rating.sizes import parse_size
+from occ.yamlmap import Node, nearest
+
+__all__ = ["Every", "Offer", "Share", "Starts", "prorated_fee", "prorated_units", "read_offer"]
+
+OFFER_KEYS: Final = ("fee", "every", "starts", "prorated", "gives", "if_unpaid")
+SHORTEST_S: Final = 3600
+LONGEST_S: Final = 10 * 366 * 86_400
+
+_MINUTE_MS: Final = 60_000
+_DAY_MS: Final = 86_400_000
+_RETRY: Final = "retry every "
+_WEEK: Final = 7
+
+
+class Every(StrEnum):
+    """How long a period of an offer is."""
+
+    ONCE = "once"
+    DAY = "day"
+    WEEK = "week"
+    MONTH = "month"
+    TIME = "time"
+    """So many seconds, ``Offer.period_s``."""
+
+
+class Starts(StrEnum):
+    """When a period of an offer begins."""
+
+    AT_ONCE = "at once"
+    FIRST_OF_MONTH = "first of month"
+
+
+class Share(NamedTuple):
+    """Part of a period."""
+
+    days_left: int
+    days: int
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """Something that a plan includes or a subscriber takes."""
+
+    name: str
+    fee_micro: int = 0
+    every: Every = Every.MONTH
+    period_s: int = 0
+    """For ``Every.TIME``; else 0."""
+    starts: Starts = Starts.AT_ONCE
+    prorated: bool = False
+    gives: tuple[str, ...] = ()
+    """Allowances and bonuses that come with each period."""
+    retry_s: int = 0
+    """A fee that cannot be paid is asked for again after so long; 0: the offer is suspended."""
+
+    def next_ms(self, since_ms: int, after_ms: int, calendar: Calendar) -> int:
+        """When the first period after ``after_ms`` begins, of an offer taken at ``since_ms``; 0 if none does."""
+        if self.every is Every.ONCE:
+            return 0
+        if after_ms < since_ms:
+            return since_ms
+        if self.every is Every.TIME:
+            period_ms = self.period_s * 1000
+            return since_ms + ((after_ms - since_ms) // period_ms + 1) * period_ms
+        count = max(1, self._periods(calendar.day_of(since_ms), calendar.day_of(after_ms)))
+        while (begins_ms := self._begins(since_ms, count, calendar)) <= after_ms:
+            count += 1
+        return begins_ms
+
+    def share_left(self, since_ms: int, at_ms: int, calendar: Calendar) -> Share:
+        """What is left of the period in which ``at_ms`` lies, by the days of the calendar.
+
+        Of a period in seconds it is counted in days of 24 hours, begun ones as whole; what is charged once is whole.
+        """
+        if self.every is Every.ONCE:
+            return Share(1, 1)
+        ends_ms = self.next_ms(since_ms, at_ms, calendar)
+        if self.every is Every.TIME:
+            return Share(-(-(ends_ms - at_ms) // _DAY_MS), max(1, -(-self.period_s * 1000 // _DAY_MS)))
+        first, last, today = self._first_day(ends_ms, since_ms, calendar), calendar.day_of(ends_ms), calendar.day_of(at_ms)
+        return Share(min((last - today).days or 1, (last - first).days), (last - first).days)
+
+    def first_share(self, since_ms: int, calendar: Calendar) -> Share:
+        """The part of a period that is charged, and given, when the offer is taken."""
+        return self.share_left(since_ms, since_ms, calendar) if self.prorated else Share(1, 1)
+
+    def _periods(self, since: date, today: date) -> int:
+        """About how many periods have begun since: not more."""
+        if self.every is Every.MONTH:
+            return (today.year - since.year) * 12 + today.month - since.month - 1
+        return (today - since).days // (_WEEK if self.every is Every.WEEK else 1) - 1
+
+    def _begins(self, since_ms: int, count: int, calendar: Calendar) -> int:
+        """When the period after ``count`` others begins."""
+        since = calendar.day_of(since_ms)
+        if self.starts is Starts.FIRST_OF_MONTH:
+            return calendar.moment(_months_later(since.replace(day=1), count), 0)
+        if self.every is Every.MONTH:
+            day = _months_later(since, count)
+        else:
+            day = since + timedelta(days=count * (_WEEK if self.every is Every.WEEK else 1))
+        minute = calendar.minute_of(since_ms)
+        return calendar.moment(day, minute) + since_ms % _MINUTE_MS
+
+    def _first_day(self, ends_ms: int, since_ms: int, calendar: Calendar) -> date:
+        """The day on which the period that ends then began, or would have, had it been whole."""
+        last = calendar.day_of(ends_ms)
+        if self.starts is Starts.FIRST_OF_MONTH:
+            return _months_later(last, -1)
+        if self.every is Every.MONTH:
+            since = calendar.day_of(since_ms)
+            return _months_later(since, (last.year - since.year) * 12 + last.month - since.month - 1)
+        return last - timedelta(days=_WEEK if self.every is Every.WEEK else 1)
+
+
+def _months_later(day: date, count: int) -> date:
+    """The same day of a later month, or its last."""
+    months = day.year * 12 + day.month - 1 + count
+    first = date(months // 12, months % 12 + 1, 1)
+    length = ((first.replace(day=28) + timedelta(days=4)).replace(day=1) - first).days
+    return first.replace(day=min(day.day, length))
+
+
+def prorated_fee(fee_micro: int, share: Share) -> int:
+    """The part of a fee, rounded down to a micro-unit."""
+    return fee_micro * share.days_left // share.days
+
+
+def prorated_units(units: int, share: Share) -> int:
+    """The part of what is given, rounded up to a whole unit."""
+    return -(-units * share.days_left // share.days)
+
+
+def read_offer(
+    name: str, node: Node, allowances: dict[str, Allowance], bonuses: dict[str, Bonus]
+) -> Offer:
+    """One of the section ``offers``. Raises ConfigError."""
+    values = node.mapping(OFFER_KEYS, required=("every",))
+    if "fee" not in values and "gives" not in values:
+        raise node.error(f"{node.path} must have a fee or give something")
+    every, period_s = _every(values["every"])
+    starts = values.get("starts")
+    start = Starts.AT_ONCE if starts is None else Starts(starts.choice(tuple(Starts)))
+    if start is Starts.FIRST_OF_MONTH and every is not Every.MONTH:
+        assert starts is not None
+        raise starts.error(f"{starts.path} is for what is charged every month")
+    prorated = values.get("prorated")
+    if prorated is not None and prorated.boolean() and start is not Starts.FIRST_OF_MONTH:
+        raise prorated.error(f"{prorated.path} needs 'starts: {Starts.FIRST_OF_MONTH}': all other periods are whole")
+    return Offer(
+        name,
+        0 if "fee" not in values or values["fee"].text() == "free" else read_money(values["fee"]),
+        every,
+        period_s,
+        start,
+        prorated is not None and prorated.boolean(),
+        _gives(values.get("gives"), allowances, bonuses),
+        _retry(values.get("if_unpaid")),
+    )
+
+
+def _every(node: Node) -> tuple[Every, int]:
+    written = node.text()
+    for every in (Every.ONCE, Every.DAY, Every.WEEK, Every.MONTH):
+        if written == every.value:
+            return every, 0
+    try:
+        return Every.TIME, _seconds(node, written)
+    except ValueError:
+        raise node.error(
+            f"{node.path} must be once, day, week, month or a time such as '30 d', not {written[:40]!r}"
+        ) from None
+
+
+def _retry(node: Node | None) -> int:
+    if node is None or node.text() == "suspend":
+        return 0
+    written = node.text()
+    try:
+        if not written.startswith(_RETRY):
+            raise ValueError(written)
+        after = written.removeprefix(_RETRY)
+        return 86_400 if after == "day" else _seconds(node, after)
+    except ValueError:
+        raise node.error(
+            f"{node.path} must be 'suspend', 'retry every day' or 'retry every' and a time such as '6 h', not "
+            f"{written[:40]!r}"
+        ) from None
+
+
+def _seconds(node: Node, written: str) -> int:
+    """Raises ValueError for what is no time, ConfigError for one that is too short or too long."""
+    seconds = parse_size(written, Unit.SECONDS)
+    if not SHORTEST_S <= seconds <= LONGEST_S:
+        raise node.error(f"{node.path} must be from 1 h to 10 years")
+    return seconds
+
+
+def _gives(
+    node: Node | None, allowances: dict[str, Allowance], bonuses: dict[str, Bonus]
+) -> tuple[str, ...]:
+    found: list[str] = []
+    for item in () if node is None else node.items():
+        name = item.text()
+        if name not in allowances and name not in bonuses:
+            known = nearest(name, (*allowances, *bonuses))
+            raise item.error(f"{item.path}: there is no allowance or bonus {name[:60]!r}{known}")
+        if name in bonuses and not bonuses[name].amount_micro:
+            raise item.error(f"{item.path}: the bonus {name} must say its amount to be given by an offer")
+        if name in found:
+            raise item.error(f"{name} stands twice in {node.path if node else item.path}")
+        found.append(name)
+    return tuple(found)
