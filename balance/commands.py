@@ -72,7 +72,7 @@ def _key(name: bytes) -> bytes:
 
 
 async def tell(store: Store, command: bytes) -> bytes:
-    """Have a command carried out by whichever worker can, if any, without waiting for it; its name. Raises StoreError."""
+    """Have a command carried out by whichever worker can, if any; its name. Raises StoreError. Nothing is awaited."""
     name = secrets.token_hex(12).encode()
     await store.call("XADD", STREAM, "MAXLEN", "~", COMMANDS_KEPT, "*", "n", name, "c", command)
     with suppress(StoreUnavailableError):

@@ -1,4 +1,4 @@
-"""Administration of accounts and subscribers: create, show, top up, list.
+"""Administration of accounts: create, show, top up, adjust, transfer, list.
 
 Everything that moves money goes through the same plans, journal and commit script as charging does. A refusal is a
 ``LedgerError`` whose message is one sentence for the person who asked, and leaves everything as it was; a
@@ -13,7 +13,6 @@ from typing import Any, Final
 
 import msgpack
 
-from balance.keys import Keys
 from balance import answers
 from balance.ledger import Draft, add_bucket, top_up
 from balance.model import (
@@ -21,22 +20,16 @@ from balance.model import (
     UNLIMITED,
     Account,
     AccountKind,
-    IdentityType,
     LedgerError,
     Plan,
     Session,
     SessionState,
-    Subscriber,
     Unit,
 )
-from balance.records import (
-    make_plan,
-    pack_subscriber,
-    unpack_account,
-    unpack_subscriber,
-)
+from balance.records import make_plan, unpack_account
 from balance.resp import StoreError
 from balance.store import ABSENT, Store
+from balance.subscribers import check_name
 
 REFERENCE_TTL_MS: Final = 7 * 86_400_000
 """How long a top-up's reference is remembered: the same one within this time counts once."""
@@ -49,18 +42,8 @@ log = logging.getLogger("balance.directory")
 CREATE: Final = "create"
 TOP_UP: Final = "top-up"
 
-_NAME: Final = re.compile(rb"[A-Za-z0-9][A-Za-z0-9._@+-]{0,63}")
-_PRINTABLE: Final = re.compile(rb"[\x21-\x7e]{1,255}")
 _REFERENCE: Final = re.compile(r"[\x21-\x7e]{1,128}")
 _ACCOUNT_KEY: Final = re.compile(rb"\{p[0-9]{4,5}\}:a:(.+)", re.DOTALL)
-_IDENTITIES: Final[dict[int, tuple[re.Pattern[bytes], str]]] = {
-    IdentityType.E164: (re.compile(rb"[0-9]{1,15}"), "1 to 15 digits without '+'"),
-    IdentityType.IMSI: (re.compile(rb"[0-9]{6,15}"), "6 to 15 digits"),
-    IdentityType.SIP_URI: (re.compile(rb"sips?:[\x21-\x7e]{1,250}"), "'sip:' or 'sips:' and an address"),
-    IdentityType.NAI: (_PRINTABLE, "1 to 255 printable characters without spaces"),
-    IdentityType.PRIVATE: (_PRINTABLE, "1 to 255 printable characters without spaces"),
-}
-"""What an identity may look like: E.164 clause 6, E.212 clause 6, RFC 8506 section 8.47."""
 
 
 @dataclass(slots=True, frozen=True)
@@ -106,7 +89,7 @@ async def create_account(
     ``currency`` is an ISO 4217 numeric code. Raises LedgerError if the account exists already or a figure makes no
     sense, StoreError.
     """
-    _check_name("account", account_id)
+    check_name("account", account_id)
     _check_reason(reason)
     if not 1 <= currency <= 999:
         raise LedgerError(f"currency must be a numeric code of ISO 4217, 1 to 999, not {currency}")
@@ -265,47 +248,6 @@ async def read_values(store: Store, account_ids: Sequence[bytes]) -> list[bytes 
     return values
 
 
-async def add_subscriber(store: Store, subscriber: Subscriber) -> bool:
-    """Enter a subscriber under each of its identities; an identity belongs to one subscriber only.
-
-    Returns whether anything was new: what an earlier call that was cut off had entered is completed. Raises
-    LedgerError if the account does not exist, or an identity is malformed or belongs to somebody else (then those
-    entered before it are taken back); StoreError.
-    """
-    _check_subscriber(subscriber)
-    if not await store.call("EXISTS", store.keys.account(subscriber.account_id)):
-        raise LedgerError(f"there is no account {subscriber.account_id.decode()} for the subscriber to use")
-    packed = pack_subscriber(subscriber)
-    entered: list[bytes] = []
-    for kind, value in subscriber.identities:
-        key = Keys.identity(kind, value)
-        if await store.call("SET", key, packed, "NX") is not None:
-            entered.append(key)
-            continue
-        found = await store.call("GET", key)
-        if found == packed:
-            continue
-        if entered:
-            await store.call("DEL", *entered)
-        owner = unpack_subscriber(found).subscriber_id.decode() if found else "somebody else"
-        raise LedgerError(
-            f"identity {describe_identity(kind, value)} belongs to subscriber {owner} already; nothing was changed"
-        )
-    return bool(entered)
-
-
-async def read_subscriber(store: Store, kind: int, value: bytes) -> Subscriber | None:
-    """The subscriber an identity belongs to as the store holds it now, or None. Raises StoreError."""
-    packed = await store.call("GET", Keys.identity(kind, value))
-    return None if packed is None else unpack_subscriber(packed)
-
-
-def describe_identity(kind: int, value: bytes) -> str:
-    """An identity for people, such as "E164 491700000001"."""
-    name = IdentityType(kind).name if kind in IdentityType.__members__.values() else f"type {kind}"
-    return f"{name} {value.decode('utf-8', 'replace')}"
-
-
 def _account(account_id: bytes, value: bytes) -> Account:
     try:
         return unpack_account(account_id, value)
@@ -325,32 +267,3 @@ def _readable(account_id: bytes, value: bytes) -> Account | None:
 def _check_reason(reason: str) -> None:
     if len(reason) > LONGEST_REASON:
         raise LedgerError(f"a reason can be {LONGEST_REASON} characters long at most, not {len(reason)}")
-
-
-def _check_name(what: str, name: bytes) -> None:
-    if not _NAME.fullmatch(name):
-        raise LedgerError(
-            f"{what} {_quoted(name)} is not a usable name: letters, digits and . _ @ + - only, 64 at most, "
-            "a letter or digit first"
-        )
-
-
-def _check_subscriber(subscriber: Subscriber) -> None:
-    _check_name("subscriber", subscriber.subscriber_id)
-    _check_name("account", subscriber.account_id)
-    if not subscriber.plan:
-        raise LedgerError("a subscriber needs a plan")
-    if not subscriber.identities:
-        raise LedgerError("a subscriber needs at least one identity, such as an MSISDN")
-    if len(set(subscriber.identities)) != len(subscriber.identities):
-        raise LedgerError("an identity is given twice")
-    for kind, value in subscriber.identities:
-        if kind not in _IDENTITIES:
-            raise LedgerError(f"Subscription-Id-Type {kind} is not one of RFC 8506 section 8.47, 0 to 4")
-        pattern, wanted = _IDENTITIES[kind]
-        if len(value) > 255 or not pattern.fullmatch(value):
-            raise LedgerError(f"{IdentityType(kind).name} {_quoted(value)} is malformed: it must be {wanted}")
-
-
-def _quoted(value: bytes) -> str:
-    return repr(value[:80].decode("utf-8", "replace"))

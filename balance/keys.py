@@ -13,6 +13,8 @@ key                              type        value
 ``{pNNNN}:outbox``               stream      field ``c``: charging data records not yet delivered
 ``{pNNNN}:watch``                sorted set  account by the time (ms) at which it next needs attention
 ``id:<type>:<identity>``         string      subscriber directory: msgpack of ``balance.model.Subscriber``
+``sub:<subscriber>``             string      the same under the subscriber's own name
+``members:<account>``            set         subscribers that an account pays for
 ``s:<session>``                  string      session directory: account that holds an open session; expires
 ``occ:layout``                   hash        how the store is laid out; written once
 ===============================  ==========  =====================================================================
@@ -63,6 +65,14 @@ class Keys:
     @staticmethod
     def identity(kind: int, value: bytes) -> bytes:
         return b"id:%d:%b" % (kind, value)
+
+    @staticmethod
+    def subscriber(subscriber_id: bytes) -> bytes:
+        return b"sub:" + subscriber_id
+
+    @staticmethod
+    def members(account_id: bytes) -> bytes:
+        return b"members:" + account_id
 
     @staticmethod
     def session(session_id: bytes) -> bytes:

@@ -128,12 +128,14 @@ class Offer:
     name: str
     since_ms: int
     next_ms: int
-    """When it is charged or renewed next; 0: never again."""
+    """When it is charged or renewed next; 0: never again, or not before somebody pays."""
     owner: bytes = b""
     """The subscriber it is for; empty: the account."""
+    unpaid_ms: int = 0
+    """Since when a fee that fell due could not be paid; 0: all is paid."""
 
     def copy(self) -> "Offer":
-        return Offer(self.name, self.since_ms, self.next_ms, self.owner)
+        return Offer(self.name, self.since_ms, self.next_ms, self.owner, self.unpaid_ms)
 
 
 class LifeState(IntEnum):
@@ -511,3 +513,11 @@ class Subscriber:
     """Friends-and-family numbers, E.164 without "+"."""
     member_of: bytes = b""
     """The account it belongs to, where another one pays; empty: ``account_id``."""
+    next_plan: str = ""
+    """The plan it changes to; empty: none."""
+    next_plan_ms: int = 0
+    """From when on."""
+
+    def plan_at(self, at_ms: int) -> str:
+        """The plan of a session that begins at a moment."""
+        return self.next_plan if self.next_plan and at_ms >= self.next_plan_ms else self.plan

@@ -49,7 +49,7 @@ def pack_account(account: Account) -> bytes:
             account.state,
             account.expires_ms,
             [(meter.name, meter.resets_ms, meter.units, meter.micro) for meter in account.meters],
-            [(offer.name, offer.since_ms, offer.next_ms, offer.owner) for offer in account.offers],
+            [(each.name, each.since_ms, each.next_ms, each.owner, each.unpaid_ms) for each in account.offers],
             account.out_of_service,
         )
     )
@@ -218,6 +218,8 @@ def pack_subscriber(subscriber: Subscriber) -> bytes:
             subscriber.segment,
             subscriber.friends,
             subscriber.member_of,
+            subscriber.next_plan,
+            subscriber.next_plan_ms,
         )
     )
     return packed

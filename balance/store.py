@@ -9,7 +9,7 @@ Nothing here knows what the plans mean.
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from time import perf_counter
@@ -150,6 +150,7 @@ class Store:
         self.statistics = StoreStatistics()
         self._script = (Path(__file__).parent / "scripts" / "commit.lua").read_text(encoding="utf-8")
         self._sha = b""
+        self._scripts: dict[str, bytes] = {}
         self._link: RedisLink | None = None
         self._lines: dict[bytes, _Line] = {}
         self._lanes = {
@@ -603,6 +604,19 @@ class Store:
         if self._link is None or self._link.lost:
             raise StoreUnavailableError("the store cannot be reached")
         return await self._link.call(*command)
+
+
+    async def run_script(self, script: str, keys: Sequence[bytes], *arguments: Any) -> Reply:
+        """Run a script outside the hot path; Redis is told its text once. Raises StoreError."""
+        sha = self._scripts.get(script)
+        if sha is None:
+            sha = self._scripts[script] = await self.call("SCRIPT", "LOAD", script)
+        try:
+            return await self.call("EVALSHA", sha, len(keys), *keys, *arguments)
+        except StoreError as error:
+            if "NOSCRIPT" not in str(error):
+                raise
+            return await self.call("EVAL", script, len(keys), *keys, *arguments)
 
 
 def _ignore(reply: Reply) -> None:

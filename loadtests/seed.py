@@ -5,10 +5,11 @@ import os
 from dataclasses import dataclass
 from typing import Any, Final
 
-from balance.directory import NewBucket, add_subscriber, create_account
+from balance.directory import NewBucket, create_account
 from balance.embedded import Address
 from balance.model import MICRO, AccountKind, IdentityType, Subscriber, Unit
 from balance.store import Store, StoreSettings
+from balance.subscribers import add_subscriber
 from balance.verify import Report, verify
 from loadtests.templates import line
 

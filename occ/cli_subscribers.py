@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from balance import directory
+from balance import subscribers
 from balance.model import IdentityType, Subscriber
 from balance.store import Store
 from occ.cli_shell import (
@@ -66,7 +66,7 @@ def add(
                 f"account {account} is in {currency_name(payer.currency)}, but the prices of the catalogue are in "
                 f"{currency_name(catalogue.currency)}"
             )
-        if not await directory.add_subscriber(store, new):
+        if not await subscribers.add_subscriber(store, new):
             raise RefusedError(f"subscriber {subscriber} exists already; nothing was changed")
 
     on_store(context, work)
@@ -84,7 +84,7 @@ def show_subscriber(
     async def work(store: Store) -> Subscriber:
         for kind in IdentityType:
             value = identity.removeprefix("+") if kind == IdentityType.E164 else identity
-            found = await directory.read_subscriber(store, kind, name_octets(value))
+            found = await subscribers.read_subscriber(store, kind, name_octets(value))
             if found is not None:
                 return found
         raise RefusedError(f"no subscriber has the identity {identity}")
@@ -110,4 +110,4 @@ def _show_subscriber(subscriber: Subscriber, as_json: bool) -> None:
         f"{text_of(subscriber.subscriber_id)}: account {text_of(subscriber.account_id)}, plan {subscriber.plan}"
     )
     for kind, value in subscriber.identities:
-        console().print(f"  {directory.describe_identity(kind, value)}")
+        console().print(f"  {subscribers.describe_identity(kind, value)}")

@@ -49,4 +49,5 @@ def check_change(old: int, new: int) -> None:
     """Raises LedgerError if a state must not follow another."""
     if LifeState(new) not in ALLOWED[LifeState(old)]:
         after = ", ".join(state.name.lower() for state in ALLOWED[LifeState(old)]) or "nothing"
-        raise LedgerError(f"{LifeState(new).name.lower()} cannot follow {LifeState(old).name.lower()}; what can is {after}")
+        was, wanted = LifeState(old).name.lower(), LifeState(new).name.lower()
+        raise LedgerError(f"{wanted} cannot follow {was}; what can is {after}")

@@ -9,7 +9,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Final
 
-from balance import directory
+from balance import directory, subscribers
 from balance.keys import Keys
 from balance.model import AccountKind, IdentityType, LedgerError, Subscriber
 from balance.store import Store
@@ -200,7 +200,7 @@ async def _subscribers(store: Store, members: tuple[tuple[Group, Subscriber], ..
         if not all(Keys.identity(*identity) in known for identity in subscriber.identities)
     ]
     results = await asyncio.gather(
-        *(directory.add_subscriber(store, subscriber) for subscriber in missing), return_exceptions=True
+        *(subscribers.add_subscriber(store, subscriber) for subscriber in missing), return_exceptions=True
     )
     for result in results:
         if isinstance(result, LedgerError):

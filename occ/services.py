@@ -21,6 +21,7 @@ from balance.ledger import (
     settle,
 )
 from balance.model import FinalUnits, Grant, Outcome, Rate, ServiceUse, Session, Unit
+from occ.cdr import reason_bit
 from occ.codes import (
     AFTER_TARIFF_CHANGE,
     BEFORE_TARIFF_CHANGE,
@@ -36,7 +37,6 @@ from occ.codes import (
     UNABLE_TO_COMPLY,
     UPDATE,
 )
-from occ.cdr import reason_bit
 from occ.indications import QUOTA_OF_PERIOD, pool_reference
 from occ.profiles import Profile
 from occ.rating.price import CLIENT_RATED, FreePrice, HalfEach, WorstOfTwo, price_of, terms

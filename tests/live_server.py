@@ -20,12 +20,12 @@ from balance.directory import (
     NewBucket,
     TopUp,
     accounts,
-    add_subscriber,
     create_account,
     read_account,
     top_up_account,
 )
 from balance.model import Account, AccountKind, IdentityType, Subscriber, Unit
+from balance.subscribers import add_subscriber
 from balance.verify import Report, verify
 from occ.server import OnlineChargingServer
 from occ.settings import load

@@ -10,8 +10,9 @@ from typing import final
 
 from balance.model import UNLIMITED, Rate
 from occ.rating.call_price import CallPrice
-from occ.rating.discount import Discounted
+from occ.rating.discount import Discounted, counted_over
 from occ.rating.percent import PPM
+from occ.rating.periods import Period
 from occ.rating.steps import ClientRated, FreePrice, StepPrice
 from occ.rating.tiers import TieredPrice
 
@@ -66,6 +67,8 @@ def rise_of(rate: Rate, paid_units: int) -> Rise:
 
     A step that begins costs less than a step more than its share of the units; each tier may begin one.
     """
+    if isinstance(rate, _Steepest):
+        return rate.rise
     step = step_of(rate)
     if step is not None:
         return Rise(_begun(*step), step[1], step[0])
@@ -92,10 +95,27 @@ def _begun(step_units: int, step_micro: int) -> int:
     return -(-(step_units - 1) * step_micro // step_units)
 
 
+class _Steepest:
+    """The most that units can cost of a price whose count goes on from what a meter will say by then."""
+
+    __slots__ = ("rise", "unit")
+
+    def __init__(self, rate: Rate) -> None:
+        self.unit = rate.unit
+        self.rise = rise_of(rate, 0)
+
+    def price_micro(self, units: int) -> int:
+        return self.rise.over(units) if units > 0 else 0
+
+    def affordable_units(self, amount_micro: int) -> int:
+        return max(0, self.rise.within(amount_micro))
+
+
 class _AcrossSwitch:
     """What the two prices of a reservation across a tariff switch have in common.
 
-    ``now`` goes on with its count from ``paid_units``, whose price was ``priced_micro``; ``following`` counts from 0.
+    ``now`` goes on with its count from ``paid_units``, whose price was ``priced_micro``; ``following`` counts from 0,
+    or is taken at its dearest if it is counted over a period.
     """
 
     __slots__ = ("following", "now", "paid_units", "priced_micro", "start_micro", "unit")
@@ -103,7 +123,7 @@ class _AcrossSwitch:
     def __init__(self, now: Rate, following: Rate, paid_units: int, priced_micro: int) -> None:
         self.unit = now.unit
         self.now = now
-        self.following = following
+        self.following = following if counted_over(following) == Period.SESSION else _Steepest(following)
         self.paid_units = paid_units
         self.priced_micro = priced_micro
         self.start_micro = max(0, now.price_micro(paid_units) - priced_micro)
@@ -126,7 +146,7 @@ class _AcrossSwitch:
         return (before if before > 0 else 0) + self.following.price_micro(units)
 
     def most_at_both(self, low: int, high: int, amount_micro: int) -> int:
-        """The greatest number of units that cost ``amount_micro`` at most at both prices, or ``low``; ``high`` at most."""
+        """The most units from ``low`` to ``high`` that cost ``amount_micro`` at most at both prices; or ``low``."""
         while low < high:
             middle = (low + high + 1) // 2
             if self.at_both(middle) <= amount_micro:
@@ -158,7 +178,7 @@ class WorstOfTwo(_AcrossSwitch):
         now_step, next_step = step_of(now), step_of(following)
         self._rise: Rise | None = None
         if now_step is None or next_step is None:
-            self._rise = rise_of(now, paid_units).steeper(rise_of(following, 0))
+            self._rise = rise_of(now, paid_units).steeper(rise_of(self.following, 0))
             return
         step_units, step_micro = now_step
         # The dearest way to use units on both sides: enough to start one more step here, one unit there, and what is

@@ -187,7 +187,9 @@ def _amount(node: Node) -> tuple[Unit, int]:
             except ValueError as error:
                 raise node.error(f"{node.path}: {error}") from None
     known = ", ".join(word for words in SIZES.values() for word in words)
-    raise node.error(f"{node.path} must be an amount such as '5 GiB', '100 min' or '50 events', not {written[:40]!r}; known: {known}")
+    raise node.error(
+        f"{node.path} must be an amount such as '5 GiB', '100 min' or '50 events', not {written[:40]!r}; known: {known}"
+    )
 
 
 def _served(node: Node, services: dict[str, Service]) -> tuple[str, ...]:

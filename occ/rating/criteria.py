@@ -149,9 +149,7 @@ def _items(node: Node) -> list[Node]:
     return [node] if single_value(node) is not None else node.items()
 
 
-def _words(
-    node: Node, what: str, normal: Callable[[str], str], pattern: re.Pattern[str] | None
-) -> dict[str, None]:
+def _words(node: Node, what: str, normal: Callable[[str], str], pattern: re.Pattern[str] | None) -> dict[str, None]:
     found: dict[str, None] = {}
     for item in _items(node):
         word = normal(item.text())

@@ -5,6 +5,8 @@ from typing import final
 
 from balance.model import UNLIMITED, Rate, Unit
 from occ.rating.percent import PPM
+from occ.rating.periods import Period
+from occ.rating.tiers import TieredPrice
 
 
 def discount_of(price_micro: int, ppm: int) -> int:
@@ -50,3 +52,10 @@ class Discounted:
     def saved_micro(self, units: int) -> int:
         """What the discount takes off the first ``units`` units."""
         return discount_of(self.rate.price_micro(units), self.ppm)
+
+
+def counted_over(rate: Rate) -> Period:
+    """What the units of a price are counted over: but for tiers of a day or a month, each session counts its own."""
+    while isinstance(rate, Discounted):
+        rate = rate.rate
+    return rate.counted if isinstance(rate, TieredPrice) else Period.SESSION

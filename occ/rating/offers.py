@@ -106,7 +106,11 @@ class Offer:
         ends_ms = self.next_ms(since_ms, at_ms, calendar)
         if self.every is Every.TIME:
             return Share(-(-(ends_ms - at_ms) // _DAY_MS), max(1, -(-self.period_s * 1000 // _DAY_MS)))
-        first, last, today = self._first_day(ends_ms, since_ms, calendar), calendar.day_of(ends_ms), calendar.day_of(at_ms)
+        first, last, today = (
+            self._first_day(ends_ms, since_ms, calendar),
+            calendar.day_of(ends_ms),
+            calendar.day_of(at_ms),
+        )
         return Share(min((last - today).days or 1, (last - first).days), (last - first).days)
 
     def first_share(self, since_ms: int, calendar: Calendar) -> Share:
@@ -160,9 +164,7 @@ def prorated_units(units: int, share: Share) -> int:
     return -(-units * share.days_left // share.days)
 
 
-def read_offer(
-    name: str, node: Node, allowances: dict[str, Allowance], bonuses: dict[str, Bonus]
-) -> Offer:
+def read_offer(name: str, node: Node, allowances: dict[str, Allowance], bonuses: dict[str, Bonus]) -> Offer:
     """One of the section ``offers``. Raises ConfigError."""
     values = node.mapping(OFFER_KEYS, required=("every",))
     if "fee" not in values and "gives" not in values:
@@ -225,9 +227,7 @@ def _seconds(node: Node, written: str) -> int:
     return seconds
 
 
-def _gives(
-    node: Node | None, allowances: dict[str, Allowance], bonuses: dict[str, Bonus]
-) -> tuple[str, ...]:
+def _gives(node: Node | None, allowances: dict[str, Allowance], bonuses: dict[str, Bonus]) -> tuple[str, ...]:
     found: list[str] = []
     for item in () if node is None else node.items():
         name = item.text()

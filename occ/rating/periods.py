@@ -76,5 +76,5 @@ class Periods:
 
 
 def read_period(node: Node) -> Period:
-    """"day" or "month". Raises ConfigError."""
+    """ "day" or "month". Raises ConfigError."""
     return WORDS[node.choice(tuple(WORDS))]

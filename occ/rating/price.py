@@ -1,311 +1,182 @@
 """Prices of units, as ``balance.model.Rate`` asks for them: cumulative, in whole micro-units, never a float.
 
-The one rounding rule lives in ``StepPrice``: usage is rounded up to whole steps, prices are never rounded.
-``WorstOfTwo`` and ``HalfEach`` are for reservations only, where a grant may be used on both sides of a tariff switch.
+The kinds of price, and what each is made of:
+
+- ``StepPrice``, ``FreePrice``, ``ClientRated`` (``occ.rating.steps``): so much for each started step;
+- ``TieredPrice`` (``occ.rating.tiers``): steps whose price depends on how much was used before;
+- ``CallPrice`` (``occ.rating.call_price``): fees, a first increment, a minimum, free units, around one of the above;
+- ``Discounted`` (``occ.rating.discount``): any of these with something off.
+
+These a service keeps while it runs, as integers: ``full_terms``, ``price_of``. For one operation only there are
+``Capped`` and ``Limited`` (``occ.rating.caps``), ``WorstOfTwo`` and ``HalfEach`` (``occ.rating.across_switch``).
+
+What is applied in which order, from the inside out: free units, increments or tiers, connection fee, minimum,
+discount, cap. The rounding rules: ``steps`` (usage up to whole steps, each tier its own), ``discount`` (down),
+``gross`` and ``tax`` (half up, ``occ.rating.tax``).
 """
 
-from math import gcd
-from typing import Final, final
+from dataclasses import replace
+from typing import Final
 
-from balance.model import UNLIMITED, Rate, Unit
+from balance.model import Rate, Unit
+from occ.rating.across_switch import HalfEach, WorstOfTwo
+from occ.rating.call_price import CallPrice
+from occ.rating.caps import Capped, Limited
+from occ.rating.discount import Discounted, counted_over
+from occ.rating.percent import PPM
+from occ.rating.periods import Period
+from occ.rating.steps import CLIENT_RATED, MAXIMUM_STEP_PRICE_MICRO, ClientRated, FreePrice, StepPrice
+from occ.rating.tiers import Tier, TieredPrice
 
-MAXIMUM_STEP_PRICE_MICRO: Final = 1_000_000_000_000
-"""A million currency units for one step: above this a price is a mistake."""
+__all__ = [
+    "CLIENT_RATED",
+    "MAXIMUM_STEP_PRICE_MICRO",
+    "CallPrice",
+    "Capped",
+    "ClientRated",
+    "Discounted",
+    "FreePrice",
+    "HalfEach",
+    "Limited",
+    "StepPrice",
+    "Tier",
+    "TieredPrice",
+    "WorstOfTwo",
+    "continued",
+    "counted_over",
+    "discounted",
+    "full_terms",
+    "multiplier",
+    "price_of",
+    "terms",
+    "with_free_units",
+]
 
+# -- what is kept of a price -----------------------------------------------------------------------------------------
 
-@final
-class StepPrice:
-    """So much for each *started* step: usage is rounded up to whole steps, each charged in full.
-
-    With 0.09 EUR per 60 s, 1 to 60 seconds cost 0.09 EUR and 61 seconds cost 0.18 EUR. Because the price is
-    cumulative over a session, it does not matter into how many reports the usage is cut.
-    """
-
-    __slots__ = ("step_price_micro", "step_units", "unit")
-
-    def __init__(self, unit: Unit, step_units: int, step_price_micro: int) -> None:
-        """Raises ValueError for a step or price that is not positive, or absurdly large."""
-        if not 1 <= step_units <= UNLIMITED:
-            raise ValueError(f"a step must be at least 1 unit, not {step_units}")
-        if not 1 <= step_price_micro <= MAXIMUM_STEP_PRICE_MICRO:
-            raise ValueError(
-                f"the price of a step must be from 1 to {MAXIMUM_STEP_PRICE_MICRO} micro-units, not "
-                f"{step_price_micro}; what costs nothing has a FreePrice"
-            )
-        self.unit = unit
-        self.step_units = step_units
-        self.step_price_micro = step_price_micro
-
-    def price_micro(self, units: int) -> int:
-        """Price of the first ``units`` units: the started steps, counted up, times the price of one."""
-        if units <= 0:
-            return 0
-        return (units + self.step_units - 1) // self.step_units * self.step_price_micro
-
-    def affordable_units(self, amount_micro: int) -> int:
-        """The units of all steps that ``amount_micro`` pays for in full; ``UNLIMITED`` at most."""
-        if amount_micro <= 0:
-            return 0
-        units = amount_micro // self.step_price_micro * self.step_units
-        return units if units < UNLIMITED else UNLIMITED
-
-    def __eq__(self, other: object) -> bool:
-        return (
-            isinstance(other, StepPrice)
-            and self.unit == other.unit
-            and self.step_units == other.step_units
-            and self.step_price_micro == other.step_price_micro
-        )
-
-    def __hash__(self) -> int:
-        return hash((self.unit, self.step_units, self.step_price_micro))
-
-    def __repr__(self) -> str:
-        return f"StepPrice({self.unit!r}, {self.step_units}, {self.step_price_micro})"
-
-
-@final
-class FreePrice:
-    """Costs nothing, however much is used."""
-
-    __slots__ = ("unit",)
-
-    def __init__(self, unit: Unit) -> None:
-        self.unit = unit
-
-    def price_micro(self, units: int) -> int:  # noqa: ARG002 - free for any number of units
-        """0."""
-        return 0
-
-    def affordable_units(self, amount_micro: int) -> int:  # noqa: ARG002 - free without any money
-        """``UNLIMITED``."""
-        return UNLIMITED
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, FreePrice) and self.unit == other.unit
-
-    def __hash__(self) -> int:
-        return hash(("free", self.unit))
-
-    def __repr__(self) -> str:
-        return f"FreePrice({self.unit!r})"
-
-
-@final
-class ClientRated:
-    """What the client rated itself (decentralised rating, TS 32.299 clause 5.2.2): a micro-unit costs a micro-unit."""
-
-    __slots__ = ("unit",)
-
-    def __init__(self) -> None:
-        self.unit = Unit.AMOUNT
-
-    def price_micro(self, units: int) -> int:
-        """The amount itself."""
-        return units if units > 0 else 0
-
-    def affordable_units(self, amount_micro: int) -> int:
-        """The amount itself."""
-        return amount_micro if amount_micro > 0 else 0
-
-
-CLIENT_RATED: Final = ClientRated()
+_TIERS: Final = 1
+_CALL: Final = 2
+_DISCOUNT: Final = 3
+"""What an entry of the further terms begins with; they are kept in stores and do not change."""
 
 _MEMO_ENTRIES: Final = 4096
-_memo: dict[tuple[int, int, int], StepPrice | FreePrice] = {}
+_memo: dict[tuple[int, int, int, tuple[int, ...]], Rate] = {}
+
+
+def full_terms(rate: Rate) -> tuple[int, int, tuple[int, ...]]:
+    """What has to be kept of a price to have it again: units of a step, micro-units for one, and what is more.
+
+    0 micro-units are free. The step is that of the following increments, or of the first tier. Empty: nothing more.
+    Raises TypeError for what is made for one operation only.
+    """
+    if isinstance(rate, StepPrice):
+        return rate.step_units, rate.step_price_micro, ()
+    if isinstance(rate, (FreePrice, ClientRated)):
+        return 1, 0, ()
+    if isinstance(rate, TieredPrice):
+        first = rate.tiers[0]
+        numbers = tuple(number for tier in rate.tiers for number in tier)
+        return first.step_units, first.step_price_micro, (_TIERS, int(rate.counted), len(rate.tiers), *numbers)
+    if isinstance(rate, CallPrice):
+        step_units, step_micro, more = full_terms(rate.then)
+        fees = rate.connection_micro, rate.first_units, rate.first_micro, rate.minimum_micro, rate.free_units
+        return step_units, step_micro, (*more, _CALL, *fees)
+    if isinstance(rate, Discounted):
+        step_units, step_micro, more = full_terms(rate.rate)
+        return step_units, step_micro, (*more, _DISCOUNT, rate.ppm)
+    raise TypeError(f"{rate!r} is a price for one operation and is not kept")
 
 
 def terms(rate: Rate) -> tuple[int, int]:
-    """What has to be kept of a price to have it again: units of a step, micro-units for one; 0 micro-units are free."""
-    return (rate.step_units, rate.step_price_micro) if isinstance(rate, StepPrice) else (1, 0)
+    """The step of ``full_terms``."""
+    return full_terms(rate)[:2]
 
 
-def price_of(unit: int, step_units: int, step_price_micro: int) -> Rate:
-    """The price that ``terms`` came from."""
+def price_of(unit: int, step_units: int, step_price_micro: int, more: tuple[int, ...] = ()) -> Rate:
+    """The price that ``full_terms`` came from. Raises ValueError for terms that no price has."""
     if unit == Unit.AMOUNT:
         return CLIENT_RATED
-    key = (unit, step_units, step_price_micro)
+    key = (unit, step_units, step_price_micro, more)
     found = _memo.get(key)
     if found is None:
         if len(_memo) >= _MEMO_ENTRIES:
             _memo.clear()
-        kind = Unit(unit)
-        found = StepPrice(kind, step_units, step_price_micro) if step_price_micro else FreePrice(kind)
-        _memo[key] = found
+        found = _memo[key] = _made(Unit(unit), step_units, step_price_micro, more)
     return found
 
 
-def _step(rate: Rate) -> tuple[int, int]:
-    """Units of a step and its price in micro-units; 0 micro-units are free. Raises TypeError for what has no steps."""
-    if isinstance(rate, StepPrice):
-        return rate.step_units, rate.step_price_micro
-    if isinstance(rate, FreePrice):
-        return 1, 0
-    if isinstance(rate, ClientRated):
-        return 1, 1
-    raise TypeError(f"{rate!r} is not a price of steps")
+def _made(unit: Unit, step_units: int, step_micro: int, more: tuple[int, ...]) -> Rate:
+    rate: Rate = StepPrice(unit, step_units, step_micro) if step_micro else FreePrice(unit)
+    at = 0
+    while at < len(more):
+        kind = more[at]
+        if kind == _TIERS:
+            end = at + 3 + 3 * more[at + 2]
+            numbers = iter(more[at + 3 : end])
+            rate = TieredPrice(unit, tuple(map(Tier, numbers, numbers, numbers)), Period(more[at + 1]))
+        elif kind == _CALL and isinstance(rate, StepPrice | FreePrice | TieredPrice):
+            end = at + 6
+            rate = CallPrice(rate, *more[at + 1 : end])
+        elif kind == _DISCOUNT:
+            end = at + 2
+            rate = Discounted(rate, more[at + 1])
+        else:
+            raise ValueError(f"the terms of a price cannot have {kind} at {at}: {more}")
+        at = end
+    return rate
 
 
-class _AcrossSwitch:
-    """What the two prices of a reservation across a tariff switch have in common.
+# -- one price made of another ---------------------------------------------------------------------------------------
 
-    ``now`` goes on with its count from ``paid_units``, whose price was ``priced_micro``; ``following`` counts from 0.
+
+def continued(rate: Rate, units: int, cost_micro: int) -> Rate:
+    """A price for a session that goes on with it: at a tariff switch, or when it is rated anew.
+
+    ``units`` were priced in the session so far, at whatever price, and cost ``cost_micro``. What belongs to the
+    beginning of a session is not asked for or given again: free units that are used up, and, once anything was
+    charged, connection fee, first increment and minimum; tiers of a session go on where they are. Steps begin anew.
     """
-
-    __slots__ = ("following", "now", "paid_units", "priced_micro", "start_micro", "unit")
-
-    def __init__(self, now: Rate, following: Rate, paid_units: int, priced_micro: int) -> None:
-        self.unit = now.unit
-        self.now = now
-        self.following = following
-        self.paid_units = paid_units
-        self.priced_micro = priced_micro
-        self.start_micro = max(0, now.price_micro(paid_units) - priced_micro)
-        """What is due for no further unit; 0 where the units paid were priced by ``now``."""
-
-    def before(self, units: int) -> int:
-        """Price of the first ``units`` units if those are fewer than were paid."""
-        return min(self.now.price_micro(units), self.priced_micro)
-
-    def affordable_before(self, amount_micro: int) -> int:
-        """The same the other way round, for an amount that does not pay for what is due."""
-        fewer = self.paid_units - 1
-        if amount_micro < self.priced_micro:
-            fewer = min(fewer, self.now.affordable_units(amount_micro))
-        return max(fewer, 0)
+    if isinstance(rate, (StepPrice, FreePrice)) or not units:
+        return rate
+    if isinstance(rate, Discounted):
+        return Discounted(continued(rate.rate, units, cost_micro), rate.ppm)
+    if isinstance(rate, TieredPrice):
+        if rate.counted != Period.SESSION:
+            return rate
+        tiers = rate.after(units)
+        return TieredPrice(rate.unit, tiers) if len(tiers) > 1 else _made(rate.unit, *tiers[0][1:], ())
+    if isinstance(rate, CallPrice):
+        free_units = max(0, rate.free_units - units)
+        then = continued(rate.then, max(0, units - rate.free_units - rate.first_units), cost_micro)
+        assert isinstance(then, StepPrice | FreePrice | TieredPrice)
+        if not cost_micro:
+            return replace(rate, then=then, free_units=free_units)
+        return CallPrice(then, free_units=free_units) if free_units else then
+    return rate
 
 
-@final
-class WorstOfTwo(_AcrossSwitch):
-    """The most that further units can cost, however they fall before or after a tariff switch.
+def with_free_units(rate: Rate, units: int) -> Rate:
+    """A price of which the first units are free: so many, or those that are free anyway, whichever are more.
 
-    For every split of n further units into k before the switch and n - k after it: what ``now`` asks for k more units
-    and ``following`` for n - k is at most ``price_micro(paid_units + n) - priced_micro``. Both sides round up to
-    started steps, so the worst split can cost more than either price alone: one unit beyond the switch starts a step
-    there while the last step before it is not used up.
-
-    It is the exact maximum where the steps of one price are as long as those of the other, or a multiple of them; else
-    it is above it by less than a step of the price that is dearer per unit.
+    A price that is counted over a day or a month stays as it is: its free units are a free tier.
     """
-
-    __slots__ = ("_dear", "_exact", "_first_micro", "_first_units", "_other")
-
-    def __init__(self, now: Rate, following: Rate, paid_units: int, priced_micro: int) -> None:
-        super().__init__(now, following, paid_units, priced_micro)
-        step_units, step_micro = now_step = _step(now)
-        next_step = _step(following)
-        # The dearest way to use units on both sides: enough to start one more step here, one unit there, and what is
-        # left filled with steps, as many of the dearer kind as fit.
-        steps = -(-paid_units // step_units)
-        self._first_units = steps * step_units - paid_units + 2
-        self._first_micro = (steps + 1) * step_micro - priced_micro + next_step[1]
-        now_is_dear = step_micro * next_step[0] >= next_step[1] * step_units
-        self._dear, self._other = (now_step, next_step) if now_is_dear else (next_step, now_step)
-        self._exact = gcd(step_units, next_step[0]) == min(step_units, next_step[0])
-
-    def price_micro(self, units: int) -> int:
-        """``priced_micro``, and the most that the units beyond ``paid_units`` can cost."""
-        more = units - self.paid_units
-        if more < 0:
-            return self.before(units)
-        cost = max(self.now.price_micro(units) - self.priced_micro, self.start_micro + self.following.price_micro(more))
-        if more >= self._first_units and self._other[1]:
-            both = self._first_micro + self._filled(more - self._first_units)
-            if both > cost:
-                cost = both
-        return self.priced_micro + cost
-
-    def affordable_units(self, amount_micro: int) -> int:
-        """The greatest number of units, those paid among them, whose price is at most ``amount_micro``."""
-        credit = amount_micro - self.priced_micro
-        if credit < self.start_micro:
-            return self.affordable_before(amount_micro)
-        more = min(
-            self.now.affordable_units(amount_micro) - self.paid_units,
-            self.following.affordable_units(credit - self.start_micro),
-        )
-        if more >= self._first_units and self._other[1]:
-            left = credit - self._first_micro
-            both = self._first_units + (self._fills(left) if left >= 0 else -1)
-            if both < more:
-                more = both
-        return min(self.paid_units + more, UNLIMITED)
-
-    def _filled(self, units: int) -> int:
-        """Price of as many whole steps as fit into ``units``, at the dearest."""
-        step_units, step_micro = self._dear
-        if not self._exact:
-            return units * step_micro // step_units
-        steps, rest = divmod(units, step_units)
-        return steps * step_micro + rest // self._other[0] * self._other[1]
-
-    def _fills(self, amount_micro: int) -> int:
-        """The greatest number of units with ``_filled`` at most ``amount_micro``."""
-        step_units, step_micro = self._dear
-        if not self._exact:
-            return ((amount_micro + 1) * step_units - 1) // step_micro
-        steps, rest_micro = divmod(amount_micro, step_micro)
-        short_units, short_micro = self._other
-        short = rest_micro // short_micro
-        if (short + 1) * short_units >= step_units:
-            return (steps + 1) * step_units - 1
-        return steps * step_units + (short + 1) * short_units - 1
+    if units <= 0 or counted_over(rate) != Period.SESSION:
+        return rate
+    if isinstance(rate, Discounted):
+        return Discounted(with_free_units(rate.rate, units), rate.ppm)
+    if isinstance(rate, CallPrice):
+        return replace(rate, free_units=units) if units > rate.free_units else rate
+    return CallPrice(rate, free_units=units) if isinstance(rate, StepPrice | TieredPrice) else rate
 
 
-@final
-class HalfEach(_AcrossSwitch):
-    """Two quotas of the same size, one for before and one for after a tariff switch.
+def discounted(rate: Rate, ppm: int) -> Rate:
+    """A price less so many millionths of it; free where nothing is left, as it is where nothing is taken off."""
+    if ppm <= 0 or isinstance(rate, FreePrice):
+        return rate
+    return Discounted(rate, ppm) if ppm < PPM else FreePrice(rate.unit)
 
-    ``price_micro(paid_units + 2 * q) - priced_micro`` is what ``now`` asks for q more units and ``following`` for q.
-    An odd number of further units costs what the next even one does. The sum holds for two full quotas of q units paid
-    in money; where an allowance pays for some of them, ``WorstOfTwo`` is the price that is never exceeded.
-    """
 
-    __slots__ = ()
-
-    def price_micro(self, units: int) -> int:
-        """``priced_micro``, and the price of half of the units beyond ``paid_units`` on either side."""
-        more = units - self.paid_units
-        return self.priced_micro + self._cost((more + 1) // 2) if more >= 0 else self.before(units)
-
-    def affordable_units(self, amount_micro: int) -> int:
-        """``paid_units`` and the greatest even number of units whose price is at most ``amount_micro``."""
-        credit = amount_micro - self.priced_micro
-        if credit < self.start_micro:
-            return self.affordable_before(amount_micro)
-        high = min(
-            self.now.affordable_units(amount_micro) - self.paid_units,
-            self.following.affordable_units(credit - self.start_micro),
-            (UNLIMITED - self.paid_units) // 2,
-        )
-        return self.paid_units + 2 * self._largest_quota(high, credit)
-
-    def _cost(self, quota: int) -> int:
-        before = self.now.price_micro(self.paid_units + quota) - self.priced_micro
-        return (before if before > 0 else 0) + self.following.price_micro(quota)
-
-    def _largest_quota(self, high: int, credit: int) -> int:
-        """The largest quota, ``high`` at most, that costs no more than ``credit``."""
-        if self._cost(high) <= credit:
-            return high
-        # Between what it is if every step is just begun, and if every step is used up, there is little to search.
-        now_units, now_micro = _step(self.now)
-        next_units, next_micro = _step(self.following)
-        both_micro = now_micro * next_units + next_micro * now_units
-        room = (credit + self.priced_micro) * now_units * next_units - self.paid_units * now_micro * next_units
-        begun = now_micro * next_units * (now_units - 1) + next_micro * now_units * (next_units - 1)
-        high = min(high, room // both_micro)
-        low = max(0, (room - begun) // both_micro)
-        if self._cost(low) > credit:
-            low = 0
-        while low < high:
-            middle = (low + high + 1) // 2
-            if self._cost(middle) <= credit:
-                low = middle
-            else:
-                high = middle - 1
-        return low
-
+# -- credit pools ----------------------------------------------------------------------------------------------------
 
 MULTIPLIER_DIGITS: Final = 18
 """As many as a Value-Digits, an Integer64, always has room for."""
@@ -315,11 +186,13 @@ def multiplier(rate: Rate) -> tuple[int, int] | None:
     """What a credit pool counts a unit of a service as: its price in micro-units (RFC 8506 sections 5.1.2 and 8.30).
 
     Value-Digits and Exponent of a Unit-Value (section 8.8), rounded to 18 digits where the price of a step does not
-    divide, shortest form; None if the service is free. Raises TypeError for a price that has no steps.
+    divide, shortest form; of a call it is the price of its following increments. None if that is free, and for tiers,
+    of which no unit has a price of its own. Raises TypeError for a reservation across a tariff switch.
     """
-    step_units, step_micro = _step(rate)
-    if not step_micro:
+    step = _unit_price(rate)
+    if step is None or not step[1]:
         return None
+    step_units, step_micro = step
     exponent = len(str(step_micro)) - len(str(step_units)) - MULTIPLIER_DIGITS
     digits = _scaled(step_micro, step_units, exponent)
     if digits >= 10**MULTIPLIER_DIGITS:
@@ -329,6 +202,24 @@ def multiplier(rate: Rate) -> tuple[int, int] | None:
         digits //= 10
         exponent += 1
     return digits, exponent
+
+
+def _unit_price(rate: Rate) -> tuple[int, int] | None:
+    """(units, what so many cost in micro-units); None where no unit has a price of its own."""
+    while isinstance(rate, Capped | Limited):
+        rate = rate.rate
+    if isinstance(rate, Discounted):
+        full = _unit_price(rate.rate)
+        return None if full is None else (full[0] * PPM, full[1] * (PPM - rate.ppm))
+    if isinstance(rate, CallPrice):
+        return _unit_price(rate.then)
+    if isinstance(rate, TieredPrice):
+        return None
+    if isinstance(rate, ClientRated):
+        return 1, 1
+    if isinstance(rate, (StepPrice, FreePrice)):
+        return terms(rate)
+    raise TypeError(f"{rate!r} is not a price of steps")
 
 
 def _scaled(numerator: int, denominator: int, exponent: int) -> int:

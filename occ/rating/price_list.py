@@ -17,7 +17,7 @@ from typing import Final, NamedTuple
 
 import yaml
 
-from occ.rating.csv_file import Row, read_rows
+from occ.rating.csv_file import read_rows
 from occ.yamlmap import ConfigError, Node, mapping_node, scalar_node
 
 __all__ = ["PriceRow", "read_price_list"]

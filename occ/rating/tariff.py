@@ -13,17 +13,16 @@ zone. What holds when:
 - A beginning that changes nothing is no change of price: neighbours of the same price are one period.
 """
 
-import difflib
 import re
 from dataclasses import dataclass
 from datetime import date, timedelta
 from typing import Final
 
 from balance.model import Rate, Unit
-from occ.rating.currency import parse_amount
 from occ.rating.local_time import UTC_CALENDAR, Calendar
-from occ.rating.price import FreePrice, StepPrice
-from occ.rating.sizes import EXAMPLES, parse_size, single_value
+from occ.rating.sizes import single_value
+from occ.rating.tax import NO_TAX, Tax
+from occ.rating.written_price import is_price_mapping, read_price
 from occ.yamlmap import Node
 from protocols.diameter.codes import ResultCode
 
@@ -57,7 +56,6 @@ LATEST_MS: Final = 1 << 62
 
 _DAYS: Final = ("Mo", "Tu", "We", "Th", "Fr", "Sa", "Su")
 _BEGINNING: Final = re.compile(r"(?:(.+) )?([01][0-9]|2[0-3]):([0-5][0-9])", re.ASCII)
-_PRICE: Final = re.compile(r"(\S+) per (.+)")
 _ONE_DAY: Final = timedelta(days=1)
 _WHOLE_WEEK: Final = 8
 """Days in a row, none of them a holiday, after which every weekday has been seen from its first minute on."""
@@ -192,16 +190,16 @@ def _over(week: tuple[_Day, ...], holiday: _Day) -> tuple[_Day, ...]:
     return tuple((*(each for each in day if each[0] < first), *holiday) for day in week)
 
 
-def read_tariff(node: Node, unit: Unit, calendar: Calendar) -> Tariff:
+def read_tariff(node: Node, unit: Unit, calendar: Calendar, tax: Tax = NO_TAX) -> Tariff:
     """The tariff of a service in ``unit``: one price, or a mapping of beginnings to prices. Raises ConfigError."""
-    if single_value(node) is not None:
-        return Tariff((Beginning(_price(node, unit)),), calendar)
+    if single_value(node) is not None or is_price_mapping(node):
+        return Tariff((Beginning(_price(node, unit, tax)),), calendar)
     beginnings: list[Beginning] = []
     for key, value in node.table():
         days, minute = _beginning(key, calendar)
         for earlier in beginnings:
             _check_together(key, earlier, days, minute)
-        beginnings.append(Beginning(_price(value, unit), minute, days, key.text()))
+        beginnings.append(Beginning(_price(value, unit, tax), minute, days, key.text()))
     if not beginnings:
         raise node.error(f"{node.path} must be a price, or a mapping of beginnings such as '08:00' to prices")
     try:
@@ -252,21 +250,6 @@ def _check_together(key: Node, earlier: Beginning, days: frozenset[int], minute:
         )
 
 
-def _price(node: Node, unit: Unit) -> Price:
-    written = node.text()
-    if written == "free":
-        return FreePrice(unit)
-    if written in REFUSALS:
-        return REFUSALS[written]
-    match = _PRICE.fullmatch(written)
-    if match is None:
-        close = difflib.get_close_matches(written, ("free", *REFUSALS), n=1)
-        hint = f"; did you mean {close[0]!r}?" if close else ""
-        raise node.error(
-            f"{node.path} must be a price and the step it is for such as '0.01 per {EXAMPLES[unit]}', or one of the "
-            f"words free, {', '.join(REFUSALS)}, not {written[:40]!r}{hint}"
-        )
-    try:
-        return StepPrice(unit, parse_size(match.group(2), unit), parse_amount(match.group(1)))
-    except ValueError as error:
-        raise node.error(f"{node.path}: {error}") from None
+def _price(node: Node, unit: Unit, tax: Tax) -> Price:
+    written = single_value(node)
+    return REFUSALS[written] if written in REFUSALS else read_price(node, unit, tax, tuple(REFUSALS))

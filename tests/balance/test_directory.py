@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from balance import directory
+from balance import directory, subscribers
 from balance.directory import NewBucket
 from balance.embedded import Address
 from balance.journal import history
@@ -255,32 +255,32 @@ IMSI = (int(IdentityType.IMSI), b"262010000000001")
 async def test_a_subscriber_is_found_by_each_identity(store: Store) -> None:
     await create(store)
     added = subscriber(b"491700000001", MSISDN, IMSI)
-    assert await directory.add_subscriber(store, added)
+    assert await subscribers.add_subscriber(store, added)
     for kind, value in (MSISDN, IMSI):
-        assert await directory.read_subscriber(store, kind, value) == added
-    assert await directory.read_subscriber(store, IdentityType.NAI, b"491700000001") is None
-    assert not await directory.add_subscriber(store, added)
+        assert await subscribers.read_subscriber(store, kind, value) == added
+    assert await subscribers.read_subscriber(store, IdentityType.NAI, b"491700000001") is None
+    assert not await subscribers.add_subscriber(store, added)
 
 
 async def test_an_identity_belongs_to_one_subscriber(store: Store) -> None:
     """The second one is told whose it is, and none of its own identities stays behind."""
     await create(store)
-    await directory.add_subscriber(store, subscriber(b"first", IMSI))
+    await subscribers.add_subscriber(store, subscriber(b"first", IMSI))
     before = await keys_of(store)
     with pytest.raises(LedgerError, match="IMSI 262010000000001 belongs to subscriber first already"):
-        await directory.add_subscriber(store, subscriber(b"second", MSISDN, IMSI))
+        await subscribers.add_subscriber(store, subscriber(b"second", MSISDN, IMSI))
     assert await keys_of(store) == before
-    found = await directory.read_subscriber(store, *IMSI)
+    found = await subscribers.read_subscriber(store, *IMSI)
     assert found is not None
     assert found.subscriber_id == b"first"
 
 
 async def test_a_subscriber_half_entered_is_completed(store: Store) -> None:
     await create(store)
-    await directory.add_subscriber(store, subscriber(b"first", MSISDN, IMSI))
+    await subscribers.add_subscriber(store, subscriber(b"first", MSISDN, IMSI))
     await store.call("DEL", Keys.identity(*IMSI))
-    assert await directory.add_subscriber(store, subscriber(b"first", MSISDN, IMSI))
-    assert await directory.read_subscriber(store, *IMSI) is not None
+    assert await subscribers.add_subscriber(store, subscriber(b"first", MSISDN, IMSI))
+    assert await subscribers.read_subscriber(store, *IMSI) is not None
 
 
 @pytest.mark.parametrize(
@@ -303,7 +303,7 @@ async def test_malformed_subscribers_are_refused(store: Store, reason: str, wron
     await create(store)
     before = await keys_of(store)
     with pytest.raises(LedgerError, match=reason):
-        await directory.add_subscriber(store, wrong)
+        await subscribers.add_subscriber(store, wrong)
     assert await keys_of(store) == before
 
 

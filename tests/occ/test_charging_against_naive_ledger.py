@@ -14,10 +14,11 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from balance.directory import NewBucket, add_subscriber, create_account, read_account, top_up_account
+from balance.directory import NewBucket, create_account, read_account, top_up_account
 from balance.embedded import Address
 from balance.model import AccountKind, Outcome, Subscriber, Unit
 from balance.store import Store, StoreSettings
+from balance.subscribers import add_subscriber
 from balance.verify import verify
 from occ.charging import Charging
 from occ.expiry import Expiry

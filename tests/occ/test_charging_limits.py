@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from balance.directory import add_subscriber, create_account
+from balance.directory import create_account
+from balance.subscribers import add_subscriber
 from balance.model import AccountKind, IdentityType, Rate, Subscriber, Unit
 from occ.rating.catalogue import Catalogue
 from occ.rating.price import StepPrice

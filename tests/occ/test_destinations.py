@@ -14,7 +14,7 @@ from occ.rating.numbering import Kind, Number, Numbering
 from occ.yamlmap import ConfigError, parse_yaml
 
 NUMBERING = Numbering(
-    "49", national_prefix="0", home_area="30", emergency=("110", "112"), short_codes=("115", "118xx", "911")
+    "49", national_prefix="0", home_area="30", emergency=("110", "112"), short_codes=("115", "118xx", "1182x", "911")
 )
 CATALOGUE = """\
 emergency: [110, 112]
@@ -23,6 +23,7 @@ national: [49]
 mobile: ["4915", "4916", "4917"]
 on-net: [49D0042, 491609]
 premium: [49900, 118xx]
+directory: [1182x]
 service: [115, 11833]
 free: [49800, +800]
 kazakhstan: [76, 77]
@@ -51,6 +52,7 @@ def read(text: str, base: Path = Path(), numbering: Numbering = NUMBERING) -> De
         ("+49115", "service", "115"),
         ("11833", "service", "11833"),
         ("11880", "premium", "11880"),
+        ("11820", "directory", "11820"),
         ("112", "emergency", "112"),
         ("urn:service:sos", "emergency", ""),
         ("+911123456789", "delhi", "911"),

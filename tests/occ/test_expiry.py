@@ -5,10 +5,11 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from balance.directory import add_subscriber, create_account, read_account
+from balance.directory import create_account, read_account
 from balance.embedded import Address
 from balance.model import AccountKind, Outcome, Subscriber, Unit
 from balance.store import Store, StoreSettings
+from balance.subscribers import add_subscriber
 from balance.verify import verify
 from occ.charging import Charging
 from occ.expiry import Expiry

@@ -12,18 +12,16 @@ import signal
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from random import Random
 
 import pytest
 
-from balance.model import Unit
 from tests.failover import (
     CENT,
     EVENT,
     INITIAL,
-    MIB,
     REALM,
     TERMINATION,
     UPDATE,
@@ -275,7 +273,7 @@ def test_many_sessions_that_change_servers_at_every_request_are_charged_once(lab
         for way, request in sent:
             by_request.setdefault(request[16:20], set()).add(core(answers[way][request[12:20]]))
         assert all(len(found) == 1 for found in by_request.values()), "a repeat was answered differently"
-    used = Counter({number: 0 for number in accounts})
+    used = Counter(dict.fromkeys(accounts, 0))
     for index, session in enumerate(sessions):
         used[accounts[index % len(accounts)]] += session.used_mib
     assert {number: cents(lab.first, number) for number in accounts} == {

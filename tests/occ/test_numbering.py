@@ -35,8 +35,9 @@ NEW_YORK = Numbering(
     emergency=("911",),
 )
 MADRID = Numbering("34", national_digits=range(9, 10))
+SYDNEY = Numbering("61", national_prefix="0", international_prefixes=("00", "0011"))
 NOWHERE = Numbering()
-NUMBERINGS = (BERLIN, MOSCOW, NEW_YORK, MADRID, NOWHERE)
+NUMBERINGS = (BERLIN, MOSCOW, NEW_YORK, MADRID, SYDNEY, NOWHERE)
 
 
 def e164(digits: str, routing: str = "") -> Number:
@@ -72,6 +73,7 @@ def emergency(digits: str) -> Number:
         b"sip:030123456@ims.example.net",
         b"sip:123456;phone-context=+4930@ims.example.net;user=phone",
         b"sip:123456@ims.example.net;phone-context=+4930;user=phone",
+        b"sip:+4930123456@ims.example.net?To=sip:alice@example.net",
         b"sips:+4930123456@ims.example.net",
         b"<sip:+4930123456@ims.example.net>",
         b'"Office" <tel:+4930123456>',
@@ -117,6 +119,9 @@ def test_one_number_in_all_its_forms(address: bytes | str) -> None:
         (NOWHERE, "4930123456", e164("4930123456")),
         (NOWHERE, "004930123456", e164("4930123456")),
         (NOWHERE, "0301234567", UNKNOWN),
+        (NOWHERE, "123456", short("123456")),
+        (SYDNEY, "00114930123456", e164("4930123456")),
+        (SYDNEY, "004930123456", e164("4930123456")),
         (BERLIN, "tel:2125551234;phone-context=+1", e164("12125551234")),
         (BERLIN, "tel:0123456789;phone-context=+39", e164("390123456789")),  # their zero, not our prefix
         (BERLIN, "tel:01701234567;phone-context=+4930", e164("491701234567")),
@@ -141,6 +146,7 @@ def test_what_is_dialled_follows_the_rules_of_the_country(numbering: Numbering, 
         ("tel:+911123456789", e164("911123456789")),
         ("115", short("115")),
         ("+49115", short("115")),
+        ("tel:+49116117", short("116117")),
         ("sip:116117@ims.example.net", short("116117")),
         ("11833", short("11833")),
         ("+4911833", short("11833")),
@@ -171,6 +177,11 @@ def test_an_msisdn_is_international_without_plus(address: str, number: Number) -
     """TS 32.299, Address-Data of Address-Type MSISDN: 81 is Japan, where a dialled 8 begins a Russian number."""
     assert MOSCOW.normalise(address, msisdn=True) == number
     assert MOSCOW.normalise("81312345678") == e164("71312345678")
+
+
+def test_no_msisdn_begins_with_zero() -> None:
+    assert BERLIN.normalise("01701234567", msisdn=True) == e164("491701234567")
+    assert BERLIN.normalise("004312345678", msisdn=True) == e164("4312345678")
 
 
 @pytest.mark.parametrize(
@@ -217,6 +228,7 @@ def test_garbage_is_unknown(address: bytes | str) -> None:
         ("tel:+4917012345678", b"tel:+4917012345678;npdi;rn=+491601", "491601"),
         ("tel:+4917012345678", b"tel:+491601", "491601"),
         ("tel:+4917012345678", b"sip:+491601@ims.example.net", "491601"),
+        ("tel:+4917012345678", b"sip:+491601@ims.example.net;user=phone", "491601"),
         ("tel:+4917012345678;rn=+491555", b"+491601", "491601"),
         ("tel:+4917012345678;rn=+491555", b"mailto:nobody@example.net", "491555"),
         ("tel:+4917012345678", b"", ""),

@@ -203,7 +203,7 @@ def test_nothing_costs_nothing_and_nothing_buys_nothing(kind: type[WorstOfTwo | 
 def test_large_quotas_take_no_long_search(monkeypatch: pytest.MonkeyPatch) -> None:
     """However many steps a quota has: what is searched is what rounding to started steps leaves open."""
     tried: list[int] = []
-    cost = HalfEach._cost
+    cost = HalfEach.at_both
 
     def counted(rate: HalfEach, quota: int) -> int:
         tried.append(quota)
@@ -211,6 +211,6 @@ def test_large_quotas_take_no_long_search(monkeypatch: pytest.MonkeyPatch) -> No
 
     rate = HalfEach(StepPrice(Unit.OCTETS, 1 << 20, 10_000), StepPrice(Unit.OCTETS, 1_000_000, 20_000), 7, 10_000)
     amount = rate.price_micro(1 << 50)
-    monkeypatch.setattr(HalfEach, "_cost", counted)
+    monkeypatch.setattr(HalfEach, "at_both", counted)
     assert rate.affordable_units(amount) >= 1 << 50
     assert len(tried) < 25

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from balance import directory
+from balance import directory, subscribers
 from balance.embedded import Address
 from balance.model import MAIN_BUCKET, AccountKind, IdentityType, Subscriber
 from balance.store import Store, StoreSettings
@@ -51,14 +51,14 @@ async def test_the_sample_is_what_the_documents_say(store: Store) -> None:
     assert (seeded.accounts_created, seeded.subscribers_created, seeded.conflicts) == (200, 200, [])
     for number in (1, 2, 100, 101, 200):
         msisdn = b"%d" % (491700000000 + number)
-        found = await directory.read_subscriber(store, IdentityType.IMSI, b"%d" % (262010000000000 + number))
+        found = await subscribers.read_subscriber(store, IdentityType.IMSI, b"%d" % (262010000000000 + number))
         assert found == Subscriber(
             msisdn,
             b"acc-" + msisdn,
             "standard",
             ((0, msisdn), (1, b"%d" % (262010000000000 + number))),
         )
-        assert await directory.read_subscriber(store, IdentityType.E164, msisdn) == found
+        assert await subscribers.read_subscriber(store, IdentityType.E164, msisdn) == found
         account = await directory.read_account(store, found.account_id)
         assert account is not None
         main = account.bucket(MAIN_BUCKET)
@@ -66,7 +66,7 @@ async def test_the_sample_is_what_the_documents_say(store: Store) -> None:
         expected = (AccountKind.PREPAID, 10_000_000, 0) if number <= 100 else (AccountKind.POSTPAID, 0, 50_000_000)
         assert (account.kind, main.balance, account.credit_limit_micro) == expected
         assert account.currency == 978
-    assert await directory.read_subscriber(store, IdentityType.E164, b"491700000201") is None
+    assert await subscribers.read_subscriber(store, IdentityType.E164, b"491700000201") is None
     assert (await verify(store)).consistent
 
 
@@ -110,19 +110,19 @@ async def test_what_is_missing_is_completed(store: Store) -> None:
     await store.call("DEL", "id:1:262010000000005", "id:0:491700000006", "id:1:262010000000006")
     seeded = await seed(store, SAMPLE, NOW)
     assert (seeded.accounts_created, seeded.subscribers_created) == (0, 2)
-    assert await directory.read_subscriber(store, IdentityType.IMSI, b"262010000000005") is not None
+    assert await subscribers.read_subscriber(store, IdentityType.IMSI, b"262010000000005") is not None
 
 
 async def test_an_identity_in_other_hands_stays_there(store: Store, caplog: pytest.LogCaptureFixture) -> None:
     await directory.create_account(store, b"mine", AccountKind.PREPAID, 978, now_ms=NOW, reason="test")
     mine = Subscriber(b"me", b"mine", "standard", ((0, b"491700000002"),))
-    await directory.add_subscriber(store, mine)
+    await subscribers.add_subscriber(store, mine)
     seeded = await seed(store, SAMPLE, NOW)
     assert seeded.subscribers_created == 199
     assert seeded.conflicts == ["identity E164 491700000002 belongs to subscriber me already; nothing was changed"]
     assert "was left out" in caplog.text
-    assert await directory.read_subscriber(store, IdentityType.E164, b"491700000002") == mine
-    assert await directory.read_subscriber(store, IdentityType.IMSI, b"262010000000002") is None
+    assert await subscribers.read_subscriber(store, IdentityType.E164, b"491700000002") == mine
+    assert await subscribers.read_subscriber(store, IdentityType.IMSI, b"262010000000002") is None
 
 
 async def test_numbers_keep_their_zeros(store: Store, tmp_path: Path) -> None:
@@ -131,7 +131,7 @@ async def test_numbers_keep_their_zeros(store: Store, tmp_path: Path) -> None:
     source.write_text(SMALL)
     await seed(store, source, NOW)
     for imsi in (b"001010000000009", b"001010000000011"):
-        assert await directory.read_subscriber(store, IdentityType.IMSI, imsi) is not None
+        assert await subscribers.read_subscriber(store, IdentityType.IMSI, imsi) is not None
 
 
 @pytest.mark.parametrize(

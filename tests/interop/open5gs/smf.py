@@ -89,7 +89,7 @@ class DataSession:
         self.gateway.begin(self.session_id)
         self.is_open = True
         self._send(INITIAL, [self._requested()])
-        self._settle_all()
+        self.settle()
         if not self.is_open:
             self.gateway.end(self.session_id)
         return self.is_open
@@ -110,12 +110,12 @@ class DataSession:
 
     def time_passes(self, seconds: int) -> None:
         """Put the server's clock forward, and report whenever a Validity-Time ends meanwhile."""
+        self.settle()
         end_ms = self.server.now_ms() + seconds * 1000
         while self.is_open and self.quota.until_ms and self.quota.until_ms <= end_ms:
             self._pass_until(self.quota.until_ms)
-            self._settle_all()
             self._report(VALIDITY_TIME)
-            self._settle_all()
+            self.settle()
         self._pass_until(end_ms)
 
     def _pass_until(self, at_ms: int) -> None:
@@ -125,7 +125,7 @@ class DataSession:
 
     def send_again(self) -> None:
         """Send the last request once more under a new End-to-End Identifier; its answer has to be the same."""
-        self._settle_all()
+        self.settle()
         assert self.last_request is not None
         assert self.last_answer is not None
         self.gateway.send(_octets(self.last_request, 0, next_number()))
@@ -135,7 +135,7 @@ class DataSession:
     def end(self) -> None:
         """The subscriber leaves."""
         self._release()
-        self._settle_all()
+        self.settle()
 
     # -- what it sends -------------------------------------------------------------------------------------------
 
@@ -144,14 +144,14 @@ class DataSession:
             self._release()
             return
         if len(self.in_flight) > 1:
-            self._settle_all()
+            self.settle()
         if not self.is_open:
             return
         inside = [avp("Reporting-Reason", reason)] if reason in (THRESHOLD, QUOTA_EXHAUSTED) else []
         beside = [avp("Reporting-Reason", reason)] if reason == VALIDITY_TIME else []
         self._send(UPDATE, [self._requested(), *self._used(inside), *beside])
         if self.waits:
-            self._settle_all()
+            self.settle()
 
     def _release(self) -> None:
         if self.is_open:
@@ -181,7 +181,9 @@ class DataSession:
         self.number += 1
         self.kinds += " IUT"[kind]
         subscriptions = [(1, self.imsi), *([(0, self.msisdn)] if self.msisdn else [])]
-        head = Head(IDENTITY, self.session_id, kind, self.number, subscriptions, self.peer, self.server.now_ms() // 1000)
+        head = Head(
+            IDENTITY, self.session_id, kind, self.number, subscriptions, self.peer, self.server.now_ms() // 1000
+        )
         avps = PROFILES["Open5GS"].request(head, [avp("Multiple-Services-Credit-Control", service)])
         flags = Flag.REQUEST | Flag.PROXIABLE
         request = codec.decode(Request(CREDIT_CONTROL, 4, flags, [_in_its_realm(one) for one in avps]).octets())
@@ -191,8 +193,8 @@ class DataSession:
 
     # -- what it makes of the answers ----------------------------------------------------------------------------
 
-    def _settle_all(self) -> None:
-        """Wait for the answers to all that was sent."""
+    def settle(self) -> None:
+        """Wait for the answers to all that was sent, and act on them."""
         while self.in_flight:
             octets = self.gateway.answer()
             answer = codec.decode(octets)

@@ -5,7 +5,6 @@ in Open5GS' SMF; ``Gateway`` is told what to send, and tells what was handed on.
 """
 
 import queue
-import re
 import shutil
 import subprocess
 import threading
@@ -13,7 +12,6 @@ import time
 from pathlib import Path
 from types import TracebackType
 
-from protocols.diameter import codec
 from tests.interop.freediameter_rules import COMPILER, HEADERS_ARE_INSTALLED, OPEN5GS
 
 SOURCE = Path(__file__).with_name("gateway.c")
