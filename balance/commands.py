@@ -169,16 +169,16 @@ class CommandListener:
         """
         limit_ms = int(self._settings.claim_within_s * 1000)
         block_ms = int(self._settings.read_s * 1000)
-        link = await _connect(self._store.settings.address)
+        link = await connect(self._store.settings.address)
         try:
-            position = b"%d-0" % max(0, await _redis_ms(link) - limit_ms)
+            position = b"%d-0" % max(0, await redis_ms(link) - limit_ms)
             while True:
                 async with asyncio.timeout(self._settings.read_s + 5.0):
                     reply = await link.call(
                         "XREAD", "COUNT", COMMANDS_A_READ, "BLOCK", block_ms, "STREAMS", STREAM, position
                     )
-                    now_ms = await _redis_ms(link)
-                for entry_id, fields in _entries(reply):
+                    now_ms = await redis_ms(link)
+                for entry_id, fields in entries(reply):
                     position = entry_id
                     age_ms = now_ms - int(entry_id.split(b"-")[0])
                     told = dict(zip(fields[::2], fields[1::2], strict=False))
@@ -231,18 +231,18 @@ class CommandListener:
                 return
 
 
-def _entries(reply: Reply) -> list[tuple[bytes, list[bytes]]]:
+def entries(reply: Reply) -> list[tuple[bytes, list[bytes]]]:
     """The entries of one XREAD of one stream; none if it waited in vain."""
     return [(bytes(entry_id), fields) for _, entries in reply or () for entry_id, fields in entries]
 
 
-async def _redis_ms(link: RedisLink) -> int:
+async def redis_ms(link: RedisLink) -> int:
     """The clock that numbers the entries of streams, milliseconds."""
     seconds, microseconds = await link.call("TIME")
     return int(seconds) * 1000 + int(microseconds) // 1000
 
 
-async def _connect(address: Address) -> RedisLink:
+async def connect(address: Address) -> RedisLink:
     """A connection that may block. Raises OSError."""
     loop = asyncio.get_running_loop()
     link = RedisLink(loop, _ignore_loss)

@@ -10,7 +10,7 @@ Rules kept by every function here, and checked by ``balance.verify`` over a whol
 - a service's cumulative price is debited once: what was debited plus what leaked equals the price of what was used.
 """
 
-from typing import Final
+from typing import Any, Final
 
 from balance.model import (
     LARGEST,
@@ -21,6 +21,7 @@ from balance.model import (
     Bucket,
     LedgerError,
     Meter,
+    Notes,
     Offer,
     Period,
     Rate,
@@ -35,8 +36,7 @@ _POSTPAID: Final = int(AccountKind.POSTPAID)
 PERIODS_KEPT: Final = 32
 """Periods a service keeps for its next charging data record; further ones become one with the last."""
 
-_FROM_NOTHING: Final = (0, 0, 0, 0, 0, 0)
-"""``ServiceUse.since`` where it is empty; 0 ms stands for the start of the session."""
+_NO_NOTES: Final = Notes()
 
 
 def spending_order(bucket: Bucket) -> tuple[int, int, int]:
@@ -63,6 +63,7 @@ class Draft:
         "reservations_delta",
         "sessions_delta",
         "subscriber",
+        "taken",
     )
 
     def __init__(self, before: Account, now_ms: int) -> None:
@@ -99,6 +100,8 @@ class Draft:
         """Price of usage that no balance covered so far."""
         self.refunded_micro = 0
         """Money given back to the account so far."""
+        self.taken: list[tuple[int, int]] | None = None
+        """Set to a list by who wants to know what is debited: (bucket_id, amount) in the bucket's own unit."""
         self.reservations_delta = 0
         """Reservations made less those given back so far."""
         self.sessions_delta = 0
@@ -262,7 +265,7 @@ def settle(draft: Draft, use: ServiceUse, rate: Rate, units: int) -> int:
         taken = amount if amount < unspent else unspent
         bucket.balance -= taken
         unspent -= taken
-        _took(use, bucket_id, taken)
+        _took(draft, use, bucket, taken)
     if use.parts:
         use.parts = []
         draft.reservations_delta -= 1
@@ -285,14 +288,31 @@ def _take_allowance(draft: Draft, use: ServiceUse, rate: Rate, units: int) -> in
         taken = min(units, draft.free(bucket))
         bucket.balance -= taken
         units -= taken
-        _took(use, bucket.bucket_id, taken)
+        _took(draft, use, bucket, taken)
     return units
 
 
-def _took(use: ServiceUse, bucket_id: int, amount: int) -> None:
-    """Note what a service took from a bucket, for its charging data record; below 0: gave back."""
-    if amount:
-        use.taken = {**use.taken, bucket_id: use.taken.get(bucket_id, 0) + amount}
+def _took(draft: Draft, use: ServiceUse, bucket: Bucket, amount: int) -> None:
+    """Note what a service took from a bucket; below 0: what it gave back."""
+    if not amount:
+        return
+    if draft.taken is not None:
+        draft.taken.append((bucket.bucket_id, amount))
+    if bucket.bucket_id == MAIN_BUCKET:
+        return
+    taken = use.taken
+    which = bucket.bucket_id << 3 | bucket.unit
+    if not taken:
+        use.taken = (which, amount)
+        return
+    if len(taken) == 2 and taken[0] == which:
+        use.taken = (which, taken[1] + amount)
+        return
+    for index in range(0, len(taken), 2):
+        if taken[index] == which:
+            use.taken = (*taken[: index + 1], taken[index + 1] + amount, *taken[index + 2 :])
+            return
+    use.taken = (*taken, which, amount)
 
 
 def _debit_money(draft: Draft, use: ServiceUse, rate: Rate, units: int, reserved_parts: list[tuple[int, int]]) -> int:
@@ -306,15 +326,17 @@ def _debit_money(draft: Draft, use: ServiceUse, rate: Rate, units: int, reserved
     unpaid = cost
     for bucket_id, amount in reserved_parts:
         taken = amount if amount < unpaid else unpaid
-        draft.bucket(bucket_id).balance -= taken
+        bucket = draft.bucket(bucket_id)
+        bucket.balance -= taken
         unpaid -= taken
-        _took(use, bucket_id, taken)
+        if bucket_id != MAIN_BUCKET or draft.taken is not None:
+            _took(draft, use, bucket, taken)
     if unpaid:
         for bucket in draft.in_order(_MONEY, use):
             taken = min(unpaid, draft.free(bucket))
             bucket.balance -= taken
             unpaid -= taken
-            _took(use, bucket.bucket_id, taken)
+            _took(draft, use, bucket, taken)
         use.leaked_micro += unpaid
         draft.leaked_micro += unpaid
     draft.debited_micro += cost - unpaid
@@ -335,15 +357,14 @@ def leak(draft: Draft, use: ServiceUse, rate: Rate, units: int) -> None:
 
 def begin_period(use: ServiceUse, at_ms: int, step_units: int, step_price_micro: int, version: str) -> None:
     """Count on at another price from ``at_ms``, from nothing: a started step of the period that ends was charged in
-    full. ``version``: of the catalogue that the price is of.
+    full. ``version``: of the catalogue that the price is of, as in ``Notes.version``.
     """
     close_period(use, at_ms)
     use.earlier_micro = min(use.earlier_micro + use.priced_micro, LARGEST)
     use.paid_units = use.priced_micro = 0
     use.step_units, use.step_price_micro = step_units, step_price_micro
     use.ahead = ()
-    use.version, use.next_version = version, ""
-    mark_period(use, at_ms)
+    mark_period(use, at_ms, version=version)
 
 
 def close_period(use: ServiceUse, at_ms: int) -> None:
@@ -351,28 +372,78 @@ def close_period(use: ServiceUse, at_ms: int) -> None:
 
     ``mark_period`` must follow.
     """
-    from_ms, used, paid_units, cost_micro, leaked_micro, _ = use.since or _FROM_NOTHING
-    units = use.used - used
-    cost = use.cost_micro - cost_micro
-    leaked = use.leaked_micro - leaked_micro
-    if not (units or cost or leaked):
+    notes = use.notes or _NO_NOTES
+    period = Period._make(running_period(use, at_ms))
+    if not (period.units or period.cost_micro or period.leaked_micro):
         return
-    counted = (paid_units, use.paid_units)
-    price = (use.step_units, use.step_price_micro, use.terms, use.version)
-    if len(use.periods) >= PERIODS_KEPT:
-        last = Period(*use.periods[-1])
-        from_ms, units = last.from_ms, last.units + units
-        cost, leaked = last.cost_micro + cost, last.leaked_micro + leaked
-        counted, price = (0, last.counted_to - last.counted_from + use.paid_units - paid_units), (0, 0, (), use.version)
-        use.periods = use.periods[:-1]
-    period = Period(from_ms, max(from_ms, at_ms), units, *counted, cost, leaked, *price)
-    use.periods = (*use.periods, tuple(period))
+    periods = notes.periods
+    if len(periods) >= PERIODS_KEPT:
+        period = _joined(Period._make(periods[-1]), period)
+        periods = periods[:-1]
+    use.notes = notes._replace(periods=(*periods, period))
 
 
-def mark_period(use: ServiceUse, at_ms: int, records: int = 0) -> None:
-    """Have the running period begin here. ``records``: charging data records of the service made since it last did."""
-    made = records + (use.since[5] if use.since else 0)
-    use.since = (at_ms, use.used, use.paid_units, use.cost_micro, use.leaked_micro, made)
+def running_period(use: ServiceUse, at_ms: int) -> tuple[Any, ...]:
+    """The fields of a ``Period``: what was used since the running one began, as if it ended at ``at_ms``."""
+    notes = use.notes or _NO_NOTES
+    cost_micro = use.earlier_micro + use.priced_micro - notes.cost_micro
+    return (
+        notes.from_ms,
+        max(notes.from_ms, at_ms),
+        use.used - notes.used,
+        notes.paid_units,
+        use.paid_units,
+        cost_micro,
+        use.leaked_micro - notes.leaked_micro,
+        use.step_units,
+        use.step_price_micro,
+        use.terms,
+        notes.version,
+    )
+
+
+def _joined(first: Period, second: Period) -> Period:
+    """Two periods as one, of several prices."""
+    paid_units = first.counted_to - first.counted_from + second.counted_to - second.counted_from
+    cost_micro = first.cost_micro + second.cost_micro
+    leaked_micro = first.leaked_micro + second.leaked_micro
+    units = first.units + second.units
+    return Period(
+        first.from_ms, second.until_ms, units, 0, paid_units, cost_micro, leaked_micro, 0, 0, (), second.version
+    )
+
+
+def mark_period(use: ServiceUse, at_ms: int, version: str = "") -> None:
+    """Have the running period begin here. ``version``: as in ``Notes``."""
+    notes = use.notes or _NO_NOTES
+    use.notes = Notes(
+        at_ms,
+        use.used,
+        use.paid_units,
+        use.cost_micro,
+        use.leaked_micro,
+        notes.records,
+        notes.periods,
+        version,
+    )
+
+
+def begin_record(use: ServiceUse, at_ms: int) -> None:
+    """Forget what a charging data record has just told: the next one begins here."""
+    notes = use.notes or _NO_NOTES
+    use.notes = Notes(
+        at_ms,
+        use.used,
+        use.paid_units,
+        use.cost_micro,
+        use.leaked_micro,
+        notes.records + 1,
+        (),
+        notes.version,
+        notes.next_version,
+    )
+    use.taken = ()
+    use.disbelieved = use.reasons = 0
 
 
 def write_off(use: ServiceUse, rate: Rate) -> None:
@@ -386,8 +457,8 @@ def count_from(use: ServiceUse, rate: Rate, units: int) -> None:
     """Count on from ``units``, as if so much had been used and paid already: a meter says in which tier usage is."""
     price = min(rate.price_micro(units), LARGEST)
     if units != use.paid_units:
-        from_ms, used, paid_units, *rest = use.since or _FROM_NOTHING
-        use.since = (from_ms, used, paid_units + units - use.paid_units, *rest)
+        notes = use.notes or _NO_NOTES
+        use.notes = notes._replace(paid_units=notes.paid_units + units - use.paid_units)
     use.earlier_micro += use.priced_micro - price
     use.paid_units, use.priced_micro = units, price
 
@@ -457,7 +528,7 @@ def refund(draft: Draft, use: ServiceUse, rate: Rate, units: int) -> int:
         given = min(amount, missing[kind])
         bucket.balance += given
         missing[kind] -= given
-        _took(use, bucket_id, -given)
+        _took(draft, use, bucket, -given)
         if amount > given:
             parts.append((bucket_id, amount - given))
     if missing[True] or missing[False]:

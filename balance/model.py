@@ -10,7 +10,7 @@ Objects of this module are snapshots: whoever changes one works on a copy (see `
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import IntEnum
-from typing import Any, Final, NamedTuple, Protocol
+from typing import Final, NamedTuple, Protocol
 
 MICRO: Final = 1_000_000
 """Millionths in one currency unit."""
@@ -184,15 +184,11 @@ class ServiceUse:
     step_units: int = 1
     step_price_micro: int = 0
     """The price it started with, which it keeps: so much for each started step; 0 is free."""
-    taken: dict[int, int] = field(default_factory=dict)
-    """What it took from which bucket since its last charging data record: bucket_id to amount in the bucket's unit.
-
-    Copies share it: it is replaced, never changed.
-    """
+    taken: tuple[int, ...] = ()
+    """What it took from buckets beside the main one since its last charging data record: which bucket, amount in the
+    bucket's unit, which bucket, ... A bucket is ``bucket_id << 3 | unit``."""
     reasons: int = 0
     """Reporting-Reasons seen since its last charging data record: bit n stands for the value n (TS 32.299)."""
-    version: str = ""
-    """Version of the catalogue that its price is of."""
     earlier_micro: int = 0
     """Price of what was used in tariff periods that are over; ``paid_units`` and ``priced_micro`` are of this one."""
     ahead: tuple[int, ...] = ()
@@ -209,13 +205,8 @@ class ServiceUse:
     """Where it goes or is used: the destination or network by which it is priced; empty: anywhere."""
     meters: tuple[str, ...] = ()
     """Names of the account's meters that count it."""
-    since: tuple[int, ...] = ()
-    """Where the running ``Period`` of its charging data record began: (ms, ``used``, ``paid_units``, ``cost_micro``,
-    ``leaked_micro``, records made before); empty: with the session, from nothing."""
-    periods: tuple[tuple[Any, ...], ...] = ()
-    """Fields of each ``Period`` that is over and in no charging data record yet."""
-    next_version: str = ""
-    """The same of the price ``ahead``, where it is another."""
+    notes: "Notes | None" = None
+    """What else its next charging data record has to know; None: it runs since the session began, at one price."""
 
     def copy(self) -> "ServiceUse":
         return ServiceUse(
@@ -234,7 +225,6 @@ class ServiceUse:
             self.step_price_micro,
             self.taken,
             self.reasons,
-            self.version,
             self.earlier_micro,
             self.ahead,
             self.pool,
@@ -243,9 +233,7 @@ class ServiceUse:
             self.allowances,
             self.zone,
             self.meters,
-            self.since,
-            self.periods,
-            self.next_version,
+            self.notes,
         )
 
     @property
@@ -278,7 +266,28 @@ class Period(NamedTuple):
     step_price_micro: int
     terms: tuple[int, ...]
     version: str
-    """Of the catalogue."""
+    """Of the catalogue; empty: ``Session.catalogue``."""
+
+
+class Notes(NamedTuple):
+    """What a service keeps for its next charging data record. The figures are those of the service as the running
+    ``Period`` began.
+    """
+
+    from_ms: int = 0
+    """When that was; 0: with the session."""
+    used: int = 0
+    paid_units: int = 0
+    cost_micro: int = 0
+    leaked_micro: int = 0
+    records: int = 0
+    """Records made before."""
+    periods: tuple[Period, ...] = ()
+    """Those that are over and in no record yet; as plain tuples once they have been in the store."""
+    version: str = ""
+    """Version of the catalogue that the price is of; empty: ``Session.catalogue``."""
+    next_version: str = ""
+    """The same of the price ``ahead``."""
 
 
 class FinalUnits(IntEnum):
@@ -330,6 +339,8 @@ class Session:
     """CC-Request-Number of the first of these."""
     recorded_ms: int = 0
     """When its last charging data records were made; 0: none were yet."""
+    catalogue: str = ""
+    """Version of the catalogue that was in force when it began."""
 
     def copy(self) -> "Session":
         """A copy whose lists are its own; the services in it are shared until ``Draft.service`` copies one."""
@@ -354,6 +365,7 @@ class Session:
             self.requests,
             self.first_number,
             self.recorded_ms,
+            self.catalogue,
         )
 
 

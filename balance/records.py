@@ -15,6 +15,7 @@ from balance.model import (
     Bucket,
     Grant,
     Meter,
+    Notes,
     Offer,
     Outcome,
     Plan,
@@ -87,7 +88,8 @@ def _bucket_fields(bucket: Bucket) -> tuple[object, ...]:
 
 
 def _session_fields(session: Session) -> tuple[object, ...]:
-    return (
+    """What is written of a session; what most sessions do not have is left out."""
+    fields = (
         session.session_id,
         session.subscriber_id,
         session.plan,
@@ -105,10 +107,11 @@ def _session_fields(session: Session) -> tuple[object, ...]:
         session.via,
         session.refused,
         session.caps,
+        session.catalogue,
         session.requests,
-        session.first_number,
-        session.recorded_ms,
     )
+    rare = (session.first_number, session.recorded_ms)
+    return fields if rare == (0, 0) else fields + rare
 
 
 def _service_fields(use: ServiceUse) -> tuple[object, ...]:
@@ -129,7 +132,6 @@ def _service_fields(use: ServiceUse) -> tuple[object, ...]:
         use.step_price_micro,
         use.taken,
         use.reasons,
-        use.version,
     )
     rare = (
         use.earlier_micro,
@@ -140,14 +142,12 @@ def _service_fields(use: ServiceUse) -> tuple[object, ...]:
         use.allowances,
         use.zone,
         use.meters,
-        use.since,
-        use.periods,
-        use.next_version,
+        use.notes,
     )
     return fields if rare == _NOTHING_RARE else fields + rare
 
 
-_NOTHING_RARE: Final = (0, (), 0, 0, (), (), "", (), (), (), "")
+_NOTHING_RARE: Final = (0, (), 0, 0, (), (), "", (), None)
 
 
 def _grant_fields(grant: Grant) -> tuple[object, ...]:
@@ -167,13 +167,17 @@ def _session(fields: tuple[Any, ...]) -> Session:
     session = Session(*fields[:10])
     session.services = [_service(each) for each in fields[10]]
     session.answers, session.answer_count, session.realm, session.via, session.refused, session.caps = fields[11:17]
-    session.requests, session.first_number, session.recorded_ms = fields[17:]
+    session.catalogue, session.requests = fields[17:19]
+    if len(fields) > 19:
+        session.first_number, session.recorded_ms = fields[19:]
     return session
 
 
 def _service(fields: tuple[Any, ...]) -> ServiceUse:
     use = ServiceUse(*fields)
     use.parts = list(use.parts)
+    if use.notes is not None:
+        use.notes = Notes._make(use.notes)
     return use
 
 

@@ -12,8 +12,8 @@ from typing import Any, Final
 import msgpack
 
 from balance import answers
-from balance.ledger import Draft, close_period, mark_period
-from balance.model import Period, ServiceUse, Session, Unit
+from balance.ledger import Draft, begin_record, running_period
+from balance.model import MAIN_BUCKET, Period, ServiceUse, Session, Unit
 from occ.rating.currency import currency_name
 from protocols.credit_control import CreditControlRequest
 from protocols.diameter.codes import ReportingReason
@@ -29,13 +29,25 @@ TIME_LIMIT: Final = "time-limit"
 """The session goes on; the time of a partial record has come (TS 32.298 calls it so, too)."""
 PRICE_CHANGE: Final = "price-change"
 """The session goes on, at another price."""
-SIZE_LIMIT: Final = "size-limit"
-"""The session goes on; its next record would name too many buckets."""
-
-BUCKETS_A_RECORD: Final = 32
 
 _OTHER_REASON: Final = 31
 _REASONS: Final = {int(reason): reason.name.lower().replace("_", "-") for reason in ReportingReason}
+
+_FACTS: Final = (
+    "service_context_id",
+    "member_of",
+    "calling_party",
+    "called_party",
+    "called_station_id",
+    "sgsn_mcc_mnc",
+    "rat_type",
+    "user_location",
+    "sip_method",
+    "role_of_node",
+    "number_portability",
+    "user_name",
+    "correlation_id",
+)
 
 _pack = msgpack.Packer(autoreset=True).pack
 
@@ -50,22 +62,23 @@ def facts(request: CreditControlRequest, member_of: bytes = b"") -> bytes:
 
     ``member_of``: the account that the subscriber belongs to, where another one pays.
     """
-    told = {
-        "service_context_id": request.service_context_id,
-        "member_of": member_of or None,
-        "calling_party": request.calling_party,
-        "called_party": request.called_party,
-        "called_station_id": request.called_station_id,
-        "sgsn_mcc_mnc": request.sgsn_mcc_mnc,
-        "rat_type": request.rat_type,
-        "user_location": request.user_location,
-        "sip_method": request.sip_method,
-        "role_of_node": request.role_of_node,
-        "number_portability": request.number_portability,
-        "user_name": request.user_name,
-        "correlation_id": request.correlation_id,
-    }
-    packed: bytes = _pack({name: value for name, value in told.items() if value is not None})
+    packed: bytes = _pack(
+        (
+            request.service_context_id,
+            member_of or None,
+            request.calling_party,
+            request.called_party,
+            request.called_station_id,
+            request.sgsn_mcc_mnc,
+            request.rat_type,
+            request.user_location,
+            request.sip_method,
+            request.role_of_node,
+            request.number_portability,
+            request.user_name,
+            request.correlation_id,
+        )
+    )
     return packed
 
 
@@ -78,7 +91,7 @@ def closing_records(draft: Draft, session: Session, cause: str) -> tuple[bytes, 
     ``session`` must be one that may be changed. One that used no service (none asked for, or none granted and none
     reported) leaves none.
     """
-    return _records(draft, session, session.services, draft.now_ms, _head(draft, session, cause, True))
+    return _records(draft, session, session.services, cause)
 
 
 def partial_records(draft: Draft, session: Session, every_ms: int, at_ms: int) -> tuple[bytes, ...]:
@@ -91,22 +104,18 @@ def partial_records(draft: Draft, session: Session, every_ms: int, at_ms: int) -
         return ()
     cause = ""
     for use in session.services:
-        if use.periods:
+        if use.notes is not None and use.notes.periods:
             cause = PRICE_CHANGE
-        elif len(use.taken) > BUCKETS_A_RECORD:
-            cause = cause or SIZE_LIMIT
     if not cause:
         if draft.now_ms - (session.recorded_ms or session.started_ms) < every_ms:
             return ()
         cause = TIME_LIMIT
-    used = [use for use in session.services if _has_more(use)]
-    return _records(draft, session, used, at_ms, _head(draft, session, cause, False))
+    return _records(draft, session, [use for use in session.services if _has_more(use)], cause, at_ms)
 
 
 def late_records(draft: Draft, session: Session) -> tuple[bytes, ...]:
     """The packed records of what a session that had ended was charged since: the sum stays right."""
-    used = [use for use in session.services if _has_more(use)]
-    return _records(draft, session, used, draft.now_ms, _head(draft, session, LATE, True))
+    return _records(draft, session, [use for use in session.services if _has_more(use)], LATE)
 
 
 def refund_records(draft: Draft, debited: Session, request: CreditControlRequest) -> tuple[bytes, ...]:
@@ -116,126 +125,113 @@ def refund_records(draft: Draft, debited: Session, request: CreditControlRequest
     """
     number = request.request_number
     client = (request.origin_host, request.origin_realm, 1, number, number, facts(request))
-    used = [use for use in debited.services if _has_more(use)]
-    return _records(draft, debited, used, draft.now_ms, _head(draft, debited, REFUND, True, client))
+    return _records(draft, debited, [use for use in debited.services if _has_more(use)], REFUND, client=client)
 
 
 def unrecorded_micro(use: ServiceUse) -> int:
     """Micro-units that a service of an open session was debited and that no record tells of yet."""
-    noted = sum(period.cost_micro - period.leaked_micro for period in map(Period._make, use.periods))
-    return noted + use.debited_micro - (use.since[3] - use.since[4] if use.since else 0)
+    return sum(period.cost_micro - period.leaked_micro for period in _periods(use, 0))
 
 
 def _has_more(use: ServiceUse) -> bool:
     """Whether there is anything that no record tells of yet."""
-    if use.periods or use.disbelieved:
-        return True
-    if use.since:
-        return (use.used, use.cost_micro, use.leaked_micro) != (use.since[1], use.since[3], use.since[4])
-    return bool(use.used or use.cost_micro or use.leaked_micro)
+    return bool(use.disbelieved) or any(each.units or each.cost_micro or each.leaked_micro for each in _periods(use, 0))
 
 
-def _head(
+def _periods(use: ServiceUse, at_ms: int) -> list[Period]:
+    """The periods that no record tells of yet, the running one as if it ended at ``at_ms``."""
+    running = Period._make(running_period(use, at_ms))
+    return [*map(Period._make, use.notes.periods), running] if use.notes is not None else [running]
+
+
+def _records(
     draft: Draft,
     session: Session,
+    services: list[ServiceUse],
     cause: str,
-    final: bool,
+    at_ms: int = 0,
     client: tuple[bytes, bytes, int, int, int, bytes] | None = None,
-) -> bytes:
-    """What is the same in all records of a session that are made at once, packed.
+) -> tuple[bytes, ...]:
+    """Pack a record of each of ``services`` and have the next ones begin here.
 
-    ``client``: Origin-Host, Origin-Realm, number of requests, CC-Request-Number of the first and last, facts; None:
-    those of the session.
+    ``at_ms``: where the last period ends, if the session goes on. ``client``: Origin-Host, Origin-Realm, number of
+    requests, CC-Request-Number of the first and last, facts; None: those of the session.
     """
+    if not services:
+        return ()
+    account, now_ms = draft.account, draft.now_ms
     if client is None:
         last = answers.newest_key(session.answers) & 0xFFFFFFFF
         numbers = session.requests, session.first_number, last
         client = (session.origin_host, session.realm, *numbers, session.facts)
-    account = draft.account
-    packed: bytes = _pack(
+    head = _pack(
         (
             cause,
-            final,
+            not at_ms,
             session.session_id,
             session.subscriber_id,
             account.account_id,
             draft.before.version + 1,
             account.currency,
             session.plan,
+            session.catalogue,
             session.started_ms,
             session.recorded_ms or session.started_ms,
-            draft.now_ms,
+            now_ms,
             client,
         )
     )
-    return packed
-
-
-def _records(draft: Draft, session: Session, services: list[ServiceUse], at_ms: int, head: bytes) -> tuple[bytes, ...]:
-    """Pack a record of each of ``services`` and have the next ones begin here."""
+    until_ms = at_ms or now_ms
     found: list[bytes] = []
-    for each in list(services):
-        use = draft.service(session, each.rating_group, each.service_identifier)
-        assert use is not None
-        close_period(use, at_ms)
-        mark_period(use, at_ms, records=1)
+    for use in services:
+        notes = use.notes
         found.append(
             _pack(
                 (
                     head,
                     len(found) + 1,
-                    use.since[5],
+                    1 if notes is None else notes.records + 1,
                     use.name,
                     use.rating_group,
                     use.service_identifier,
                     use.zone,
                     use.unit,
                     use.disbelieved,
-                    use.step_units,
-                    use.step_price_micro,
-                    use.terms,
-                    use.version,
-                    use.periods,
-                    [_taken(draft, bucket_id, amount) for bucket_id, amount in use.taken.items()],
+                    () if notes is None else notes.periods,
+                    running_period(use, until_ms),
+                    use.taken,
+                    [_bucket_name(draft, which >> 3) for which in use.taken[::2]] if use.taken else (),
                     use.reasons,
                 )
             )
         )
-        use.periods = ()
-        use.taken = {}
-        use.disbelieved = use.reasons = 0
-    if found:
-        session.recorded_ms = draft.now_ms
-        session.requests = 0
+    if cause != NORMAL:  # else nothing is kept of its services
+        for use in list(services):
+            own = draft.service(session, use.rating_group, use.service_identifier)
+            assert own is not None
+            begin_record(own, until_ms)
+    session.recorded_ms = now_ms
+    session.requests = 0
     return tuple(found)
 
 
-def _taken(draft: Draft, bucket_id: int, amount: int) -> tuple[int, str, int, int]:
+def _bucket_name(draft: Draft, bucket_id: int) -> str:
     bucket = draft.account.bucket(bucket_id)
-    return (bucket_id, "", -1, amount) if bucket is None else (bucket_id, bucket.name, bucket.unit, amount)
+    return "" if bucket is None else bucket.name
 
 
 # -- reading them ------------------------------------------------------------------------------------------------
 
-_FACTS: Final = (
-    "service_context_id", "member_of", "calling_party", "called_party", "called_station_id", "sgsn_mcc_mnc", "rat_type",
-    "user_location", "sip_method", "role_of_node", "number_portability", "user_name", "correlation_id",
-)  # fmt: skip
-
 
 def as_json_fields(record: bytes) -> dict[str, Any]:
     """One packed record as a dictionary of JSON values: every field of ``docs/cdr.md``, None where it is not told."""
-    head, position, sequence, *service = msgpack.unpackb(record, raw=False, use_list=False)
-    cause, final, session_key, subscriber_id, account_id, account_version, currency, plan, *times, client = (
-        msgpack.unpackb(head, raw=False, use_list=False)
+    head, position, sequence, *service = _unpack(record)
+    cause, final, key, subscriber_id, account_id, account_version, currency, plan, catalogue, *times, client = _unpack(
+        head
     )
     started_ms, since_ms, closed_ms = times
     origin_host, origin_realm, requests, first, last, packed_facts = client
-    session_id, sub_session_id = _session_and_sub_session(session_key)
-    told: dict[str, Any] = msgpack.unpackb(packed_facts, raw=False) if packed_facts else {}
-    for name in ("rat_type", "user_location"):
-        if name in told:
-            told[name] = told[name].hex()
+    session_id, sub_session_id = _session_and_sub_session(key)
     fields: dict[str, Any] = {
         "record_id": b"%d-%d-%d-%b" % (closed_ms, account_version, position, account_id),
         "sequence": sequence,
@@ -248,7 +244,7 @@ def as_json_fields(record: bytes) -> dict[str, Any]:
         "account_id": account_id,
         "account_version": account_version,
         "plan": plan,
-        **_service_fields(service, started_ms),
+        **_service_fields(service, catalogue, started_ms),
         "currency": currency_name(currency),
         "requests": requests,
         "first_request": first,
@@ -259,12 +255,26 @@ def as_json_fields(record: bytes) -> dict[str, Any]:
         "duration_ms": closed_ms - since_ms,
         "origin_host": origin_host,
         "origin_realm": origin_realm,
-        **{name: told.get(name) for name in _FACTS},
+        **_told(packed_facts),
     }
     return {
         name: value.decode("utf-8", "backslashreplace") if isinstance(value, bytes) else value
         for name, value in fields.items()
     }
+
+
+def _unpack(packed: bytes) -> Any:
+    return msgpack.unpackb(packed, raw=False, use_list=False)
+
+
+def _told(packed_facts: bytes) -> dict[str, Any]:
+    told: dict[str, Any] = dict.fromkeys(_FACTS)
+    if packed_facts:
+        told = dict(zip(_FACTS, _unpack(packed_facts), strict=True))
+    for name in ("rat_type", "user_location"):
+        if told[name] is not None:
+            told[name] = told[name].hex()
+    return told
 
 
 def _session_and_sub_session(key: bytes) -> tuple[bytes, int | None]:
@@ -273,16 +283,18 @@ def _session_and_sub_session(key: bytes) -> tuple[bytes, int | None]:
     return (session_id, int(sub_session)) if separator and sub_session.isdigit() else (key, None)
 
 
-def _service_fields(service: list[Any], started_ms: int) -> dict[str, Any]:
-    name, rating_group, service_identifier, zone, unit, disbelieved, *price, packed_periods, buckets, reasons = service
-    step_units, step_price_micro, terms, version = price
-    periods = [Period._make(each) for each in packed_periods]
+def _service_fields(service: list[Any], catalogue: str, started_ms: int) -> dict[str, Any]:
+    name, rating_group, service_identifier, zone, unit, disbelieved, over, running, taken, names, reasons = service
+    last = Period._make(running)
+    periods = [*map(Period._make, over), last]
     used = sum(period.units for period in periods)
     paid = sum(period.counted_to - period.counted_from for period in periods)
     cost = sum(period.cost_micro for period in periods)
     leaked = sum(period.leaked_micro for period in periods)
+    if not (last.units or last.cost_micro or last.leaked_micro):
+        periods.pop()
     return {
-        "catalogue": version,
+        "catalogue": last.version or catalogue,
         "service": name,
         "rating_group": rating_group if rating_group >= 0 else None,
         "service_identifier": service_identifier if service_identifier >= 0 else None,
@@ -296,25 +308,30 @@ def _service_fields(service: list[Any], started_ms: int) -> dict[str, Any]:
         "cost_micro": cost,
         "debited_micro": cost - leaked,
         "leaked_micro": leaked,
-        "step_units": step_units,
-        "step_price_micro": step_price_micro,
-        "price_terms": list(terms),
-        "periods": [_period_fields(period, started_ms) for period in periods],
-        "buckets": [
-            {
-                "bucket_id": bucket_id,
-                "name": bucket_name or None,
-                "unit": Unit(bucket_unit).name.lower() if bucket_unit >= 0 else None,
-                "amount": amount,
-            }
-            for bucket_id, bucket_name, bucket_unit, amount in buckets
-        ],
-        "promotions": [],
+        "step_units": last.step_units,
+        "step_price_micro": last.step_price_micro,
+        "price_terms": last.terms,
+        "periods": [_period_fields(period, catalogue, started_ms) for period in periods],
+        "buckets": _buckets(taken, names, cost - leaked),
+        "promotions": (),
         "reporting_reasons": [_REASONS.get(bit, "other") for bit in range(reasons.bit_length()) if reasons >> bit & 1],
     }
 
 
-def _period_fields(period: Period, started_ms: int) -> dict[str, Any]:
+def _buckets(taken: tuple[int, ...], names: tuple[str, ...], debited_micro: int) -> list[dict[str, Any]]:
+    """What was taken from which bucket: money that came from no other is from the main one."""
+    found: list[dict[str, Any]] = [
+        {"bucket_id": which >> 3, "name": name or None, "unit": Unit(which & 7).name.lower(), "amount": amount}
+        for which, amount, name in zip(taken[::2], taken[1::2], names, strict=True)
+    ]
+    money = Unit.MONEY.name.lower()
+    main = debited_micro - sum(each["amount"] for each in found if each["unit"] == money)
+    if main:
+        found.append({"bucket_id": MAIN_BUCKET, "name": None, "unit": money, "amount": main})
+    return [each for each in found if each["amount"]]
+
+
+def _period_fields(period: Period, catalogue: str, started_ms: int) -> dict[str, Any]:
     return {
         "from_ms": period.from_ms or started_ms,
         "until_ms": period.until_ms,
@@ -325,6 +342,6 @@ def _period_fields(period: Period, started_ms: int) -> dict[str, Any]:
         "leaked_micro": period.leaked_micro,
         "step_units": period.step_units,
         "step_price_micro": period.step_price_micro,
-        "terms": list(period.terms),
-        "catalogue": period.version,
+        "terms": period.terms,
+        "catalogue": period.version or catalogue,
     }

@@ -194,6 +194,16 @@ class Charge:
                 self._done(Outcome(UNABLE_TO_COMPLY))
             return
         assert result.outcome is not None
+        if (
+            result.outcome.result_code == UNKNOWN_SESSION_ID
+            and self.subscriber is not None
+            and result.account is None
+            and not result.replayed
+        ):
+            # The identity may have passed to somebody else meanwhile: a session goes on where it began.
+            self.subscriber = None
+            self.charging.store.find_session(self.key, self._on_session)
+            return
         self.charging.statistics.add(result)
         if result.disbelieved_reports:
             log.warning("session %r reports usage that cannot be true; its records tell how much", self.key)
@@ -442,7 +452,7 @@ class Charge:
         return Session(
             self.key,
             subscriber.subscriber_id,
-            subscriber.plan,
+            subscriber.plan_at(self.now_ms),
             request.origin_host,
             request.origin_state_id or 0,
             self.now_ms,
@@ -450,6 +460,8 @@ class Charge:
             facts=cdr.facts(request, subscriber.member_of),
             realm=request.origin_realm,
             via=self.via,
+            caps=(subscriber.cap_day_micro, subscriber.cap_month_micro) if _has_caps(subscriber) else (),
+            catalogue=self.rules.catalogue.version,
         )
 
     def _remember(self, session: Session, outcome: Outcome) -> None:
@@ -483,3 +495,7 @@ class Charge:
             session.facts = b""
         plan.ended = session
         plan.ended_ttl_ms = settings.late_termination_ms if state == SessionState.EXPIRED else settings.answer_replay_ms
+
+
+def _has_caps(subscriber: Subscriber) -> bool:
+    return bool(subscriber.cap_day_micro or subscriber.cap_month_micro)

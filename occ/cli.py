@@ -263,6 +263,9 @@ def simulate_gateway(
     prepaid: Prepaid = 100,
     postpaid: Postpaid = 100,
     volume: Annotated[str, typer.Option(help="Mean volume of a service of a session.")] = "4 MiB",
+    restart_every: Annotated[
+        int, typer.Option(help="Sessions after which the gateway loses its state and comes back; 0: never.")
+    ] = 0,
     as_json: AsJson = False,
 ) -> None:
     """Data sessions like those of an SMF or PGW, over Diameter Gy."""
@@ -284,6 +287,7 @@ def simulate_gateway(
         prepaid=prepaid,
         postpaid=postpaid,
         volume_octets=size(volume, Unit.OCTETS, "--volume"),
+        restart_every=restart_every,
     )
     _simulate(settings, sessions, lambda progress: gateway.run(options, progress), as_json)
 
@@ -397,6 +401,8 @@ def _show_summary(summary: "Summary", currency: int) -> None:
         ("duration", f"{summary.seconds:.2f} s"),
         ("debited", units_text(summary.debited_micro, Unit.MONEY, currency)),
     ]
+    if summary.restarts:
+        rows.append(("restarts", f"{summary.restarts}, {summary.lost} sessions lost"))
     if summary.uncertain_micro:
         rows.append(("perhaps debited as well", units_text(summary.uncertain_micro, Unit.MONEY, currency)))
     for row in rows:

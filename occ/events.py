@@ -29,17 +29,21 @@ def debit(services: RequestServices, reference: bytes) -> Outcome:
     ``parts``.
     """
     draft = services.draft
-    debited: list[ServiceUse] = []
+    debited: list[tuple[ServiceUse, list[tuple[int, int]]]] = []
     for part in services.parts:
         if part.use is None:
             continue
-        if any(part.use is use for use in debited):
+        if any(part.use is use for use, _ in debited):
             part.grant.result_code = UNABLE_TO_COMPLY  # named twice: it is debited once
             continue
+        if services.refused(part):
+            continue
+        draft.taken = []
         _debit_service(draft, part, part.use)
-        debited.append(part.use)
-    for use in debited:
-        use.parts = list(use.taken.items())
+        debited.append((part.use, draft.taken))
+    for use, taken in debited:
+        use.parts = taken
+    draft.taken = None
     outcome = services.outcome(refuse_if_none=True)
     if outcome.result_code == SUCCESS:
         told = encode_service_members(ServiceAnswer(refund_information=reference))

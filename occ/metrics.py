@@ -27,6 +27,7 @@ from balance.store import ROUND_TRIP_BOUNDS_S, StoreStatistics
 from occ.charging import ChargingStatistics
 from occ.gy import LATENCY_BOUNDS_S, TYPE_NAMES, RequestStatistics
 from occ.reauthorisation import ReauthorisationStatistics
+from occ.reload import ReloadStatistics
 
 log = logging.getLogger("occ.metrics")
 
@@ -43,6 +44,7 @@ class OccCollector(Collector):
         charging: ChargingStatistics,
         store: StoreStatistics,
         server_requests: ReauthorisationStatistics,
+        catalogue: ReloadStatistics,
         peers_up: Callable[[], int],
         currency: str,
     ) -> None:
@@ -50,6 +52,7 @@ class OccCollector(Collector):
         self._charging = charging
         self._store = store
         self._server_requests = server_requests
+        self._catalogue = catalogue
         self._peers_up = peers_up
         self._currency = currency
 
@@ -58,6 +61,7 @@ class OccCollector(Collector):
         yield from self._ledger_metrics()
         yield from self._store_metrics()
         yield from self._server_request_metrics()
+        yield from self._catalogue_metrics()
         yield GaugeMetricFamily("occ_peers_up", "Diameter peers with an open connection", self._peers_up())
 
     def _request_metrics(self) -> Iterator[Metric]:
@@ -102,6 +106,18 @@ class OccCollector(Collector):
             ),
         ):
             yield CounterMetricFamily(name, text, count)
+
+    def _catalogue_metrics(self) -> Iterator[Metric]:
+        catalogue = self._catalogue
+        info = GaugeMetricFamily("occ_catalogue_info", "The catalogue in force: 1", labels=["version", "edition"])
+        info.add_metric([catalogue.version, catalogue.edition], 1)
+        yield info
+        reloads = CounterMetricFamily(
+            "occ_catalogue_reloads", "Times the catalogue was read anew, by what came of it", labels=["result"]
+        )
+        for result, count in catalogue.results.copy().items():
+            reloads.add_metric([result], count)
+        yield reloads
 
     def _ledger_metrics(self) -> Iterator[Metric]:
         charging = self._charging

@@ -34,6 +34,10 @@ class Rules:
         self.settings = settings
         self._indications: dict[tuple[str, int, str], Indications] = {}
 
+    def with_catalogue(self, catalogue: Catalogue) -> "Rules":
+        """Another catalogue under the same settings."""
+        return Rules(catalogue, self.settings)
+
     def indications(self, service: Service, profile: Profile) -> Indications:
         """What goes with the grants of a service to such clients; worked out once."""
         key = (service.name, service.unit, profile.name)

@@ -33,8 +33,9 @@ from occ.outbox import CdrSettings, OutboxProcess
 from occ.profiles import ProfileChooser, Profiles
 from occ.profiles import Reauthorisation as Readiness
 from occ.rating.catalogue import load_catalogue
-from occ.rating.currency import NUMERIC
+from occ.rating.currency import currency_name
 from occ.reauthorisation import Reauthorisation
+from occ.reload import CatalogueReload, Reloaded
 from occ.rules import ChargingSettings as ChargeSettings
 from occ.rules import Rules
 from occ.seed import seed
@@ -90,7 +91,7 @@ class OnlineChargingServer:
 
     async def _start(self) -> None:
         settings = self.settings
-        self.catalogue = load_catalogue(settings.catalogue)
+        catalogue = load_catalogue(settings.catalogue)
         assert settings.profiles is not None  # once loaded
         profiles = Profiles.load(settings.profiles)
         diameter = settings.diameter
@@ -106,8 +107,11 @@ class OnlineChargingServer:
         await self.store.start()
         self._cleanup.push_async_callback(self.store.stop)
         if self._population is not None:
-            await seed(self.store, self._population, self._clock(), self.catalogue)
-        self.charging = Charging(self.store, Rules(self.catalogue, _charge_settings(settings)))
+            await seed(self.store, self._population, self._clock(), catalogue)
+        self.charging = Charging(self.store, Rules(catalogue, _charge_settings(settings)))
+        self.catalogue_reload = CatalogueReload(self.charging, settings.catalogue)
+        worker = settings.diameter.origin_host.encode()
+        self._in_background("catalogue reload", self.catalogue_reload.listen(self.store, worker))
         await self._count_open_sessions()
         self.expiry = Expiry(self.charging, self._clock)
         self._in_background("expiry", self.expiry.run())
@@ -237,8 +241,9 @@ class OnlineChargingServer:
             self.charging.statistics,
             self.store.statistics,
             self.reauthorisation.statistics,
+            self.catalogue_reload.statistics,
             lambda: self.node.open_peers,
-            next(name for name, code in NUMERIC.items() if code == self.catalogue.currency),
+            currency_name(self.charging.rules.catalogue.currency),
         )
 
         def peers() -> list[dict[str, Any]]:
@@ -351,6 +356,14 @@ async def _serve(settings: Settings, population: Path | None, on_ready: Callable
     for name in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(name, stopping.set)
     await server.start()
+    reloads: set[asyncio.Task[Reloaded]] = set()
+
+    def reload() -> None:
+        task = loop.create_task(server.catalogue_reload.reload())
+        reloads.add(task)
+        task.add_done_callback(reloads.discard)
+
+    loop.add_signal_handler(signal.SIGHUP, reload)
     try:
         on_ready(server)
         ends = [asyncio.create_task(stopping.wait()), asyncio.create_task(server.failed.wait())]
@@ -366,7 +379,7 @@ async def _serve(settings: Settings, population: Path | None, on_ready: Callable
 def run(
     settings: Settings, population: Path | None = None, on_ready: Callable[[OnlineChargingServer], None] = print
 ) -> None:
-    """Serve until SIGINT or SIGTERM. Raises what ``OnlineChargingServer.start`` raises."""
+    """Serve until SIGINT or SIGTERM; SIGHUP reads the catalogue anew. Raises as ``OnlineChargingServer.start``."""
     logging.basicConfig(
         level=settings.log_level.upper(), stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
     )

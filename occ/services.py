@@ -20,7 +20,7 @@ from balance.ledger import (
     reserved_money,
     settle,
 )
-from balance.model import FinalUnits, Grant, Outcome, Rate, ServiceUse, Session, Unit
+from balance.model import FinalUnits, Grant, Notes, Outcome, Rate, ServiceUse, Session, Unit
 from occ.cdr import reason_bit
 from occ.codes import (
     AFTER_TARIFF_CHANGE,
@@ -38,6 +38,7 @@ from occ.codes import (
     UPDATE,
 )
 from occ.indications import QUOTA_OF_PERIOD, pool_reference
+from occ.lifecycle import refusal
 from occ.profiles import Profile
 from occ.rating.price import CLIENT_RATED, FreePrice, HalfEach, WorstOfTwo, price_of, terms
 from occ.rating.service import Service
@@ -127,9 +128,8 @@ class RequestServices:
         if use is None and len(session.services) < SERVICES_A_SESSION:
             use = ServiceUse(group, identifier, found.name, int(found.unit))
             use.step_units, use.step_price_micro = terms(rate)
-            use.version = self.rules.catalogue.version
             if self.now_ms != session.started_ms:
-                mark_period(use, self.when_ms)
+                mark_period(use, self.when_ms, self._version())
             if found.pool and self.profile.pools:
                 use.pool = found.pool
             self._look_ahead(use, self.when_ms)
@@ -187,14 +187,20 @@ class RequestServices:
             following = self._offered(tariff.at(until_ms)[0], use.unit)
             if not isinstance(following, Refusal):
                 use.ahead = (until_ms, *terms(following))
-                version = self.rules.catalogue.version
-                use.next_version = version if version != use.version else ""
+                version = self._version()
+                if version or use.notes is not None:
+                    use.notes = (use.notes or Notes())._replace(next_version=version)
         return None, until_ms
+
+    def _version(self) -> str:
+        """Version of the catalogue now, if it is another than when the session began; else nothing."""
+        version = self.rules.catalogue.version
+        return version if version != self.session.catalogue else ""
 
     def _enter_period(self, part: Part, use: ServiceUse) -> None:
         """The tariff has switched: what is used from here on is priced anew."""
         at_ms, step_units, step_price_micro = use.ahead
-        begin_period(use, at_ms, step_units, step_price_micro, use.next_version or use.version)
+        begin_period(use, at_ms, step_units, step_price_micro, use.notes.next_version if use.notes else "")
         part.rate = price_of(use.unit, step_units, step_price_micro)
         self._look_ahead(use, at_ms)
 
@@ -206,7 +212,7 @@ class RequestServices:
         rate = self._offered(tariff.at(self.when_ms)[0], use.unit)
         if isinstance(rate, Refusal) or terms(rate) == (use.step_units, use.step_price_micro):
             return
-        begin_period(use, self.when_ms, *terms(rate), self.rules.catalogue.version)
+        begin_period(use, self.when_ms, *terms(rate), self._version())
         part.rate = rate
         self._look_ahead(use, self.when_ms)
 
@@ -226,9 +232,6 @@ class RequestServices:
             if asked.reporting_reason is not None:
                 use.reasons |= reason_bit(asked.reporting_reason)
             if asked.used:
-                for each in asked.used:
-                    if each.reporting_reason is not None:
-                        use.reasons |= reason_bit(each.reporting_reason)
                 self._settle_usage(part, use, late)
             elif asked.requested is not None or asked.reporting_reason is not None:
                 release(self.draft, use)
@@ -259,6 +262,9 @@ class RequestServices:
     def _believed(self, part: Part, use: ServiceUse) -> int:
         """The units reported, cut where they cannot be true; the rest is kept for the charging data record."""
         reported = units_reported(part.asked.used, part.service.unit)
+        for each in part.asked.used:
+            if each.reporting_reason is not None:
+                use.reasons |= reason_bit(each.reporting_reason)
         believed = believable(reported, use, (self.now_ms - self.session.started_ms) // 1000)
         if believed != reported:
             use.disbelieved += reported - believed
@@ -312,8 +318,8 @@ class RequestServices:
                 continue
             if part.asked.requested is None or part.asked.reporting_reason == REASON_FINAL:
                 self._without_request(part, use)
-            elif self.session.refused:
-                part.grant.result_code = END_USER_SERVICE_DENIED
+            elif self.refused(part):
+                pass  # it says why
             elif use.parts or use.granted:
                 # The request names the service twice: it has one reservation, so it gets one grant.
                 part.grant.result_code = UNABLE_TO_COMPLY
@@ -338,6 +344,15 @@ class RequestServices:
         grant.unit, grant.units, grant.final = use.unit, 1, True
         grant.validity_time_s = part.service.validity_time_s
         grant.avps = self.rules.indications(part.service, self.profile).final_units
+
+    def refused(self, part: Part) -> bool:
+        """Whether nothing is granted for a service, whatever the balance; its grant says why then."""
+        code = refusal(self.draft.account, self.session.subscriber_id, part.service.essential)
+        if not code and self.session.refused:
+            code = END_USER_SERVICE_DENIED
+        if code:
+            part.grant.result_code = code
+        return bool(code)
 
     def _without_request(self, part: Part, use: ServiceUse) -> None:
         """Row 31: the client has begun to redirect or restrict, and is told when to ask again."""

@@ -231,15 +231,19 @@ class Node:
 
 def load_yaml(path: Path) -> Node:
     """The root of a YAML file; an empty file is null. Raises `ConfigError` for what is no readable YAML."""
+    return _compose(read_text(path), shown(path), path.resolve().parent)
+
+
+def read_text(path: Path) -> str:
+    """A file that must be UTF-8. Raises `ConfigError`."""
     source = shown(path)
     try:
-        content = path.read_bytes().decode("utf-8")
+        return path.read_bytes().decode("utf-8")
     except OSError as error:
         raise ConfigError(source, None, f"cannot be read: {(error.strerror or str(error)).lower()}") from None
     except UnicodeDecodeError as error:
         line = error.object.count(b"\n", 0, error.start) + 1
         raise ConfigError(source, line, "is not UTF-8 text") from None
-    return _compose(content, source, path.resolve().parent)
 
 
 def parse_yaml(content: str, source: str, base: Path) -> Node:
@@ -265,13 +269,13 @@ def _compose(content: str, source: str, base: Path) -> Node:
 
 def scalar_node(written: str, line: int) -> yaml.Node:
     """What a line of a file that is no YAML says, to be read through a `Node`."""
-    mark = yaml.Mark("", 0, line - 1, 0, None, None)
+    mark = yaml.Mark("", 0, line - 1, 0, None, 0)
     return yaml.ScalarNode(_TAG + "str", written, mark, mark)
 
 
 def mapping_node(pairs: list[tuple[yaml.Node, yaml.Node]], line: int) -> yaml.Node:
     """The same for several: keys and values, each of `scalar_node` or this."""
-    mark = yaml.Mark("", 0, line - 1, 0, None, None)
+    mark = yaml.Mark("", 0, line - 1, 0, None, 0)
     return yaml.MappingNode(_TAG + "map", pairs, mark, mark)
 
 

@@ -36,25 +36,40 @@ VOICE: Final = Tariff(60, 90_000)
 SMS: Final = Tariff(1, 50_000)
 
 
+@dataclass(frozen=True, slots=True)
+class Doubt:
+    """A report that got no answer: the server has debited it or not, and knows which."""
+
+    session_id: str
+    service: Service
+    used_before: int
+    """Units of the service that were debited without doubt."""
+    units: int
+    price_micro: int
+
+
 class Audit:
     """Sums over all sessions of one run."""
 
-    __slots__ = ("debited_micro", "uncertain_micro")
+    __slots__ = ("debited_micro", "doubts", "uncertain_micro")
 
     def __init__(self) -> None:
         self.debited_micro = 0
         self.uncertain_micro = 0
         """At most this much more may have been debited: usage whose report got no answer."""
+        self.doubts: list[Doubt] = []
+        """What that consists of."""
 
 
 class SessionAudit:
     """The usage of one session (or event), service by service."""
 
-    __slots__ = ("_audit", "_tariff", "_used")
+    __slots__ = ("_audit", "_session_id", "_tariff", "_used")
 
-    def __init__(self, audit: Audit, tariff: Tariff) -> None:
+    def __init__(self, audit: Audit, tariff: Tariff, session_id: str = "") -> None:
         self._audit = audit
         self._tariff = tariff
+        self._session_id = session_id
         self._used: dict[Service, int] = {}
 
     def used(self, service: Service) -> int:
@@ -68,7 +83,10 @@ class SessionAudit:
 
     def unanswered(self, service: Service, units: int) -> None:
         """A report of `units` (>= 0) more got no answer, even when repeated."""
-        self._audit.uncertain_micro += self._price_of_more(service, units)
+        price_micro = self._price_of_more(service, units)
+        self._audit.uncertain_micro += price_micro
+        if units:
+            self._audit.doubts.append(Doubt(self._session_id, service, self.used(service), units, price_micro))
 
     def _price_of_more(self, service: Service, units: int) -> int:
         if units < 0:

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from random import Random
 from struct import Struct
+from time import time
 from typing import Final
 
 from protocols.credit_control import (
@@ -89,21 +90,27 @@ class ChargingClient:
         self, options: ClientOptions, statistics: Statistics, random: Random, on_request: OnServerRequest | None
     ) -> None:
         """Without `on_request` the server's own requests go unanswered, as with Kamailio."""
-        commands = frozenset((int(Command.RE_AUTH), int(Command.ABORT_SESSION)))
-        settings = NodeSettings(
-            options.origin_host,
-            options.origin_realm,
-            applications={int(Application.CREDIT_CONTROL): commands},
-            product_name="OCC simulator",
-        )
         self._options = options
         self._statistics = statistics
         self._random = random
         self._on_request = on_request
-        self._node = Node(settings, self._server_request)
+        self.state_id = 1
+        """Origin-State-Id; told in the capabilities exchange and to the watchdog."""
+        self._node = self._make_node()
         self._handle: PeerHandle | None = None
         self._connecting = asyncio.Lock()
         self._repeat_kind = 0
+
+    def _make_node(self) -> Node:
+        commands = frozenset((int(Command.RE_AUTH), int(Command.ABORT_SESSION)))
+        settings = NodeSettings(
+            self._options.origin_host,
+            self._options.origin_realm,
+            self.state_id,
+            applications={int(Application.CREDIT_CONTROL): commands},
+            product_name="OCC simulator",
+        )
+        return Node(settings, self._server_request)
 
     async def connect(self) -> None:
         """Open the connection, CER and CEA included. Raises SimulationError."""
@@ -115,6 +122,19 @@ class ChargingClient:
                 f"{error}; see that a charging server listens on {options.host} port {options.port} "
                 f"and lets {options.origin_host} in"
             ) from error
+
+    async def restart(self) -> None:
+        """Lose all state and come back: the connection is cut without a DPR, Origin-State-Id rises (RFC 6733 8.16).
+
+        Whoever waits for an answer must have given up before. Raises SimulationError.
+        """
+        assert self._handle is not None
+        self._handle.connection.abort("the client restarts")
+        # The time, so that it has risen since the last run, too.
+        self.state_id = max(self.state_id + 1, int(time()))
+        self._node = self._make_node()
+        self._handle = None
+        await self._reconnect(0.0)
 
     async def close(self) -> None:
         """Take leave with a DPR and close."""
@@ -189,12 +209,16 @@ class ChargingClient:
         except RequestError:
             return None
 
-    async def _reconnect(self) -> None:
-        """Open the connection again if it is gone; one session does so while the others wait."""
+    async def _reconnect(self, pause_s: float = RECONNECT_SECONDS) -> None:
+        """Open the connection again if it is gone; one session does so while the others wait.
+
+        `pause_s` before the first attempt.
+        """
         async with self._connecting:
             give_up_at = asyncio.get_running_loop().time() + self._options.reconnect_s
             while self._handle is None or not self._handle.is_open:
-                await asyncio.sleep(RECONNECT_SECONDS)
+                await asyncio.sleep(pause_s)
+                pause_s = RECONNECT_SECONDS
                 try:
                     await self.connect()
                 except SimulationError:

@@ -80,7 +80,7 @@ class Session:
         self.subscriber = subscriber
         self.session_id = f"{options.origin_host};{simulation.started_s};{index};{simulation.nonce}"
         self.random = Random(f"{options.seed}:{index}")
-        self.audit = SessionAudit(simulation.audit, self.tariff)
+        self.audit = SessionAudit(simulation.audit, self.tariff, self.session_id)
         self.number = -1
         """CC-Request-Number of the newest request."""
         self.elapsed_s = 0.0
@@ -107,6 +107,7 @@ class Session:
             self.simulation.started_s + int(self.elapsed_s),
             self.client.next_end_to_end(),
             destination_host,
+            self.client.state_id,
         )
 
     async def pass_time(self, seconds: float) -> float:
@@ -137,8 +138,14 @@ class Simulation:
     """One run."""
 
     def __init__(
-        self, options: SimulationOptions, make_session: MakeSession, on_request: OnServerRequest | None = None
+        self,
+        options: SimulationOptions,
+        make_session: MakeSession,
+        on_request: OnServerRequest | None = None,
+        restart_every: int = 0,
     ) -> None:
+        """`restart_every`: sessions begun after which the client loses its state, and with it those still open; 0:
+        never."""
         self.options = options
         self.statistics = Statistics()
         self.audit = Audit()
@@ -158,6 +165,8 @@ class Simulation:
         self._population = Population(options.prepaid, options.postpaid, seed=options.seed)
         self._numbers = itertools.count()
         self._done = 0
+        self._restart_every = restart_every
+        self._restart_due = asyncio.Event()
 
     async def run(self, progress: Progress) -> Summary:
         """All sessions. Raises SimulationError if the server cannot be reached, or not any more."""
@@ -166,21 +175,35 @@ class Simulation:
         loop = asyncio.get_running_loop()
         started = loop.time()
         progress(0, options.sessions)
-        lanes = [
-            asyncio.create_task(self._lane(started, progress))
-            for _ in range(min(options.concurrency, options.sessions))
-        ]
         try:
-            await asyncio.gather(*lanes)
+            while not await self._life(started, progress):
+                self.statistics.restarts += 1
+                await self.client.restart()
         finally:
-            for lane in lanes:
-                lane.cancel()
-            await asyncio.gather(*lanes, return_exceptions=True)
             seconds = loop.time() - started
             await self.client.close()
         return self.statistics.summary(
             seconds=seconds, debited_micro=self.audit.debited_micro, uncertain_micro=self.audit.uncertain_micro
         )
+
+    async def _life(self, started: float, progress: Progress) -> bool:
+        """Sessions until all are done, or until the client is to lose its state; whether all are done."""
+        self._restart_due.clear()
+        lanes = [
+            asyncio.create_task(self._lane(started, progress))
+            for _ in range(min(self.options.concurrency, self.options.sessions))
+        ]
+        together = asyncio.gather(*lanes)
+        restart = asyncio.create_task(self._restart_due.wait())
+        try:
+            await asyncio.wait((together, restart), return_when=asyncio.FIRST_COMPLETED)
+            if together.done():
+                together.result()
+            return together.done()
+        finally:
+            for task in (restart, *lanes):
+                task.cancel()
+            await asyncio.gather(restart, together, *lanes, return_exceptions=True)
 
     async def _lane(self, started: float, progress: Progress) -> None:
         """One session after the other, until all have begun."""
@@ -192,9 +215,14 @@ class Simulation:
                 await asyncio.sleep(max(0.0, due - asyncio.get_running_loop().time()))
             self.statistics.sessions += 1
             self.live[session.session_id] = session
+            if self._restart_every and (index + 1) % self._restart_every == 0:
+                self._restart_due.set()
             try:
                 await session.run()
+            except asyncio.CancelledError:
+                self.statistics.lost += 1
+                raise
             finally:
                 del self.live[session.session_id]
-            self._done += 1
-            progress(self._done, options.sessions)
+                self._done += 1
+                progress(self._done, options.sessions)

@@ -43,6 +43,9 @@ class GatewayOptions(SimulationOptions):
     """Mean volume of one service of a session; drawn from an exponential distribution."""
     smf_share: float = 0.5
     """Share of sessions that behave like Open5GS' SMF, 0 to 1; the others like a 3GPP PGW."""
+    restart_every: int = 0
+    """Sessions begun after which the gateway loses its state, its connection is cut, and it comes back with a higher
+    Origin-State-Id; 0: never."""
 
     def __post_init__(self) -> None:
         SimulationOptions.__post_init__(self)
@@ -50,6 +53,8 @@ class GatewayOptions(SimulationOptions):
             raise ValueError(f"volume_octets is {self.volume_octets}; give 1 to {1 << 50}")
         if not 0 <= self.smf_share <= 1:
             raise ValueError(f"smf_share is {self.smf_share}; give 0 to 1")
+        if not 0 <= self.restart_every <= 100_000_000:
+            raise ValueError(f"restart_every is {self.restart_every}; give 0 to 100000000")
 
 
 @dataclass(slots=True, eq=False)
@@ -163,14 +168,17 @@ class _DataSession(Session):
             report.seconds, report.service.unreported_s = report.service.unreported_s, 0.0
         self.reporting = [report.service for report in reports] if kind is CCRequestType.UPDATE else []
         self.ending = kind is CCRequestType.TERMINATION
-        answer = await self.client.exchange(self.message(kind, reports))
-        self.reporting = []
-        for report in reports:
-            key = (-1 if report.service.rating_group is None else report.service.rating_group, -1)
-            if answer is None:
-                self.audit.unanswered(key, report.octets)
-            elif usage_stands(answer, service_of(answer, report.service.rating_group)):
-                self.audit.debited(key, report.octets)
+        answer: ReceivedAnswer | None = None
+        try:
+            answer = await self.client.exchange(self.message(kind, reports))
+        finally:  # also when the gateway restarts meanwhile
+            self.reporting = []
+            for report in reports:
+                key = (-1 if report.service.rating_group is None else report.service.rating_group, -1)
+                if answer is None:
+                    self.audit.unanswered(key, report.octets)
+                elif usage_stands(answer, service_of(answer, report.service.rating_group)):
+                    self.audit.debited(key, report.octets)
         return answer
 
     async def run(self) -> None:
@@ -366,11 +374,8 @@ class _PgwSession(_DataSession):
         return await self.update(reports)
 
 
-async def run(options: GatewayOptions, progress: Progress) -> Summary:
-    """Run a gateway's sessions against a server; `progress` is told how many of them are done.
-
-    Raises SimulationError if the server cannot be reached, or not any more.
-    """
+def simulation_of(options: GatewayOptions) -> Simulation:
+    """A gateway that is to be run once."""
 
     def make_session(simulation: Simulation, index: int, subscriber: Subscriber) -> Session:
         smf = Random(f"{options.seed}:{index}:kind").random() < options.smf_share
@@ -382,5 +387,13 @@ async def run(options: GatewayOptions, progress: Progress) -> Summary:
             return int(ResultCode.UNKNOWN_SESSION_ID)
         return int(session.asked(request))
 
-    simulation = Simulation(options, make_session, on_request)
-    return await simulation.run(progress)
+    simulation = Simulation(options, make_session, on_request, options.restart_every)
+    return simulation
+
+
+async def run(options: GatewayOptions, progress: Progress) -> Summary:
+    """Run a gateway's sessions against a server; `progress` is told how many of them are done.
+
+    Raises SimulationError if the server cannot be reached, or not any more.
+    """
+    return await simulation_of(options).run(progress)

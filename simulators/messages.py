@@ -62,6 +62,8 @@ class Head:
     """Event-Timestamp, Unix time."""
     end_to_end: int
     destination_host: str | None = None
+    state_id: int = 1
+    """Origin-State-Id; what a PGW puts into every request (RFC 6733 section 8.16)."""
 
 
 def smf_request(head: Head, service: ServiceRequest) -> bytes:
@@ -81,7 +83,7 @@ def smf_request(head: Head, service: ServiceRequest) -> bytes:
 def pgw_request(head: Head, services: Sequence[ServiceRequest]) -> bytes:
     """Gy as a full 3GPP PGW speaks it: several MSCCs, each with what has changed."""
     request = _data_request(head, services)
-    request.origin_state_id = 1
+    request.origin_state_id = head.state_id
     if head.kind is CCRequestType.INITIAL:
         request.multiple_services_indicator = MultipleServicesIndicator.MULTIPLE_SERVICES_SUPPORTED
     return encode_request(request, _packet_session(head, "10.46.0.2"), extra=_equipment(_IMEISV, b"3534900698733190"))

@@ -49,6 +49,10 @@ class Summary:
     """Money debited by the clients' own reckoning (`simulators.audit`), micro-units."""
     uncertain_micro: int = 0
     """What unanswered reports may have cost on top, micro-units."""
+    restarts: int = 0
+    """How often the client lost its state."""
+    lost: int = 0
+    """Sessions that were open then."""
 
     def as_dict(self) -> dict[str, Any]:
         """Plain data for JSON; Result-Codes become strings, as JSON demands."""
@@ -70,6 +74,8 @@ class Summary:
             "seconds": self.seconds,
             "debited_micro": self.debited_micro,
             "uncertain_micro": self.uncertain_micro,
+            "restarts": self.restarts,
+            "lost": self.lost,
         }
 
 
@@ -86,8 +92,8 @@ class Statistics:
     """The counters of one run while it is under way; `summary` reads them off."""
 
     __slots__ = (
-        "_latencies_us", "answers", "disagreements", "final_grants", "grants", "malformed", "refusals", "repeats",
-        "requests", "sessions", "unanswered",
+        "_latencies_us", "answers", "disagreements", "final_grants", "grants", "lost", "malformed", "refusals",
+        "repeats", "requests", "restarts", "sessions", "unanswered",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -100,6 +106,8 @@ class Statistics:
         self.unanswered = 0
         self.disagreements = 0
         self.malformed = 0
+        self.restarts = 0
+        self.lost = 0
         self.refusals: Counter[int] = Counter()
         self._latencies_us = array("L")
 
@@ -133,4 +141,6 @@ class Statistics:
             seconds=seconds,
             debited_micro=debited_micro,
             uncertain_micro=uncertain_micro,
+            restarts=self.restarts,
+            lost=self.lost,
         )

@@ -205,7 +205,7 @@ def _base(command: int, avps: Sequence[bytes]) -> bytes:
 
 def add_account(server: LiveServer, number: int, balance_micro: int = 1_000_000) -> str:
     """A prepaid account ``acc-NUMBER``; the MSISDN of its subscriber."""
-    msisdn = f"4917{number:08}"
+    msisdn = f"4918{number:08}"
     server.add_account(f"acc-{number}", [(IdentityType.E164, msisdn)], balance_micro=balance_micro)
     return msisdn
 

@@ -4,15 +4,14 @@ Where both prices are made of started steps, what is reserved is exact, or nearl
 tiers, discounts) it is a bound that is never exceeded.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import gcd
 from typing import final
 
 from balance.model import UNLIMITED, Rate
 from occ.rating.call_price import CallPrice
-from occ.rating.discount import Discounted, counted_over
+from occ.rating.discount import Discounted
 from occ.rating.percent import PPM
-from occ.rating.periods import Period
 from occ.rating.steps import ClientRated, FreePrice, StepPrice
 from occ.rating.tiers import TieredPrice
 
@@ -69,6 +68,8 @@ def rise_of(rate: Rate, paid_units: int) -> Rise:
     """
     if isinstance(rate, _Steepest):
         return rate.rise
+    if isinstance(rate, _CallOrRest):
+        return rise_of(rate.call, 0)
     step = step_of(rate)
     if step is not None:
         return Rise(_begun(*step), step[1], step[0])
@@ -96,7 +97,7 @@ def _begun(step_units: int, step_micro: int) -> int:
 
 
 class _Steepest:
-    """The most that units can cost of a price whose count goes on from what a meter will say by then."""
+    """The most that units can cost of a price with tiers: which of them they will fall into is not known yet."""
 
     __slots__ = ("rise", "unit")
 
@@ -111,11 +112,36 @@ class _Steepest:
         return max(0, self.rise.within(amount_micro))
 
 
+class _CallOrRest:
+    """The most that units can cost of a call that begins after the switch, or has begun before it."""
+
+    __slots__ = ("call", "unit")
+
+    def __init__(self, call: CallPrice) -> None:
+        self.unit = call.unit
+        self.call = replace(call, free_units=0)
+
+    def price_micro(self, units: int) -> int:
+        return max(self.call.price_micro(units), self.call.then.price_micro(units))
+
+    def affordable_units(self, amount_micro: int) -> int:
+        return min(self.call.affordable_units(amount_micro), self.call.then.affordable_units(amount_micro))
+
+
+def _dearest(rate: Rate) -> Rate:
+    """What a price can ask for at most once it is in force: units used until then may have used up what is free."""
+    if isinstance(rate, Discounted):
+        return Discounted(_dearest(rate.rate), rate.ppm)
+    if isinstance(rate, CallPrice) and not isinstance(rate.then, TieredPrice):
+        return _CallOrRest(rate)
+    return _Steepest(rate) if isinstance(rate, CallPrice | TieredPrice) else rate
+
+
 class _AcrossSwitch:
     """What the two prices of a reservation across a tariff switch have in common.
 
-    ``now`` goes on with its count from ``paid_units``, whose price was ``priced_micro``; ``following`` counts from 0,
-    or is taken at its dearest if it is counted over a period.
+    ``now`` goes on with its count from ``paid_units``, whose price was ``priced_micro``; ``following`` counts from 0.
+    Its free units may be used up before it is in force, and its tiers gone by: it is taken as if they were.
     """
 
     __slots__ = ("following", "now", "paid_units", "priced_micro", "start_micro", "unit")
@@ -123,7 +149,7 @@ class _AcrossSwitch:
     def __init__(self, now: Rate, following: Rate, paid_units: int, priced_micro: int) -> None:
         self.unit = now.unit
         self.now = now
-        self.following = following if counted_over(following) == Period.SESSION else _Steepest(following)
+        self.following = _dearest(following)
         self.paid_units = paid_units
         self.priced_micro = priced_micro
         self.start_micro = max(0, now.price_micro(paid_units) - priced_micro)

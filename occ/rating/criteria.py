@@ -1,4 +1,4 @@
-"""What a service can be told by, beside Service-Context-Id, Rating-Group and Service-Identifier: what was used, how, where.
+"""What a service can be told by, beside Service-Context-Id, Rating-Group and Service-Identifier.
 
 ======================  ================================================================================================
 ``apn``                 Called-Station-Id: access point names, ``*`` for any letters. Capitals do not matter, and an
@@ -132,7 +132,7 @@ def read_sip_methods(node: Node | None) -> frozenset[bytes] | None:
 
 
 def read_zones(node: Node | None) -> frozenset[str] | None:
-    """``destinations`` or ``networks``: one zone or a list; ``check_zones`` says whether there are such. Raises ConfigError."""
+    """``destinations`` or ``networks``: one zone or a list, for ``check_zones`` to check. Raises ConfigError."""
     return None if node is None else frozenset(_words(node, "the name of a zone", str, None))
 
 

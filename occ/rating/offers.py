@@ -11,8 +11,8 @@ Read from the section ``offers`` of the catalogue; a plan lists its own under ``
         gives: [data-5gb]                 # allowances, and bonuses that have an amount
         if_unpaid: retry every day        # or suspend, the default: nothing is given until somebody pays
 
-Days, weeks and months are those of the catalogue's clock and begin at the time of day at which the offer was taken: what
-was taken on the 31st is due on the last day of shorter months. With ``first of month`` they begin at its midnight.
+Days, weeks and months are those of the catalogue's clock and begin at the time of day at which the offer was taken:
+what was taken on the 31st is due on the last day of shorter months. With ``first of month`` they begin at its midnight.
 
 A share is exact to the day: days from today to the end of the period, today among them, over the days of the period.
 Fees are rounded down to a micro-unit, what is given is rounded up to a whole unit.
@@ -26,7 +26,9 @@ from typing import Final, NamedTuple
 from balance.model import Unit
 from occ.rating.allowances import Allowance, Bonus, read_money
 from occ.rating.local_time import Calendar
+from occ.rating.periods import months_later
 from occ.rating.sizes import parse_size
+from occ.rating.tax import NO_TAX, Tax
 from occ.yamlmap import Node, nearest
 
 __all__ = ["Every", "Offer", "Share", "Starts", "prorated_fee", "prorated_units", "read_offer"]
@@ -127,9 +129,9 @@ class Offer:
         """When the period after ``count`` others begins."""
         since = calendar.day_of(since_ms)
         if self.starts is Starts.FIRST_OF_MONTH:
-            return calendar.moment(_months_later(since.replace(day=1), count), 0)
+            return calendar.moment(months_later(since.replace(day=1), count), 0)
         if self.every is Every.MONTH:
-            day = _months_later(since, count)
+            day = months_later(since, count)
         else:
             day = since + timedelta(days=count * (_WEEK if self.every is Every.WEEK else 1))
         minute = calendar.minute_of(since_ms)
@@ -139,19 +141,11 @@ class Offer:
         """The day on which the period that ends then began, or would have, had it been whole."""
         last = calendar.day_of(ends_ms)
         if self.starts is Starts.FIRST_OF_MONTH:
-            return _months_later(last, -1)
+            return months_later(last, -1)
         if self.every is Every.MONTH:
             since = calendar.day_of(since_ms)
-            return _months_later(since, (last.year - since.year) * 12 + last.month - since.month - 1)
+            return months_later(since, (last.year - since.year) * 12 + last.month - since.month - 1)
         return last - timedelta(days=_WEEK if self.every is Every.WEEK else 1)
-
-
-def _months_later(day: date, count: int) -> date:
-    """The same day of a later month, or its last."""
-    months = day.year * 12 + day.month - 1 + count
-    first = date(months // 12, months % 12 + 1, 1)
-    length = ((first.replace(day=28) + timedelta(days=4)).replace(day=1) - first).days
-    return first.replace(day=min(day.day, length))
 
 
 def prorated_fee(fee_micro: int, share: Share) -> int:
@@ -164,7 +158,9 @@ def prorated_units(units: int, share: Share) -> int:
     return -(-units * share.days_left // share.days)
 
 
-def read_offer(name: str, node: Node, allowances: dict[str, Allowance], bonuses: dict[str, Bonus]) -> Offer:
+def read_offer(
+    name: str, node: Node, allowances: dict[str, Allowance], bonuses: dict[str, Bonus], tax: Tax = NO_TAX
+) -> Offer:
     """One of the section ``offers``. Raises ConfigError."""
     values = node.mapping(OFFER_KEYS, required=("every",))
     if "fee" not in values and "gives" not in values:
@@ -180,7 +176,7 @@ def read_offer(name: str, node: Node, allowances: dict[str, Allowance], bonuses:
         raise prorated.error(f"{prorated.path} needs 'starts: {Starts.FIRST_OF_MONTH}': all other periods are whole")
     return Offer(
         name,
-        0 if "fee" not in values or values["fee"].text() == "free" else read_money(values["fee"]),
+        0 if "fee" not in values or values["fee"].text() == "free" else tax.gross(read_money(values["fee"])),
         every,
         period_s,
         start,

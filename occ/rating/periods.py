@@ -1,7 +1,7 @@
 """Periods that something is counted over: a session, a local day, a local month."""
 
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import date, timedelta
 from enum import IntEnum
 from typing import Final
 
@@ -40,6 +40,14 @@ def counter_of(what: str, period: Period) -> Counter:
     return Counter(f"{what} per {period.name.lower()}", period)
 
 
+def months_later(day: date, count: int) -> date:
+    """The same day of a later month, or the last one of a month that is shorter."""
+    months = day.year * 12 + day.month - 1 + count
+    first = date(months // 12, months % 12 + 1, 1)
+    length = ((first + 31 * _ONE_DAY).replace(day=1) - first).days
+    return first.replace(day=min(day.day, length))
+
+
 class Periods:
     """When the periods of a calendar end; the one asked for last is kept, so that asking again costs nothing."""
 
@@ -69,9 +77,9 @@ class Periods:
                 first, following = following, following + _ONE_DAY
         else:
             first = first.replace(day=1)
-            following = (first + 31 * _ONE_DAY).replace(day=1)
+            following = months_later(first, 1)
             if calendar.moment(following, 0) <= at_ms:
-                first, following = following, (following + 31 * _ONE_DAY).replace(day=1)
+                first, following = following, months_later(following, 1)
         return calendar.moment(first, 0), calendar.moment(following, 0)
 
 

@@ -21,14 +21,16 @@ A service that a plan does not name, or a zone that it does not name where there
 """
 
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
+from occ.rating.caps import Cap, read_caps
 from occ.rating.currency import NUMERIC
 from occ.rating.price_list import PriceRow, read_price_list
 from occ.rating.service import Service
 from occ.rating.sizes import single_value
 from occ.rating.tariff import Tariff
+from occ.rating.tax import Tax
 from occ.yamlmap import ConfigError, Node, nearest
 
 __all__ = ["PLAN_WORDS", "PricePlan", "PriceZones", "ZoneTariffs", "ZonedBy", "read_currency", "read_plan"]
@@ -53,6 +55,10 @@ class ZoneTariffs:
     others: Tariff | None = None
     """Of every other zone, and of none; None: not sold there."""
 
+    @property
+    def is_by_destination(self) -> bool:
+        return self.by == BY_DESTINATION
+
     def of(self, zone: str) -> Tariff | None:
         """The tariff of a zone; empty: of no zone."""
         return self.zones.get(zone, self.others)
@@ -68,8 +74,8 @@ class PricePlan:
     """Offers."""
     currency: int = 0
     """ISO 4217 numeric code of its prices; 0: that of the catalogue."""
-    caps: Node | None = None
-    """What it says of caps, to be read by ``occ.rating.caps``."""
+    caps: Mapping[str, tuple[Cap, ...]] = field(default_factory=dict)
+    """By service, in the order they are written."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +100,7 @@ def read_plan(
     zones: PriceZones,
     zoned_by: ZonedBy,
     read: ReadTariff,
+    tax: Tax,
 ) -> PricePlan:
     """One plan. ``zoned_by`` is added to: all plans must price a service by the same. Raises ConfigError."""
     values = node.mapping((*PLAN_WORDS, *services))
@@ -112,7 +119,8 @@ def read_plan(
     if not tariffs:
         raise node.error(f"{node.path} must price at least one service{nearest('', services)}")
     currency = read_currency(values["currency"]) if "currency" in values else 0
-    return PricePlan(tariffs, _includes(values.get("includes"), offers), currency, values.get("caps"))
+    caps = read_caps(values["caps"], tuple(tariffs), tax) if "caps" in values else {}
+    return PricePlan(tariffs, _includes(values.get("includes"), offers), currency, caps)
 
 
 def read_currency(node: Node) -> int:

@@ -58,6 +58,9 @@ _TIERS: Final = 1
 _CALL: Final = 2
 _DISCOUNT: Final = 3
 """What an entry of the further terms begins with; they are kept in stores and do not change."""
+_LENGTHS: Final = {_CALL: 6, _DISCOUNT: 2}
+_TIERS_AT: Final = 3
+"""Numbers before the tiers themselves."""
 
 _MEMO_ENTRIES: Final = 4096
 _memo: dict[tuple[int, int, int, tuple[int, ...]], Rate] = {}
@@ -110,19 +113,20 @@ def _made(unit: Unit, step_units: int, step_micro: int, more: tuple[int, ...]) -
     at = 0
     while at < len(more):
         kind = more[at]
+        length = _TIERS_AT + 3 * more[at + 2] if kind == _TIERS and len(more) > at + 2 else _LENGTHS.get(kind, 0)
+        entry = more[at + 1 : at + length]
+        if len(entry) + 1 != length:
+            raise ValueError(f"the terms of a price cannot have {kind} at {at}: {more}")
         if kind == _TIERS:
-            end = at + 3 + 3 * more[at + 2]
-            numbers = iter(more[at + 3 : end])
-            rate = TieredPrice(unit, tuple(map(Tier, numbers, numbers, numbers)), Period(more[at + 1]))
-        elif kind == _CALL and isinstance(rate, StepPrice | FreePrice | TieredPrice):
-            end = at + 6
-            rate = CallPrice(rate, *more[at + 1 : end])
+            numbers = iter(entry[_TIERS_AT - 1 :])
+            rate = TieredPrice(unit, tuple(map(Tier, numbers, numbers, numbers)), Period(entry[0]))
         elif kind == _DISCOUNT:
-            end = at + 2
-            rate = Discounted(rate, more[at + 1])
+            rate = Discounted(rate, entry[0])
+        elif isinstance(rate, StepPrice | FreePrice | TieredPrice):
+            rate = CallPrice(rate, *entry)
         else:
             raise ValueError(f"the terms of a price cannot have {kind} at {at}: {more}")
-        at = end
+        at += length
     return rate
 
 

@@ -9,8 +9,8 @@ The first row names the columns. In a plan (``prices_from``) they are ``service`
     russia;0.39 per 60 s;20:00
     others;0.99 per 60 s;
 
-``from`` may be left out: a beginning as the catalogue writes it, one row for each. Any other column is what else a price
-of the catalogue can say (``connection``, ``minimum``, ...), under the same name; an empty cell says nothing.
+``from`` may be left out: a beginning as the catalogue writes it, one row for each. Any other column is what else a
+price of the catalogue can say (``connection``, ``minimum``, ...), under the same name; an empty cell says nothing.
 """
 
 from typing import Final, NamedTuple

@@ -179,6 +179,10 @@ class Service:
             and (self.role is None or facts.role == self.role)
         )
 
+    def is_for(self, destination: str) -> bool:
+        """Whether it names this zone of called numbers."""
+        return self.destinations is not None and destination in self.destinations
+
     def covers(self, other: "Service") -> bool:
         """Whether every request that ``other`` matches is matched by this service as well.
 

@@ -215,13 +215,14 @@ def _beginning(key: Node, calendar: Calendar) -> tuple[frozenset[int], int]:
         raise key.error(
             f"a price begins at a time such as '08:00' or 'Mo-Fr 07:00', from 00:00 to 23:59, not {key.text()[:40]!r}"
         )
-    days = EVERY_DAY if match.group(1) is None else _days(key, match.group(1))
+    days = EVERY_DAY if match.group(1) is None else parse_days(key, match.group(1))
     if HOLIDAY in days and not calendar.holidays:
         raise key.error("the catalogue lists no holidays; list them at its top, such as holidays: [2026-12-25]")
     return days, int(match.group(2)) * 60 + int(match.group(3))
 
 
-def _days(key: Node, written: str) -> frozenset[int]:
+def parse_days(key: Node, written: str) -> frozenset[int]:
+    """The days in "Mo-We,Fr" or "Sa,Su,holidays", as ``Beginning.days``. Raises ConfigError."""
     found: set[int] = set()
     for part in written.split(","):
         first, dash, last = part.strip().partition("-")

@@ -51,7 +51,9 @@ def test_the_sample_says_what_the_documents_say(sample: Catalogue) -> None:
     )
     assert by_name["national-voice"] == Service("national-voice", VOICE, None, Unit.SECONDS, 60, 300, 300)
     assert by_name["sms"] == Service("sms", SMS, None, Unit.EVENTS, 1, 10, 300)
-    assert {plan: {name: tariff.at(0) for name, tariff in each.items()} for plan, each in sample.plans.items()} == {
+    assert {
+        plan: {name: price(sample, plan, name) for name in sold.tariffs} for plan, sold in sample.plans.items()
+    } == {
         "standard": {
             "internet": (StepPrice(Unit.OCTETS, MIB, 10_000), 0),
             "national-voice": (StepPrice(Unit.SECONDS, 60, 90_000), 0),
@@ -81,7 +83,7 @@ def test_what_the_samples_comments_say_can_be_written(sample: Catalogue) -> None
     for line in ("    internet: 0.01 per 1 MiB", "    national-voice: 0.09 per 60 s"):
         text = text.replace(line, "")
     catalogue = read(text.replace("  standard:", "\n".join(["  standard:", *examples[prices:top]])))
-    assert [len(tariff.beginnings) for tariff in catalogue.plans["standard"].values()] == [4, 2, 1]
+    assert [len(tariff.beginnings) for tariff in catalogue.plans["standard"].tariffs.values()] == [4, 2, 1]
     assert len(catalogue.calendar.holidays) == 2
 
 

@@ -18,6 +18,8 @@ from random import Random
 
 import pytest
 
+from balance.model import IdentityType
+from balance.subscribers import swap_identity
 from tests.failover import (
     CENT,
     EVENT,
@@ -201,6 +203,23 @@ def test_row_40_a_client_that_never_got_its_first_answer_goes_on_at_the_other_se
     assert lab.b.charge(session.update()).result_code == 2001
     assert lab.a.charge(session.termination()).result_code == 2001
     assert lab.cents() == (98, 0)
+
+
+@pytest.mark.shows("row 40")
+def test_row_40_a_session_goes_on_at_the_other_server_although_its_number_has_passed_to_somebody_else(lab: Lab) -> None:
+    """Its updates name the number as before; they are about the session, whoever has the number now."""
+    session = lab.session()
+    lab.a.charge(session.initial())
+    old, new = ((IdentityType.E164, number.encode()) for number in (lab.subscriber, "999" + lab.subscriber))
+    lab.first.run(swap_identity(lab.first.server.store, f"acc-{lab.number}".encode(), old, new))
+    somebody = f"acc-{1000 + lab.number}"
+    lab.first.add_account(somebody, [(IdentityType.E164, lab.subscriber)], balance_micro=CENT)
+    update, termination = session.update(), session.termination()
+    assert lab.b.charge(update).result_code == 2001
+    assert lab.b.charge(termination).result_code == 2001
+    assert lab.b.charge(again(termination)).result_code == 2001
+    assert lab.cents() == (98, 0)
+    assert cents(lab.first, 1000 + lab.number) == (1, 0)
 
 
 # -- supervision and restarts ----------------------------------------------------------------------------------------

@@ -5,7 +5,9 @@ from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
 from balance.model import UNLIMITED, Rate, Unit
-from occ.rating.price import FreePrice, HalfEach, StepPrice, WorstOfTwo
+from occ.rating.periods import Period
+from occ.rating.price import CallPrice, FreePrice, HalfEach, StepPrice, TieredPrice, WorstOfTwo, continued
+from tests.occ import prices
 
 FREE = FreePrice(Unit.OCTETS)
 DAY, NIGHT = StepPrice(Unit.OCTETS, 10, 7), StepPrice(Unit.OCTETS, 10, 3)
@@ -214,3 +216,84 @@ def test_large_quotas_take_no_long_search(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(HalfEach, "at_both", counted)
     assert rate.affordable_units(amount) >= 1 << 50
     assert len(tried) < 25
+
+
+# -- prices that are more than steps ---------------------------------------------------------------------------------
+
+
+@given(now=prices.kept, following=prices.kept, paid_units=paid, units=st.integers(0, 40))
+def test_no_split_between_prices_of_any_kind_costs_more(
+    now: Rate, following: Rate, paid_units: int, units: int
+) -> None:
+    """RFC 8506 section 5.1.1, whatever the second price asks for by then: its free units may be used up."""
+    reserved = further(across(WorstOfTwo, now, following, paid_units), units)
+    for k in range(units + 1):
+        used, cost = paid_units + k, now.price_micro(paid_units + k)
+        going_on = continued(following, used, cost)
+        assert reserved >= split(now, going_on, paid_units, k, units - k)
+        assert reserved >= split(now, following, paid_units, k, units - k) or following != going_on
+
+
+@given(now=prices.kept, following=prices.kept, paid_units=paid, quota=st.integers(0, 20))
+def test_two_quotas_of_any_price_cover_whatever_is_used_of_them(
+    now: Rate, following: Rate, paid_units: int, quota: int
+) -> None:
+    """RFC 8506 section 5.1.2."""
+    reserved = further(across(HalfEach, now, following, paid_units), 2 * quota)
+    for before in range(quota + 1):
+        going_on = continued(following, paid_units + before, now.price_micro(paid_units + before))
+        assert all(split(now, going_on, paid_units, before, after) <= reserved for after in range(quota + 1))
+
+
+@given(
+    now=prices.kept,
+    following=prices.tiered(Period.MONTH),
+    meter=st.integers(0, 80),
+    before=st.integers(0, 30),
+    after=st.integers(0, 30),
+)
+def test_a_count_that_goes_on_after_the_switch_is_covered_wherever_it_is(
+    now: Rate, following: TieredPrice, meter: int, before: int, after: int
+) -> None:
+    reserved = further(across(WorstOfTwo, now, following, 0), before + after)
+    cost = now.price_micro(before) + following.price_micro(meter + after) - following.price_micro(meter)
+    assert reserved >= cost
+
+
+@pytest.mark.parametrize("kind", BOTH)
+@given(now=prices.kept, following=prices.kept, paid_units=paid, amount=st.integers(0, 300))
+def test_affordable_of_any_price_is_what_a_search_from_below_finds(
+    kind: type[WorstOfTwo | HalfEach], now: Rate, following: Rate, paid_units: int, amount: int
+) -> None:
+    rate = across(kind, now, following, paid_units)
+    amount += rate.priced_micro
+    tried = prices.most_affordable(rate, amount, 2000)
+    found = rate.affordable_units(amount)
+    if tried is None:
+        assert found >= 2000 - 1
+        assert rate.price_micro(found) <= amount
+    else:
+        assert found == tried or (kind is HalfEach and found == tried - 1 and (found - paid_units) % 2 == 0)
+    assert [rate.price_micro(units) for units in range(100)] == sorted(rate.price_micro(units) for units in range(100))
+
+
+def test_in_the_middle_of_a_call_little_more_than_the_call_itself_is_reserved() -> None:
+    """Fees that were paid are not reserved again; the bound is one started step above what can happen."""
+    call = CallPrice(StepPrice(Unit.SECONDS, 60, 90_000), 50_000, 60, 100_000, 120_000)
+    night = StepPrice(Unit.SECONDS, 60, 50_000)
+    assert further(WorstOfTwo(call, night, 180, call.price_micro(180)), 300) <= 5 * 90_000 + 90_000 + 50_000
+
+
+def test_large_amounts_of_any_price_take_no_long_search(monkeypatch: pytest.MonkeyPatch) -> None:
+    tried: list[int] = []
+    cost = WorstOfTwo.at_both
+
+    def counted(rate: WorstOfTwo, units: int) -> int:
+        tried.append(units)
+        return cost(rate, units)
+
+    call = CallPrice(StepPrice(Unit.OCTETS, 1 << 20, 10_000), 50_000)
+    rate = WorstOfTwo(call, StepPrice(Unit.OCTETS, 1_000_000, 20_000), 7, call.price_micro(7))
+    monkeypatch.setattr(WorstOfTwo, "at_both", counted)
+    assert rate.affordable_units(10**15) >= 1 << 50
+    assert len(tried) < 70

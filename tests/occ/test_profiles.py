@@ -82,7 +82,8 @@ def test_strict_3gpp_goes_by_the_book(shipped: Profiles) -> None:
     strict = shipped.named("strict-3gpp")
     assert strict.needs_indicator
     assert [f.name for f in fields(Profile) if f.type is bool and not getattr(strict, f.name)] == [
-        "time_within_validity"
+        "time_within_validity",
+        "last_second",
     ]
     assert strict.reauthorisation is Reauthorisation.FULL
     assert strict.shortest_validity_s == 0
@@ -105,6 +106,7 @@ def test_open5gs_is_asked_for_what_it_can_do(shipped: Profiles) -> None:
 def test_kamailio_is_asked_for_what_it_can_do(shipped: Profiles) -> None:
     """A redirection counts as a grant, Validity-Time ends a grant, reports come 8 s before, a RAR is not answered."""
     profile = shipped.named("kamailio")
+    assert profile.last_second
     assert not profile.redirects
     assert not profile.pools
     assert not profile.tariff_switch

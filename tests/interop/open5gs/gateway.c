@@ -16,6 +16,7 @@
  *   answer <octets>       an answer that freeDiameter hands to the application
  *   dropped <reason>      a message that it does not hand on
  *   asked <octets>        a Re-Auth-Request, which has been answered
+ *   ended <Session-Id>    "end" has been done
  *
  * freeDiameter's log goes to standard error. It ends when its input does.
  */
@@ -236,7 +237,7 @@ int main(int count, char *arguments[])
 		else if (!strncmp(line, "begin ", 6))
 			begin_session(line + 6);
 		else if (!strncmp(line, "end ", 4))
-			end_session(line + 4);
+			end_session(line + 4), tell("ended", line + 4);
 		else
 			fail("input", "a line is none that it knows");
 	}

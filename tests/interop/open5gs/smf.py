@@ -85,6 +85,8 @@ class DataSession:
 
     def start(self) -> bool:
         """Whether the subscriber is let in."""
+        while not self.gateway.answers.empty():
+            self.gateway.answers.get()  # what a test that failed has left
         self.reported_ms = 0 if self.counts_from_1970 else self.server.now_ms()
         self.gateway.begin(self.session_id)
         self.is_open = True
@@ -140,18 +142,19 @@ class DataSession:
     # -- what it sends -------------------------------------------------------------------------------------------
 
     def _report(self, reason: int) -> None:
-        if self.quota.is_final:
-            self._release()
-            return
         if len(self.in_flight) > 1:
             self.settle()
-        if not self.is_open:
-            return
+        if self.quota.is_final:
+            self._release()
+        elif self.is_open:
+            self._update(reason)
+        if self.waits:
+            self.settle()
+
+    def _update(self, reason: int) -> None:
         inside = [avp("Reporting-Reason", reason)] if reason in (THRESHOLD, QUOTA_EXHAUSTED) else []
         beside = [avp("Reporting-Reason", reason)] if reason == VALIDITY_TIME else []
         self._send(UPDATE, [self._requested(), *self._used(inside), *beside])
-        if self.waits:
-            self.settle()
 
     def _release(self) -> None:
         if self.is_open:

@@ -40,8 +40,8 @@ def build(directory: Path) -> Path:
     """The program. Raises CalledProcessError if it does not compile."""
     assert COMPILER is not None
     program = directory / SOURCE.stem
-    libraries = ["-lfdcore", "-lfdproto", "-lpthread"]
-    subprocess.run([COMPILER, "-Wall", "-Wextra", "-Werror", "-o", program, SOURCE, *libraries], check=True)
+    options = ["-Wall", "-Wextra", "-Werror", "-lfdcore", "-lfdproto", "-lpthread"]
+    subprocess.run([COMPILER, SOURCE, "-o", program, *options], check=True)
     return program
 
 
@@ -56,7 +56,7 @@ class Gateway:
         self.log = directory / "gateway.log"
         assert OPENSSL is not None
         certificate = ["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", f"/CN={IDENTITY}"]
-        files = ["-keyout", directory / "smf.key", "-out", directory / "smf.crt"]
+        files = ["-keyout", f"{directory}/smf.key", "-out", f"{directory}/smf.crt"]
         subprocess.run([OPENSSL, *certificate, *files], check=True, capture_output=True)
         configuration = directory / "smf.conf"
         configuration.write_text(
@@ -76,6 +76,7 @@ class Gateway:
         """What freeDiameter did not hand on, and why."""
         self.peers: list[str] = []
         """The peers it has connected with, in order."""
+        self._ended: queue.Queue[str] = queue.Queue()
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
                 [program, configuration], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True
@@ -131,8 +132,9 @@ class Gateway:
         self._write(f"begin {session_id}")
 
     def end(self, session_id: str) -> None:
-        """From now on it is not."""
+        """From now on it is not; returns when that has been noted."""
         self._write(f"end {session_id}")
+        assert self._ended.get(timeout=PATIENCE_S) == session_id
 
     def _write(self, line: str) -> None:
         assert self.process.stdin is not None
@@ -145,6 +147,8 @@ class Gateway:
             kind, _, text = line.rstrip("\n").partition(" ")
             if kind == "answer":
                 self.answers.put(bytes.fromhex(text))
+            elif kind == "ended":
+                self._ended.put(text)
             elif kind == "asked":
                 self.asked.append(bytes.fromhex(text))
             elif kind == "dropped":

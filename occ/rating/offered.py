@@ -1,0 +1,72 @@
+"""What one service costs one customer at a moment: the tariff and the promotions on it, as one price."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+from occ.rating.price import continued, discounted, with_free_units
+from occ.rating.promotions import NOTHING, Applied
+from occ.rating.tariff import Price, Refusal, Tariff
+
+PromotionsAt = Callable[[int], Applied]
+"""What applies from a moment on; ``Promotions.for_use`` with all but the moment given."""
+
+_LOOK_AHEAD: Final = 16
+"""Changes of tariff and promotions that are looked at for one that makes a difference; the first nearly always does."""
+
+
+@dataclass(frozen=True, slots=True)
+class Offered:
+    """A price, why, and until when."""
+
+    price: Price
+    """To be kept with the service (``full_terms``), unless it is a ``Refusal``."""
+    until_ms: int
+    """When the price is another; 0: not in sight. To be asked again then, for what was used until then."""
+    applied: Applied = NOTHING
+    tariff_price: Price | None = None
+    """The price as it stands in the catalogue."""
+
+
+def effective(
+    tariff: Tariff,
+    at_ms: int,
+    promotions_at: PromotionsAt | None = None,
+    used_units: int = 0,
+    cost_micro: int = 0,
+) -> Offered:
+    """The price of a service from a moment on.
+
+    ``used_units``, ``cost_micro``: what was priced in its session so far, at any price, and what that cost: a session
+    that goes on pays no connection fee again (``continued``), and has had some of its free units.
+    """
+    price, until_ms = tariff.at(at_ms)
+    if promotions_at is None:
+        if used_units and not isinstance(price, Refusal):
+            return Offered(continued(price, used_units, cost_micro), until_ms, NOTHING, price)
+        return Offered(price, until_ms, NOTHING, price)
+    applied = promotions_at(at_ms)
+    found = _with(price, applied, used_units, cost_micro)
+    ends_ms = _earlier(until_ms, applied.ends_ms)
+    for _ in range(_LOOK_AHEAD):
+        if not ends_ms:
+            return Offered(found, 0, applied, price)
+        other, other_until_ms = tariff.at(ends_ms)
+        others = promotions_at(ends_ms)
+        if _with(other, others, used_units, cost_micro) != found or others.effect != applied.effect:
+            return Offered(found, ends_ms, applied, price)
+        ends_ms = _earlier(other_until_ms, others.ends_ms)
+    return Offered(found, 0, applied, price)
+
+
+def _with(price: Price, applied: Applied, used_units: int, cost_micro: int) -> Price:
+    """Tariff and promotions in one: free units first, the discount on all that is left."""
+    if isinstance(price, Refusal):
+        return price
+    rate = continued(price, used_units, cost_micro) if used_units else price
+    return discounted(with_free_units(rate, applied.free_units), applied.discount_ppm)
+
+
+def _earlier(one_ms: int, other_ms: int) -> int:
+    """The earlier of two moments, of which 0 is never."""
+    return min(one_ms or other_ms, other_ms or one_ms)
