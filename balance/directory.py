@@ -1,4 +1,4 @@
-"""Administration of accounts: create, show, top up, adjust, transfer, list.
+"""Administration of accounts: create, show, top up, adjust, list; their state, expiry, credit limit and buckets.
 
 Everything that moves money goes through the same plans, journal and commit script as charging does. A refusal is a
 ``LedgerError`` whose message is one sentence for the person who asked, and leaves everything as it was; a
@@ -7,7 +7,7 @@ Everything that moves money goes through the same plans, journal and commit scri
 
 import logging
 import re
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -20,7 +20,10 @@ from balance.model import (
     UNLIMITED,
     Account,
     AccountKind,
+    Bucket,
     LedgerError,
+    LifeState,
+    Lookup,
     Plan,
     Session,
     SessionState,
@@ -29,26 +32,28 @@ from balance.model import (
 from balance.records import make_plan, unpack_account
 from balance.resp import StoreError
 from balance.store import ABSENT, Store
-from balance.subscribers import check_name
+from balance.subscribers import CheckChange, check_name, check_reason, subscriber_named
 
 REFERENCE_TTL_MS: Final = 7 * 86_400_000
-"""How long a top-up's reference is remembered: the same one within this time counts once."""
+"""How long the reference of a posting is remembered: the same one within this time counts once."""
 
 SCAN_COUNT: Final = 500
-LONGEST_REASON: Final = 200
 
 log = logging.getLogger("balance.directory")
 
 CREATE: Final = "create"
 TOP_UP: Final = "top-up"
+ADJUST: Final = "adjust"
+ADD_BUCKET: Final = "add-bucket"
 
 _REFERENCE: Final = re.compile(r"[\x21-\x7e]{1,128}")
+_BUCKET_NAME: Final = re.compile(r"[\x21-\x7e]{0,64}")
 _ACCOUNT_KEY: Final = re.compile(rb"\{p[0-9]{4,5}\}:a:(.+)", re.DOTALL)
 
 
 @dataclass(slots=True, frozen=True)
 class NewBucket:
-    """A bucket that an account is created with, besides its main one."""
+    """A bucket that an account is given, besides its main one."""
 
     unit: Unit
     balance: int
@@ -56,20 +61,42 @@ class NewBucket:
     priority: int = 100
     expires_ms: int = 0
     """0: never."""
+    name: str = ""
+    """The allowance or bonus of the catalogue that it is of; empty: it may be spent on anything."""
+    owner: bytes = b""
+    """The only subscriber that it serves; empty: all whom the account pays for."""
 
 
 @dataclass(slots=True, frozen=True)
-class TopUp:
-    """What a top-up came to."""
+class Posting:
+    """What a top-up, an adjustment, or one side of a transfer came to."""
 
     bucket_id: int
     amount: int
+    """Below zero: taken."""
     balance_after: int
-    """Balance of the bucket right after the top-up."""
+    """Balance of the bucket right after it."""
     version: int
-    """Version of the account that the top-up made."""
+    """Version of the account that it made."""
     repeated: bool
     """Its reference had been used before: this call changed nothing, the figures are those of the first one."""
+
+
+@dataclass(slots=True, frozen=True)
+class Once:
+    """What keeps a posting from being made twice."""
+
+    reference: str
+    """The name that people know it by."""
+    key: bytes
+    """The name under which it is remembered, among the ended sessions of its account."""
+    kept_ms: int = REFERENCE_TTL_MS
+    told: str = ""
+    """What else is of the essence beside bucket and amount."""
+
+
+Change = Callable[[Draft, Bucket], None]
+"""What a posting does to an account, on its draft; may be called again on another one. Raises LedgerError."""
 
 
 async def create_account(
@@ -83,35 +110,38 @@ async def create_account(
     balance_micro: int = 0,
     credit_limit_micro: int = 0,
     buckets: Sequence[NewBucket] = (),
+    state: LifeState = LifeState.ACTIVE,
+    expires_ms: int = 0,
 ) -> Account:
     """Create an account with its main money bucket and ``buckets``.
 
-    ``currency`` is an ISO 4217 numeric code. Raises LedgerError if the account exists already or a figure makes no
-    sense, StoreError.
+    ``currency`` is an ISO 4217 numeric code. ``state``: active, or ordered; ``expires_ms``: of a prepaid account, 0 for
+    never. Raises LedgerError if the account exists already or a figure makes no sense, StoreError.
     """
     check_name("account", account_id)
-    _check_reason(reason)
+    check_reason(reason)
     if not 1 <= currency <= 999:
         raise LedgerError(f"currency must be a numeric code of ISO 4217, 1 to 999, not {currency}")
     if not 0 <= credit_limit_micro <= UNLIMITED:
         raise LedgerError(f"a credit limit must not be negative, nor more than {UNLIMITED} micro-units")
     if kind == AccountKind.PREPAID and credit_limit_micro:
         raise LedgerError("a prepaid account has no credit limit; make it postpaid, or leave the limit out")
+    if state not in (LifeState.ACTIVE, LifeState.ORDERED):
+        raise LedgerError(f"an account begins as active or ordered, not {state.name.lower()}")
+    if expires_ms:
+        _check_expiry(kind, expires_ms, now_ms)
     for bucket in buckets:
-        if bucket.expires_ms and bucket.expires_ms <= now_ms:
-            raise LedgerError("a bucket cannot expire before it exists")
+        _check_bucket(bucket, now_ms)
 
     def step(account: Account | None, _: Session | None) -> Plan:
         if account is not None:
             raise LedgerError(f"account {account_id.decode()} exists already")
-        draft = Draft(
-            Account(account_id, 0, int(kind), currency, credit_limit_micro, 0, [], {}),
-            now_ms,
-        )
+        new = Account(account_id, 0, int(kind), currency, credit_limit_micro, 0, [], {}, int(state), expires_ms)
+        draft = Draft(new, now_ms)
         main = add_bucket(draft, Unit.MONEY, balance_micro)
         assert main.bucket_id == MAIN_BUCKET
         for bucket in buckets:
-            add_bucket(draft, bucket.unit, bucket.balance, bucket.priority, bucket.expires_ms)
+            _add(draft, bucket)
         return make_plan(draft, CREATE, (reason,), None)
 
     plan = await store.commit(account_id, step)
@@ -119,10 +149,47 @@ async def create_account(
     return plan.account
 
 
+def _add(draft: Draft, bucket: NewBucket) -> Bucket:
+    return add_bucket(draft, bucket.unit, bucket.balance, bucket.priority, bucket.expires_ms, bucket.name, bucket.owner)
+
+
+def _check_bucket(bucket: NewBucket, now_ms: int) -> None:
+    if bucket.expires_ms and bucket.expires_ms <= now_ms:
+        raise LedgerError("a bucket cannot expire before it exists")
+    if not _BUCKET_NAME.fullmatch(bucket.name):
+        raise LedgerError(f"{bucket.name[:80]!r} is not a name of a bucket: 64 printable characters without spaces")
+
+
+def _check_expiry(kind: int, expires_ms: int, now_ms: int) -> None:
+    if kind != AccountKind.PREPAID:
+        raise LedgerError("only prepaid accounts expire")
+    if expires_ms <= now_ms:
+        raise LedgerError("an account cannot expire at a time that is past")
+    if expires_ms > UNLIMITED:
+        raise LedgerError(f"an account can expire {UNLIMITED} ms after 1970 at the latest")
+
+
 async def read_account(store: Store, account_id: bytes) -> Account | None:
     """The account as the store holds it now, or None. Raises StoreError."""
     value = await store.call("GET", store.keys.account(account_id))
     return None if value is None else _account(account_id, value)
+
+
+async def read_accounts(store: Store, account_ids: Sequence[bytes]) -> list[Account | None]:
+    """The accounts as the store holds them now, None for those that are not there. Raises StoreError."""
+    values = await read_values(store, account_ids)
+    pairs = zip(account_ids, values, strict=True)
+    return [None if value is None else _account(account_id, value) for account_id, value in pairs]
+
+
+def existing(account: Account | None, account_id: bytes) -> Account:
+    """Raises LedgerError if there is no such account."""
+    if account is None:
+        raise LedgerError(f"there is no account {account_id.decode('utf-8', 'replace')}")
+    return account
+
+
+# -- money -------------------------------------------------------------------------------------------------------------
 
 
 async def top_up_account(
@@ -134,26 +201,127 @@ async def top_up_account(
     reason: str,
     bucket_id: int = MAIN_BUCKET,
     reference: str | None = None,
-) -> TopUp:
+    valid_for_ms: int = 0,
+    also: Callable[[Draft], None] | None = None,
+) -> Posting:
     """Add ``amount`` (micro-units of money, or units of the allowance) to a bucket.
+
+    A prepaid account in grace is active again, and expires no earlier than after ``valid_for_ms``; 0: in grace never,
+    else as before. Offers that wait for money are due at once. ``also`` does what else comes with a top-up, such as a
+    bonus, on the same draft; it may be called again on another.
 
     ``reference`` names the payment: the same reference on the same account counts once within
     ``REFERENCE_TTL_MS``, however often and from wherever it is sent. It is kept, with what the first top-up came to,
     where ended sessions are kept, and written by the same script call as the money.
 
-    Raises LedgerError if there is no such account or bucket, the bucket has expired, the amount is not positive, or
-    the reference was used for another amount or bucket; StoreError.
+    Raises LedgerError if there is no such account or bucket, the account is terminated, the bucket has expired, the
+    amount is not positive, or the reference was used for another amount or bucket; StoreError.
     """
-    if reference is not None and not _REFERENCE.fullmatch(reference):
-        raise LedgerError("a reference is 1 to 128 printable ASCII characters without spaces")
-    _check_reason(reason)
-    # No Session-Id of a client can be this: Session-Ids are text (RFC 6733 section 8.8).
-    name = b"\0top-up:%b:%b" % (account_id, (reference or "").encode())
+
+    def change(draft: Draft, bucket: Bucket) -> None:
+        if draft.account.state == LifeState.TERMINATED:
+            raise LedgerError(f"account {account_id.decode()} is terminated and takes no money")
+        top_up(draft, amount, bucket.bucket_id)
+        if bucket.unit == Unit.MONEY:
+            _offers_are_due(draft)
+            come_back(draft, valid_for_ms)
+        if also is not None:
+            also(draft)
+
+    once = _once(TOP_UP, account_id, reference)
+    why = (reason,) if reference is None else (reason, reference)
+    return await post(store, account_id, TOP_UP, bucket_id, amount, change, now_ms=now_ms, why=why, once=once)
+
+
+def come_back(draft: Draft, valid_for_ms: int) -> None:
+    """What money that somebody pays does to a prepaid account: it leaves its grace, and is valid for longer."""
+    account = draft.account
+    if account.kind != AccountKind.PREPAID:
+        return
+    until_ms = draft.now_ms + valid_for_ms
+    if account.state == LifeState.GRACE:
+        account.state = int(LifeState.ACTIVE)
+        account.expires_ms = until_ms if valid_for_ms else 0
+    elif valid_for_ms and account.expires_ms:
+        account.expires_ms = max(account.expires_ms, until_ms)
+
+
+def _offers_are_due(draft: Draft) -> None:
+    """Fees that wait for money are tried again at once."""
+    for index, offer in enumerate(draft.account.offers):
+        if offer.unpaid_ms:
+            draft.offer(index).next_ms = draft.now_ms
+
+
+async def adjust_account(
+    store: Store,
+    account_id: bytes,
+    amount: int,
+    *,
+    now_ms: int,
+    reason: str,
+    bucket_id: int = MAIN_BUCKET,
+    reference: str | None = None,
+) -> Posting:
+    """Put a bucket right: add ``amount`` (micro-units of money, or units of the allowance), or take it if below zero.
+
+    Never more is taken than is free: a prepaid account stays at zero or above, a postpaid one within its credit limit,
+    and what sessions have reserved is theirs. Allowed in every state, also to clear what is left on a terminated
+    account. ``reference`` as for ``top_up_account``.
+
+    Raises LedgerError if there is no such account or bucket, no reason is given, the bucket has expired, the amount is 0
+    or more than is free, or the reference was used for another amount or bucket; StoreError.
+    """
+    if not reason.strip():
+        raise LedgerError("an adjustment needs a reason")
+    if not amount:
+        raise LedgerError("an adjustment of nothing is none")
+
+    def change(draft: Draft, bucket: Bucket) -> None:
+        if amount > 0:
+            top_up(draft, amount, bucket.bucket_id)
+            if bucket.unit == Unit.MONEY:
+                _offers_are_due(draft)
+        else:
+            take(draft, bucket, -amount)
+
+    once = _once(ADJUST, account_id, reference)
+    why = (reason,) if reference is None else (reason, reference)
+    return await post(store, account_id, ADJUST, bucket_id, amount, change, now_ms=now_ms, why=why, once=once)
+
+
+def take(draft: Draft, bucket: Bucket, amount: int) -> None:
+    """Take what is free in a bucket. Raises LedgerError if that is not enough."""
+    free = draft.free(bucket)
+    if amount > free:
+        name = draft.account.account_id.decode()
+        raise LedgerError(f"bucket {bucket.bucket_id} of account {name} can give {free}, which is less than {amount}")
+    bucket.balance -= amount
+
+
+async def post(
+    store: Store,
+    account_id: bytes,
+    operation: str,
+    bucket_id: int,
+    amount: int,
+    change: Change,
+    *,
+    now_ms: int,
+    why: tuple[str, ...],
+    once: Once | None,
+) -> Posting:
+    """Have ``change`` move ``amount`` on a bucket, ``once`` if it is said so. ``why``: for the journal.
+
+    Raises LedgerError as ``top_up_account`` does, and what ``change`` raises; StoreError.
+    """
+    check_reason(why[0])
     first: list[Session] = []
 
-    def step(account: Account | None, ended: Session | None) -> Plan:
-        if account is None:
-            raise LedgerError(f"there is no account {account_id.decode('utf-8', 'replace')}")
+    def step(found: Account | None, ended: Session | None) -> Plan | Lookup:
+        account = existing(found, account_id)
+        if once is not None and ended is None:
+            return Lookup(once.key)  # also where it would be refused now: that may be because it is done
         if ended is not None and ended is not ABSENT:
             first[:] = [ended]
             return Plan(None)
@@ -161,36 +329,173 @@ async def top_up_account(
         bucket = draft.bucket(bucket_id)
         if bucket.expires_ms and bucket.expires_ms <= now_ms:
             raise LedgerError(f"bucket {bucket_id} of account {account_id.decode()} has expired")
-        top_up(draft, amount, bucket_id)
-        if reference is None:
-            return make_plan(draft, TOP_UP, (reason,), None)
-        plan = make_plan(draft, TOP_UP, (reason, reference), None)
-        plan.first_of = name
-        kept: bytes = msgpack.packb((bucket_id, amount, bucket.balance, draft.account.version))
-        plan.ended = Session(name, b"", "", b"", 0, now_ms, now_ms, state=SessionState.CLOSED)
-        plan.ended.answers = answers.add(b"", 0, kept, 0)
-        plan.ended_ttl_ms = REFERENCE_TTL_MS
+        change(draft, bucket)
+        plan = make_plan(draft, operation, why, None)
+        if once is not None:
+            plan.first_of = once.key
+            plan.ended = Session(once.key, b"", "", b"", 0, now_ms, now_ms, state=SessionState.CLOSED)
+            figures: bytes = msgpack.packb((bucket_id, amount, bucket.balance, draft.account.version, once.told))
+            plan.ended.answers = answers.add(b"", 0, figures, 0)
+            plan.ended_ttl_ms = once.kept_ms
         return plan
 
     plan = await store.commit(account_id, step)
     if plan.account is None:
-        return _first_top_up(first[0], reference or "", bucket_id, amount)
+        assert once is not None
+        return _first_posting(first[0], once, bucket_id, amount)
     bucket = plan.account.bucket(bucket_id)
     assert bucket is not None
-    return TopUp(bucket_id, amount, bucket.balance, plan.account.version, repeated=False)
+    return Posting(bucket_id, amount, bucket.balance, plan.account.version, repeated=False)
 
 
-def _first_top_up(session: Session, reference: str, bucket_id: int, amount: int) -> TopUp:
+def _once(operation: str, account_id: bytes, reference: str | None) -> Once | None:
+    """Raises LedgerError for a reference that cannot be used."""
+    if reference is None:
+        return None
+    check_reference(reference)
+    return Once(reference, posting_key(operation, account_id, reference))
+
+
+def check_reference(reference: str) -> None:
+    """Raises LedgerError for what cannot be a reference."""
+    if not _REFERENCE.fullmatch(reference):
+        raise LedgerError("a reference is 1 to 128 printable ASCII characters without spaces")
+
+
+def posting_key(operation: str, account_id: bytes, reference: str) -> bytes:
+    """The name under which a posting is remembered among the ended sessions of its account.
+
+    No Session-Id of a client can be this: Session-Ids are text (RFC 6733 section 8.8).
+    """
+    return b"\0%b:%b:%b" % (operation.encode(), account_id, reference.encode())
+
+
+def _first_posting(session: Session, once: Once, bucket_id: int, amount: int) -> Posting:
     kept = answers.find(session.answers, 0)
     if kept is None:  # the name of a charging session, which no reference should be
-        raise LedgerError(f"reference {reference} cannot be used; choose another")
-    first_bucket, first_amount, balance_after, version = msgpack.unpackb(kept)
-    if (first_bucket, first_amount) != (bucket_id, amount):
+        raise LedgerError(f"reference {once.reference} cannot be used; choose another")
+    first_bucket, first_amount, balance_after, version, told = msgpack.unpackb(kept)
+    if (first_bucket, first_amount, told) != (bucket_id, amount, once.told):
         raise LedgerError(
-            f"reference {reference} was used before, for {first_amount} on bucket {first_bucket}, "
-            f"and cannot stand for {amount} on bucket {bucket_id}; nothing was changed"
+            f"reference {once.reference} was used before, for {first_amount} on bucket {first_bucket}{_after(told)}, "
+            f"and cannot stand for {amount} on bucket {bucket_id}{_after(once.told)}; nothing was changed"
         )
-    return TopUp(bucket_id, amount, balance_after, version, repeated=True)
+    return Posting(bucket_id, amount, balance_after, version, repeated=True)
+
+
+def _after(told: str) -> str:
+    return f" {told}" if told else ""
+
+
+# -- what is not money -------------------------------------------------------------------------------------------------
+
+
+async def add_account_bucket(store: Store, account_id: bytes, bucket: NewBucket, now_ms: int, reason: str) -> Account:
+    """Give an account one more bucket.
+
+    Raises LedgerError if there is no such account, it is terminated, it does not pay for the owner of the bucket, or a
+    figure makes no sense; StoreError.
+    """
+    check_reason(reason)
+    _check_bucket(bucket, now_ms)
+    if bucket.owner:
+        owner = await subscriber_named(store, bucket.owner)
+        if owner is None or owner.account_id != account_id:
+            raise LedgerError(
+                f"account {account_id.decode('utf-8', 'replace')} pays for no subscriber "
+                f"{bucket.owner.decode('utf-8', 'replace')}"
+            )
+
+    def change(draft: Draft) -> None:
+        if draft.account.state == LifeState.TERMINATED:
+            raise LedgerError(f"account {account_id.decode()} is terminated and takes no bucket")
+        _add(draft, bucket)
+
+    return await _change_account(store, account_id, change, ADD_BUCKET, (reason,), now_ms)
+
+
+async def set_credit_limit(store: Store, account_id: bytes, limit_micro: int, now_ms: int, reason: str) -> Account:
+    """Raises LedgerError if the account is prepaid or has used or reserved more than the limit; StoreError."""
+    check_reason(reason)
+    if not 0 <= limit_micro <= UNLIMITED:
+        raise LedgerError(f"a credit limit must not be negative, nor more than {UNLIMITED} micro-units")
+
+    def change(draft: Draft) -> None:
+        account, main = draft.account, draft.bucket(MAIN_BUCKET)
+        if account.kind != AccountKind.POSTPAID:
+            raise LedgerError(f"account {account_id.decode()} is prepaid, and prepaid accounts have no credit limit")
+        used = main.reserved - main.balance
+        if limit_micro < used:
+            raise LedgerError(
+                f"account {account_id.decode()} has used or reserved {used} micro-units of its credit; the limit cannot "
+                "be less"
+            )
+        account.credit_limit_micro = limit_micro
+
+    return await _change_account(store, account_id, change, "credit-limit", (reason, f"{limit_micro} micro"), now_ms)
+
+
+async def set_account_state(
+    store: Store, account_id: bytes, state: LifeState, now_ms: int, reason: str, check: CheckChange
+) -> Account:
+    """Put an account into another state; one that it is in already is left as it is.
+
+    Raises LedgerError if ``check`` does not let it, or it is postpaid and is to be in grace; StoreError.
+    """
+    check_reason(reason)
+
+    def change(draft: Draft) -> None:
+        account = draft.account
+        if account.state == state:
+            return
+        check(account.state, int(state))
+        if state == LifeState.GRACE and account.kind != AccountKind.PREPAID:
+            raise LedgerError("only prepaid accounts can be in grace")
+        account.state = int(state)
+        if state == LifeState.TERMINATED:
+            account.expires_ms = 0
+
+    return await _change_account(store, account_id, change, "account-state", (reason, state.name.lower()), now_ms)
+
+
+async def set_expiry(store: Store, account_id: bytes, expires_ms: int, now_ms: int, reason: str) -> Account:
+    """Have a prepaid account expire at a moment, 0 for never; one that is in grace is in service again.
+
+    Raises LedgerError if the account is postpaid or terminated, or the moment is past; StoreError.
+    """
+    check_reason(reason)
+
+    def change(draft: Draft) -> None:
+        account = draft.account
+        _check_expiry(account.kind, expires_ms or UNLIMITED, now_ms)
+        if account.state == LifeState.TERMINATED:
+            raise LedgerError(f"account {account_id.decode()} is terminated")
+        if account.state == LifeState.GRACE:
+            account.state = int(LifeState.ACTIVE)
+        account.expires_ms = expires_ms
+
+    return await _change_account(store, account_id, change, "account-expiry", (reason, f"{expires_ms} ms"), now_ms)
+
+
+async def _change_account(
+    store: Store,
+    account_id: bytes,
+    change: Callable[[Draft], None],
+    operation: str,
+    reason: tuple[str, ...],
+    now_ms: int,
+) -> Account:
+    def step(found: Account | None, _: Session | None) -> Plan:
+        draft = Draft(existing(found, account_id), now_ms)
+        change(draft)
+        return make_plan(draft, operation, reason, None)
+
+    plan = await store.commit(account_id, step)
+    assert plan.account is not None
+    return plan.account
+
+
+# -- all accounts ------------------------------------------------------------------------------------------------------
 
 
 async def accounts(store: Store) -> AsyncIterator[list[Account]]:
@@ -262,8 +567,3 @@ def _readable(account_id: bytes, value: bytes) -> Account | None:
     except ValueError as error:
         log.error("%s", error)
         return None
-
-
-def _check_reason(reason: str) -> None:
-    if len(reason) > LONGEST_REASON:
-        raise LedgerError(f"a reason can be {LONGEST_REASON} characters long at most, not {len(reason)}")

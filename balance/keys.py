@@ -14,7 +14,13 @@ key                              type        value
 ``{pNNNN}:watch``                sorted set  account by the time (ms) at which it next needs attention
 ``id:<type>:<identity>``         string      subscriber directory: msgpack of ``balance.model.Subscriber``
 ``sub:<subscriber>``             string      the same under the subscriber's own name
-``members:<account>``            set         subscribers that an account pays for
+``members:<account>``            set         subscribers that belong to an account, whoever pays for them
+``earlier:<subscriber>``         set         accounts that paid for a subscriber before, on which sessions may run; expires
+``unit:<unit>``                  string      unit of a customer: msgpack of ``balance.structure.CustomerUnit``
+``unit-of:<account>``            string      the unit that an account is of
+``units:<unit>``                 set         units directly below one; ``units:`` those at the top
+``unit-changes``                 string      how often the structure of customers has been changed
+``transfers``                    hash        transfers between accounts that are not finished (``balance.transfers``)
 ``s:<session>``                  string      session directory: account that holds an open session; expires
 ``occ:layout``                   hash        how the store is laid out; written once
 ===============================  ==========  =====================================================================
@@ -24,6 +30,8 @@ from typing import Final
 from zlib import crc32
 
 LAYOUT: Final = b"occ:layout"
+UNIT_CHANGES: Final = b"unit-changes"
+TRANSFERS: Final = b"transfers"
 
 
 class Keys:
@@ -73,6 +81,22 @@ class Keys:
     @staticmethod
     def members(account_id: bytes) -> bytes:
         return b"members:" + account_id
+
+    @staticmethod
+    def earlier(subscriber_id: bytes) -> bytes:
+        return b"earlier:" + subscriber_id
+
+    @staticmethod
+    def unit(unit_id: bytes) -> bytes:
+        return b"unit:" + unit_id
+
+    @staticmethod
+    def unit_of(account_id: bytes) -> bytes:
+        return b"unit-of:" + account_id
+
+    @staticmethod
+    def units(parent: bytes) -> bytes:
+        return b"units:" + parent
 
     @staticmethod
     def session(session_id: bytes) -> bytes:

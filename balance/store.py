@@ -341,7 +341,7 @@ class Store:
             self._loop.call_soon(self._flush)
 
     def _look_up(self, operation: _Operation, session_id: bytes) -> None:
-        """Decide knowing of an ended session, and on the account as it is beside it: another worker may have it open."""
+        """Decide knowing of an ended session, and on the account beside it: another worker may have it open."""
         line = operation.line
         link = self._link
         if link is None or link.lost:

@@ -23,8 +23,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from balance.model import Unit
 from occ.cli_accounts import account_app
 from occ.cli_catalogue import catalogue_app
+from occ.cli_cdr import cdr_app
 from occ.cli_decode import decode
 from occ.cli_ledger import ledger_app
+from occ.cli_rate import rate
 from occ.cli_sessions import sessions_app
 from occ.cli_shell import (
     REFUSED,
@@ -67,7 +69,9 @@ app.add_typer(subscriber_app, name="subscriber")
 app.add_typer(sessions_app, name="sessions")
 app.add_typer(ledger_app, name="ledger")
 app.add_typer(catalogue_app, name="catalogue")
+app.add_typer(cdr_app, name="cdr")
 app.command()(decode)
+app.command()(rate)
 
 
 @app.callback()

@@ -1,9 +1,10 @@
-"""Deliver what was committed: charging data records into files of JSON Lines, each exactly once, in order.
+"""Deliver what was committed: charging data records into files (``occ.cdr_files``), in order.
 
 A record enters the outbox in the same script call as the money it tells of. Here it is written to a file, the file
 is synchronised to disk, and only then struck from the outbox. Every line carries the outbox entry it came from
-(``entry``: lane, entry, position), so that after a crash between the two the tail of the newest file tells what is
-already there.
+(``entry``: lane, entry, position), so that after a crash between the two the file, which is not closed before all of it
+is struck, tells what is already there. Only where that file has been taken away is a record written again, under the
+same ``record_id``.
 
 Servers that share a store each have an outbox process with a directory of its own. Whoever is to write an entry takes
 it first, under the name of its directory, in a consumer group of the stream: nobody else writes it then. What a process
@@ -15,17 +16,13 @@ when its parent dies, delivers what is left, and ends.
 """
 
 import asyncio
-import fcntl
 import json
 import logging
 import os
-import secrets
 import signal
 import sys
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from time import gmtime, strftime
 from typing import Any, Final
 
 from balance.embedded import Address
@@ -33,6 +30,7 @@ from balance.records import unpack_outbox
 from balance.resp import StoreError, StoreUnavailableError
 from balance.store import Store, StoreSettings
 from occ.cdr import as_json_fields
+from occ.cdr_files import CdrFiles, CdrSettings, Delivery
 from occ.clock import now_ms
 
 log = logging.getLogger("occ.outbox")
@@ -45,8 +43,6 @@ PAGES_A_SYNC: Final = 100
 NICENESS: Final = 10
 """Priority below the server's and Redis's: records may wait, requests may not."""
 
-TAIL_BYTES: Final = 4 << 20
-
 GROUP: Final = b"cdr"
 """Consumer group of the outbox; its consumers are the directories."""
 MOST_TAKEN: Final = 100_000
@@ -57,130 +53,6 @@ OTHERS_CHECK_S: Final = 600.0
 """Between two looks whether another server has left records that it took."""
 
 _PACKAGES: Final = str(Path(__file__).resolve().parent.parent)
-
-_ENCODE: Final = json.JSONEncoder(separators=(",", ":")).encode
-
-
-@dataclass(slots=True, frozen=True)
-class CdrSettings:
-    directory: Path
-    rotate_bytes: int = 64 << 20
-    rotate_ms: int = 3_600_000
-
-
-class CdrFiles:
-    """The files of one directory: ``cdr-<UTC time>.jsonl``, a new one when the newest is big or old enough.
-
-    Holds a lock on the directory until ``close``: two writers would each deliver what the other has delivered already.
-    Raises BlockingIOError if another process holds it.
-    """
-
-    def __init__(self, settings: CdrSettings) -> None:
-        self._settings = settings
-        self._path: Path | None = None
-        self._opened_ms = 0
-        self._unsynced: set[Path] = set()
-        settings.directory.mkdir(parents=True, exist_ok=True)
-        self._lock = os.open(settings.directory / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            os.close(self._lock)
-            raise BlockingIOError(
-                f"another server writes charging data records to {settings.directory}; give each its own cdr.directory"
-            ) from None
-
-    def close(self) -> None:
-        """Let another process write to the directory."""
-        os.close(self._lock)
-
-    def name(self) -> bytes:
-        """What the directory is called in the store: made up when it is first used, and kept in its lock file."""
-        known = os.pread(self._lock, 64, 0)
-        if known:
-            return known
-        made_up = secrets.token_hex(8).encode()
-        os.pwrite(self._lock, made_up, 0)
-        os.fsync(self._lock)
-        _sync_names(self._settings.directory)
-        return made_up
-
-    def newest(self) -> list[Path]:
-        """The files of the directory, oldest first."""
-        return sorted(self._settings.directory.glob("cdr-*.jsonl"))
-
-    def last_entries(self) -> dict[int, tuple[int, int, int]]:
-        """For each lane the last entry that is on disk: (milliseconds, sequence, position).
-
-        A last line torn by a crash is cut off: its record is still in the outbox.
-        """
-        last: dict[int, tuple[int, int, int]] = {}
-        for path in self.newest()[-2:]:
-            for line in _whole_lines(path):
-                lane, entry, position = json.loads(line)["entry"]
-                milliseconds, sequence = entry.split("-")
-                last[lane] = max(last.get(lane, (0, 0, 0)), (int(milliseconds), int(sequence), position))
-        return last
-
-    def write(self, lines: Iterable[str], now: int) -> None:
-        """Append lines to the current file; they are on disk after the next ``sync``. Raises OSError."""
-        path = self._current(now)
-        with path.open("ab") as file:
-            whole = file.tell()
-            try:
-                file.write("".join(lines).encode())
-                file.flush()
-            except OSError:
-                file.truncate(whole)  # half a line would spoil the next one
-                raise
-        self._unsynced.add(path)
-
-    def sync(self) -> None:
-        """Have everything that was written on disk before returning. Raises OSError."""
-        for path in sorted(self._unsynced):
-            with path.open("rb") as file:
-                os.fsync(file.fileno())
-        self._unsynced.clear()
-
-    def _current(self, now: int) -> Path:
-        if self._path is None:
-            files = self.newest()
-            self._path, self._opened_ms = (files[-1] if files else None), now
-        path = self._path
-        if path is not None and path.exists():
-            young = now - self._opened_ms < self._settings.rotate_ms
-            if young and path.stat().st_size < self._settings.rotate_bytes:
-                return path
-        stamp = strftime("%Y%m%dT%H%M%S", gmtime(now / 1000))
-        path = self._settings.directory / f"cdr-{stamp}-{now % 1000:03d}.jsonl"
-        path.touch()
-        _sync_names(self._settings.directory)
-        self._path, self._opened_ms = path, now
-        return path
-
-
-def _sync_names(path: Path) -> None:
-    """Have a directory itself on disk: a new name in it must survive a power cut."""
-    directory = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)
-
-
-def _whole_lines(path: Path) -> list[bytes]:
-    """The last lines of a file; a torn last line is removed from it."""
-    size = path.stat().st_size
-    with path.open("r+b") as file:
-        start = max(0, size - TAIL_BYTES)
-        file.seek(start)
-        tail = file.read()
-        whole = tail[: tail.rfind(b"\n") + 1]
-        if len(whole) < len(tail):
-            log.warning("%s ends in a torn line; it is cut off and written again", path)
-            file.truncate(start + len(whole))
-    lines = whole.splitlines()
-    return lines[1:] if start else lines
 
 
 @dataclass(slots=True)
@@ -200,19 +72,13 @@ class Outbox:
         self._store = store
         self._files = files
         self._name = files.name()
-        self._last: dict[int, tuple[int, int, int]] = {}
         self._places: dict[int, _Place] = {}
         """Where each lane goes on; missing: from the beginning, with what was taken before and not struck."""
         self.delivered = 0
 
-    def resume(self, last: dict[int, tuple[int, int, int]]) -> None:
-        """Take up after what ``CdrFiles.last_entries`` found on disk."""
-        self._last = last
-
     async def run(self) -> None:
         """Deliver until cancelled. An unreachable store or a full disk is waited for: nothing is lost meanwhile."""
         loop = asyncio.get_running_loop()
-        self.resume(await loop.run_in_executor(None, self._files.last_entries))
         check_at = loop.time()
         while True:
             try:
@@ -251,6 +117,8 @@ class Outbox:
             await self._store.call("XDEL", key, *moved)
             await self._store.call("XACK", key, GROUP, *moved)
         self._places = reached
+        if self._files.due(now_ms()):
+            await asyncio.get_running_loop().run_in_executor(None, self._files.seal, now_ms())
         return sum(len(moved) for _, moved in delivered)
 
     async def _read(self, key: bytes, place: "_Place") -> list[list[Any]]:
@@ -273,11 +141,7 @@ class Outbox:
         moved: list[bytes] = []
         for page in pages:
             ours = [each for each in page if each[0] in taken]
-            lines, last = self._lines(lane, ours)
-            if lines:
-                self._files.write(lines, now_ms())
-            self._last[lane] = last
-            self.delivered += len(lines)
+            self.delivered += self._files.write(_deliveries(lane, ours), now_ms())
             moved += [entry for entry, _ in ours]
         return moved
 
@@ -308,21 +172,16 @@ class Outbox:
                         name.decode("utf-8", "replace"),
                     )
 
-    def _lines(self, lane: int, entries: list[Any]) -> tuple[list[str], tuple[int, int, int]]:
-        """The lines that are not on disk yet, and the place of the last record."""
-        lines = []
-        last = self._last.get(lane, (0, 0, 0))
-        for entry, fields in entries:
-            milliseconds, sequence = (int(part) for part in entry.split(b"-"))
-            records = [record for packed in fields[1::2] for record in unpack_outbox(packed)]
-            for position, record in enumerate(records, 1):
-                place = (milliseconds, sequence, position)
-                if place <= last:
-                    continue
-                last = place
-                line = {"entry": [lane, entry.decode(), position], **as_json_fields(record)}
-                lines.append(_ENCODE(line) + "\n")
-        return lines, last
+
+def _deliveries(lane: int, entries: list[Any]) -> list[Delivery]:
+    """The records of entries of the outbox, in order."""
+    found = []
+    for entry, fields in entries:
+        milliseconds, sequence = (int(part) for part in entry.split(b"-"))
+        records = [record for packed in fields[1::2] for record in unpack_outbox(packed)]
+        for position, record in enumerate(records, 1):
+            found.append(Delivery(lane, (milliseconds, sequence, position), as_json_fields(record)))
+    return found
 
 
 async def _work(store: Store, files: CdrFiles, stop: asyncio.Event) -> None:
@@ -338,14 +197,18 @@ async def _work(store: Store, files: CdrFiles, stop: asyncio.Event) -> None:
     try:
         while await outbox.deliver():
             pass
-    except StoreError as error:
+        files.seal(now_ms(), everything=True)
+    except (StoreError, OSError) as error:
         log.warning("charging data records are left in the outbox until the next start: %s", error)
 
 
 async def _main(job: dict[str, Any]) -> None:
     store = Store(StoreSettings(Address.parse(job["store"]), job["partitions"], account_cache_entries=1))
     await store.start()
-    files = CdrFiles(CdrSettings(Path(job["directory"]), job["rotate_bytes"], job["rotate_ms"]))
+    settings = CdrSettings(
+        Path(job["directory"]), job["rotate_bytes"], job["rotate_ms"], tuple(job["formats"]), job["node"]
+    )
+    files = CdrFiles(settings)
     loop = asyncio.get_running_loop()
     reader = asyncio.StreamReader()
     await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
@@ -372,6 +235,8 @@ class OutboxProcess:
                 "directory": str(settings.directory),
                 "rotate_bytes": settings.rotate_bytes,
                 "rotate_ms": settings.rotate_ms,
+                "formats": settings.formats,
+                "node": settings.node,
                 "log_level": log_level,
             }
         )

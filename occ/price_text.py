@@ -1,6 +1,8 @@
 """Prices in words, for people: what ``occ catalogue check`` lists and ``occ rate`` explains."""
 
-from balance.model import Unit
+from typing import NamedTuple
+
+from balance.model import Rate, Unit
 from occ.cli_shell import units_text
 from occ.rating.call_price import CallPrice
 from occ.rating.discount import Discounted
@@ -60,3 +62,80 @@ def _call_text(price: CallPrice, currency: int) -> str:
     if price.minimum_micro:
         parts.append(f"at least {units_text(price.minimum_micro, Unit.MONEY, currency)}")
     return ", ".join(parts)
+
+
+# -- what came of them -----------------------------------------------------------------------------------------------
+
+
+class Step(NamedTuple):
+    """One thing that a use was charged for, or that was taken off."""
+
+    words: str
+    micro: int
+
+
+def steps_of(rate: Rate, counted_from: int, counted_to: int, currency: int) -> list[Step]:
+    """What units cost when the count of a price rises, one thing after the other; they add up to the price.
+
+    ``counted_from``, ``counted_to``: units of the session, or of the period that tiers count, before and after.
+    """
+    if isinstance(rate, StepPrice):
+        return _started(rate, counted_from, counted_to, currency)
+    if isinstance(rate, TieredPrice):
+        found = []
+        for tier, count, micro in rate.stretches(counted_from, counted_to):
+            up_to = f" up to {units_text(tier.up_to_units, rate.unit, currency)}" if tier.up_to_units else ""
+            found.append(_steps_text(count, tier.step_units, tier.step_price_micro, micro, rate.unit, currency, up_to))
+        return found
+    if isinstance(rate, CallPrice):
+        return _call_steps(rate, counted_from, counted_to, currency)
+    if isinstance(rate, Discounted):
+        found = steps_of(rate.rate, counted_from, counted_to, currency)
+        rest = _price(rate, counted_from, counted_to) - sum(step.micro for step in found)
+        return [*found, Step(f"{percent_text(rate.ppm)} off", rest)]
+    micro = _price(rate, counted_from, counted_to)
+    return [Step("free", 0)] if not micro else [Step("as the client rated it", micro)]
+
+
+def _price(rate: Rate, counted_from: int, counted_to: int) -> int:
+    return rate.price_micro(counted_to) - rate.price_micro(counted_from)
+
+
+def _started(rate: StepPrice, counted_from: int, counted_to: int, currency: int) -> list[Step]:
+    micro = _price(rate, counted_from, counted_to)
+    count = micro // rate.step_price_micro
+    return [_steps_text(count, rate.step_units, rate.step_price_micro, micro, rate.unit, currency)]
+
+
+def _steps_text(
+    count: int, step_units: int, step_micro: int, micro: int, unit: Unit, currency: int, more: str = ""
+) -> Step:
+    step = units_text(step_units, unit, currency)
+    if not step_micro:
+        return Step(f"free{more}", 0)
+    price = units_text(step_micro, Unit.MONEY, currency)
+    steps = f"{count} started step{'' if count == 1 else 's'}"
+    return Step(f"{steps} of {step} at {price}{more}", micro)
+
+
+def _call_steps(rate: CallPrice, counted_from: int, counted_to: int, currency: int) -> list[Step]:
+    found = []
+    before, after = max(0, counted_from - rate.free_units), max(0, counted_to - rate.free_units)
+    free = counted_to - counted_from - (after - before)
+    if free:
+        found.append(Step(f"{units_text(free, rate.unit, currency)} free", 0))
+    if after and not before:
+        if rate.connection_micro:
+            found.append(Step("connection", rate.connection_micro))
+        if rate.first_units:
+            first = units_text(rate.first_units, rate.unit, currency)
+            found.append(Step(f"the first {first}, in full", rate.first_micro))
+    low, high = max(0, before - rate.first_units), max(0, after - rate.first_units)
+    if high > low:
+        found += steps_of(rate.then, low, high, currency)
+    rest = _price(rate, counted_from, counted_to) - sum(step.micro for step in found)
+    if rest:
+        at_least = units_text(rate.minimum_micro, Unit.MONEY, currency)
+        words = "raised to the minimum of" if rest > 0 else "within the minimum paid before of"
+        found.append(Step(f"{words} {at_least}", rest))
+    return found

@@ -24,12 +24,13 @@ from balance.keys import LAYOUT
 from balance.resp import StoreError
 from balance.store import Store
 from balance.store import StoreSettings as LedgerStoreSettings
+from occ.cdr_files import CdrSettings
 from occ.charging import Charging
 from occ.clock import now_ms
 from occ.expiry import Expiry
 from occ.gy import Gy, Peer
 from occ.metrics import MetricsServer, OccCollector
-from occ.outbox import CdrSettings, OutboxProcess
+from occ.outbox import OutboxProcess
 from occ.profiles import ProfileChooser, Profiles
 from occ.profiles import Reauthorisation as Readiness
 from occ.rating.catalogue import load_catalogue
@@ -117,7 +118,8 @@ class OnlineChargingServer:
         self._in_background("expiry", self.expiry.run())
         self._in_background("client restarts", self.expiry.run_restarts())
         cdr = settings.cdr
-        files = CdrSettings(cdr.directory, cdr.rotate_bytes, cdr.rotate_seconds * 1000)
+        node = settings.diameter.origin_host
+        files = CdrSettings(cdr.directory, cdr.rotate_bytes, cdr.rotate_seconds * 1000, cdr.formats, node)
         self.outbox = OutboxProcess(self.redis_address, settings.store.partitions, files, settings.log_level)
         await self.outbox.start()
         self._cleanup.push_async_callback(self.outbox.stop)
@@ -279,6 +281,7 @@ def _charge_settings(settings: Settings) -> ChargeSettings:
         tcc_factor=charging.tcc_factor,
         refund_window_ms=charging.refund_window_seconds * 1000,
         low_balance_micro=charging.low_balance,
+        partial_record_ms=settings.cdr.partial_seconds * 1000,
     )
 
 

@@ -256,14 +256,22 @@ class ChargingSettings:
 
 @dataclass(frozen=True, slots=True)
 class CdrSettings:
-    """Charging data records, JSON Lines."""
+    """Charging data records."""
 
     directory: Path = setting(_written_path, Path("cdr"))
     """Absolute once loaded; a relative one starts at `store.data_dir`."""
+    format: str = setting(choice("jsonl", "csv", "both"), "jsonl")
     rotate_bytes: int = setting(integer(4096, 1 << 40), 1 << 26)
     """A file is closed when it has grown to this."""
     rotate_seconds: int = setting(integer(1, 86_400 * 7), 3600)
     """A file is closed when it is this old."""
+    partial_seconds: int = setting(integer(0, 86_400 * 7), 3600)
+    """A session that goes on for so long has a partial record, and another when its price changes; 0: never."""
+
+    @property
+    def formats(self) -> tuple[str, ...]:
+        """Those that `format` stands for."""
+        return ("jsonl", "csv") if self.format == "both" else (self.format,)
 
 
 @dataclass(frozen=True, slots=True)

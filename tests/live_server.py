@@ -18,7 +18,7 @@ import uvloop
 
 from balance.directory import (
     NewBucket,
-    TopUp,
+    Posting,
     accounts,
     create_account,
     read_account,
@@ -27,6 +27,8 @@ from balance.directory import (
 from balance.model import Account, AccountKind, IdentityType, Subscriber, Unit
 from balance.subscribers import add_subscriber
 from balance.verify import Report, verify
+from occ.cdr import unrecorded_micro
+from occ.cdr_files import record_lines
 from occ.server import OnlineChargingServer
 from occ.settings import load
 
@@ -194,7 +196,7 @@ class LiveServer:
 
         self.run(add())
 
-    def top_up(self, name: str, amount_micro: int) -> TopUp:
+    def top_up(self, name: str, amount_micro: int) -> Posting:
         return self.run(
             top_up_account(self.server.store, name.encode(), amount_micro, now_ms=self.now_ms(), reason="test")
         )
@@ -232,7 +234,7 @@ class LiveServer:
         async for page in accounts(self.server.store):
             for account in page:
                 for session in account.sessions.values():
-                    total += sum(use.debited_micro for use in session.services)
+                    total += sum(unrecorded_micro(use) for use in session.services)
         return total
 
     def cdr_lines(self) -> list[str]:
@@ -249,5 +251,4 @@ class LiveServer:
 
 
 def _lines_in(directory: Path) -> list[str]:
-    files = sorted(directory.glob("cdr-*.jsonl"))
-    return [line for path in files for line in path.read_text(encoding="utf-8").splitlines()]
+    return [line.decode() for line in record_lines(directory, "jsonl")]

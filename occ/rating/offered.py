@@ -4,7 +4,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
-from occ.rating.price import continued, discounted, with_free_units
+from occ.rating.periods import Period
+from occ.rating.price import FreePrice, continued, counted_over, discounted, with_free_units
 from occ.rating.promotions import NOTHING, Applied
 from occ.rating.tariff import Price, Refusal, Tariff
 
@@ -45,18 +46,32 @@ def effective(
         if used_units and not isinstance(price, Refusal):
             return Offered(continued(price, used_units, cost_micro), until_ms, NOTHING, price)
         return Offered(price, until_ms, NOTHING, price)
-    applied = promotions_at(at_ms)
+    applied = _on(price, promotions_at(at_ms))
     found = _with(price, applied, used_units, cost_micro)
     ends_ms = _earlier(until_ms, applied.ends_ms)
     for _ in range(_LOOK_AHEAD):
         if not ends_ms:
-            return Offered(found, 0, applied, price)
+            break
         other, other_until_ms = tariff.at(ends_ms)
-        others = promotions_at(ends_ms)
-        if _with(other, others, used_units, cost_micro) != found or others.effect != applied.effect:
+        others = _on(other, promotions_at(ends_ms))
+        if _makes(other, others) != _makes(price, applied):
             return Offered(found, ends_ms, applied, price)
         ends_ms = _earlier(other_until_ms, others.ends_ms)
     return Offered(found, 0, applied, price)
+
+
+def _on(price: Price, applied: Applied) -> Applied:
+    """What promotions do to a price: nothing is free of what is free, or counted over a day or a month."""
+    if isinstance(price, Refusal | FreePrice) or counted_over(price) != Period.SESSION:
+        return applied.without_free_units()
+    return applied
+
+
+def _makes(price: Price, applied: Applied) -> object:
+    """What makes a price another one. How much was used does not: a switch must not depend on when it is asked for."""
+    if isinstance(price, Refusal | FreePrice):
+        return price
+    return price, applied.discount_ppm, applied.free, applied.free_until_ms
 
 
 def _with(price: Price, applied: Applied, used_units: int, cost_micro: int) -> Price:

@@ -20,7 +20,7 @@ from typing import Final
 
 from balance.model import Rate, Unit
 from occ.rating.across_switch import HalfEach, WorstOfTwo
-from occ.rating.call_price import CallPrice
+from occ.rating.call_price import CallPrice, Following
 from occ.rating.caps import Capped, Limited
 from occ.rating.discount import Discounted, counted_over
 from occ.rating.percent import PPM
@@ -138,39 +138,53 @@ def continued(rate: Rate, units: int, cost_micro: int) -> Rate:
 
     ``units`` were priced in the session so far, at whatever price, and cost ``cost_micro``. What belongs to the
     beginning of a session is not asked for or given again: free units that are used up, and, once anything was
-    charged, connection fee, first increment and minimum; tiers of a session go on where they are. Steps begin anew.
+    charged, connection fee, first increment and minimum. Tiers of a session go on where they would be if all of it had
+    had this price. Steps begin anew.
     """
     if isinstance(rate, (StepPrice, FreePrice)) or not units:
         return rate
     if isinstance(rate, Discounted):
         return Discounted(continued(rate.rate, units, cost_micro), rate.ppm)
     if isinstance(rate, TieredPrice):
-        if rate.counted != Period.SESSION:
-            return rate
-        tiers = rate.after(units)
-        return TieredPrice(rate.unit, tiers) if len(tiers) > 1 else _made(rate.unit, *tiers[0][1:], ())
+        return _gone_by(rate, units)
     if isinstance(rate, CallPrice):
         free_units = max(0, rate.free_units - units)
-        then = continued(rate.then, max(0, units - rate.free_units - rate.first_units), cost_micro)
-        assert isinstance(then, StepPrice | FreePrice | TieredPrice)
+        gone = units - rate.free_units - (rate.first_units if cost_micro else 0)
+        then = _gone_by(rate.then, gone)
         if not cost_micro:
             return replace(rate, then=then, free_units=free_units)
         return CallPrice(then, free_units=free_units) if free_units else then
     return rate
 
 
+def _gone_by(rate: Following, units: int) -> Following:
+    """What is left of the tiers of a session when so many units have gone by."""
+    if not isinstance(rate, TieredPrice) or rate.counted != Period.SESSION or units <= 0:
+        return rate
+    tiers = rate.after(units)
+    if len(tiers) > 1:
+        return TieredPrice(rate.unit, tiers)
+    _, step_units, step_micro = tiers[0]
+    return StepPrice(rate.unit, step_units, step_micro) if step_micro else FreePrice(rate.unit)
+
+
 def with_free_units(rate: Rate, units: int) -> Rate:
     """A price of which the first units are free: so many, or those that are free anyway, whichever are more.
 
-    A price that is counted over a day or a month stays as it is: its free units are a free tier.
+    Tiers count what is free here as used. A price that is counted over a day or a month stays as it is: its free units
+    are a free tier.
     """
     if units <= 0 or counted_over(rate) != Period.SESSION:
         return rate
     if isinstance(rate, Discounted):
         return Discounted(with_free_units(rate.rate, units), rate.ppm)
     if isinstance(rate, CallPrice):
-        return replace(rate, free_units=units) if units > rate.free_units else rate
-    return CallPrice(rate, free_units=units) if isinstance(rate, StepPrice | TieredPrice) else rate
+        more = units - rate.free_units
+        return replace(rate, then=_gone_by(rate.then, more), free_units=units) if more > 0 else rate
+    if isinstance(rate, StepPrice | TieredPrice):
+        then = _gone_by(rate, units)
+        return then if isinstance(then, FreePrice) else CallPrice(then, free_units=units)
+    return rate
 
 
 def discounted(rate: Rate, ppm: int) -> Rate:

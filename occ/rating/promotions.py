@@ -6,7 +6,8 @@ account is topped up, or when a day has come.
 
 Which apply together: promotions are gone through in the order of the catalogue. The first whose conditions hold is
 taken; another is taken as well if it and the first both say ``stacks: yes``. Discounts that are taken together add up,
-to 100 % at most; of free units the largest number counts.
+to 100 % at most; of free units the largest number counts. It does not matter whether any of these are left: who has
+used them up has had that promotion, and another only if it stacks.
 
 Rounding: a discount is rounded down to a micro-unit (``discount``), so is a bonus that is a percentage (``bonus``).
 """
@@ -47,6 +48,11 @@ Count = Callable[[Counter, int], int]
 """(counter, moment) -> units that the account's meter has counted in its period; 0 if that is over by the moment."""
 Spend = Callable[[str, int], bool]
 """(promotion, amount) -> whether its budget has so much left, which is then gone; 0 asks whether there is any."""
+
+FREE_UNITS_OF: Final = "free units of "
+"""What the name of a meter of free units begins with."""
+USAGE_FOR: Final = "usage for "
+"""The same for a meter of usage that is a condition."""
 
 _DAY_MS: Final = 86_400_000
 _ONE_DAY: Final = timedelta(days=1)
@@ -220,6 +226,8 @@ class Applied:
     discount_ppm: int = 0
     free_units: int = 0
     """Units that cost nothing from here on: what the use has had of them already is taken off."""
+    free: tuple[tuple[int, Period], ...] = ()
+    """How many units are free of what: what ``free_units`` are left of."""
     free_until_ms: int = 0
     """When these are counted anew; 0: not within the session."""
     ends_ms: int = 0
@@ -227,10 +235,12 @@ class Applied:
     counters: tuple[Counter, ...] = ()
     """The meters that must count the units of the use that are priced, whether one of the promotions applies or not."""
 
-    @property
-    def effect(self) -> tuple[int, int, int]:
-        """What makes a difference to the price."""
-        return self.discount_ppm, self.free_units, self.free_until_ms
+    def without_free_units(self) -> "Applied":
+        """The same for a price that has none: it uses none of them up either."""
+        if not self.free:
+            return self
+        kept = tuple(counter for counter in self.counters if not counter.name.startswith(FREE_UNITS_OF))
+        return replace(self, free_units=0, free=(), free_until_ms=0, counters=kept)
 
 
 NOTHING: Final = Applied()
@@ -335,7 +345,7 @@ class Promotions:
             if not at_ms:
                 return 0
             other = _applied(self._taken(relevant, use, at_ms), relevant, use, at_ms, self._periods)
-            if (other.names, other.effect) != (applied.names, applied.effect):
+            if (other.names, other.free_until_ms) != (applied.names, applied.free_until_ms):
                 return at_ms
         return 0
 
@@ -438,8 +448,6 @@ def _applies(promotion: Promotion, use: _Use, at_ms: int) -> bool:
     effect, usage = promotion.effect, promotion.conditions.usage
     if isinstance(effect, Off) and effect.friends_only and not (use.called and use.called in use.customer.friends):
         return False
-    if isinstance(effect, FreeUnits) and not use.left_of(effect, at_ms):
-        return False
     if usage is not None and use.count(usage.counter, at_ms) < usage.units:
         return False
     return promotion.budget is None or use.spend(promotion.name, 0)
@@ -448,16 +456,19 @@ def _applies(promotion: Promotion, use: _Use, at_ms: int) -> bool:
 def _applied(
     taken: list[Promotion], relevant: tuple[Promotion, ...], use: _Use, at_ms: int, periods: Periods
 ) -> Applied:
-    ppm = free_units = free_until_ms = 0
+    ppm = free_units = 0
+    free: list[tuple[int, Period]] = []
+    anew: list[int] = []
     counters = [each.conditions.usage.counter for each in relevant if each.conditions.usage is not None]
     for promotion in taken:
         effect = promotion.effect
         if isinstance(effect, Off):
             ppm = min(PPM, ppm + effect.ppm)
         elif isinstance(effect, FreeUnits):
-            left = use.left_of(effect, at_ms)
+            free.append((effect.units, effect.period))
+            free_units = max(free_units, use.left_of(effect, at_ms))
             if effect.period != Period.SESSION:
                 counters.append(effect.counter)
-            if left > free_units:
-                free_units, free_until_ms = left, periods.end_ms(effect.period, at_ms)
-    return Applied(tuple(each.name for each in taken), ppm, free_units, free_until_ms, 0, tuple(counters))
+                anew.append(periods.end_ms(effect.period, at_ms))
+    names = tuple(each.name for each in taken)
+    return Applied(names, ppm, free_units, tuple(free), min(anew, default=0), 0, tuple(counters))

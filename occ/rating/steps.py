@@ -28,7 +28,7 @@ class StepPrice:
         if not 1 <= step_price_micro <= MAXIMUM_STEP_PRICE_MICRO:
             raise ValueError(
                 f"the price of a step must be from 1 to {MAXIMUM_STEP_PRICE_MICRO} micro-units, not "
-                f"{step_price_micro}; what costs nothing has a FreePrice"
+                f"{step_price_micro}; what costs nothing is 'free'"
             )
         self.unit = unit
         self.step_units = step_units

@@ -38,6 +38,8 @@ from occ.rating.local_time import Calendar
 from occ.rating.percent import PPM, read_percent
 from occ.rating.periods import WORDS, Period, counter_of
 from occ.rating.promotions import (
+    FREE_UNITS_OF,
+    USAGE_FOR,
     Budget,
     Conditions,
     FreeUnits,
@@ -113,7 +115,7 @@ def _promotion(node: Node, known: Known) -> Promotion:
         effect = _loyalty(written, known)
     elif kind == "free":
         unit, units, period = _size_per(written, ("call", *WORDS))
-        effect = FreeUnits(units, period, counter_of(f"free units of {name}", period))
+        effect = FreeUnits(units, period, counter_of(f"{FREE_UNITS_OF}{name}", period))
     else:
         effect = Off(read_percent(written), friends_only=kind == "friends")
     conditions = _conditions(values, kind, name, unit, known)
@@ -144,7 +146,7 @@ def _conditions(values: Mapping[str, Node], kind: str, name: str, unit: Unit | N
                 f"{unit.name.lower()}"
             )
         unit = counted
-        usage = Usage(units, counter_of(f"usage for {name}", period))
+        usage = Usage(units, counter_of(f"{USAGE_FOR}{name}", period))
     from_ms, until_ms = _dates(when, known.calendar)
     return Conditions(
         segments=_words(when.get("segment")),

@@ -77,12 +77,13 @@ def until(condition: Callable[[], bool], what: str, log: Path) -> None:
 class Relay:
     """freeDiameterd with a configuration of its own, connected to the server."""
 
-    def __init__(self, directory: Path, server: LiveServer) -> None:
+    def __init__(self, directory: Path, server: LiveServer, identity: str = RELAY) -> None:
         self.server = server
+        self.identity = identity
         self.log = directory / "log"
         with socket.create_server(("127.0.0.1", 0)) as probe:
             self.port: int = probe.getsockname()[1]
-        openssl = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", f"/CN={RELAY}"]
+        openssl = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", f"/CN={identity}"]
         subprocess.run(
             [*openssl, "-keyout", directory / "key.pem", "-out", directory / "cert.pem"],
             check=True,
@@ -93,7 +94,7 @@ class Relay:
         configuration = directory / "relay.conf"
         configuration.write_text(
             CONFIGURATION.format(
-                relay=RELAY,
+                relay=identity,
                 realm=RELAY_REALM,
                 port=self.port,
                 directory=directory,

@@ -7,7 +7,6 @@ All the calls of ``CALLS`` are made at the same time, once; each test looks at o
 """
 
 import json
-import logging
 import re
 import time
 from collections.abc import Iterator
@@ -19,18 +18,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 from balance.model import MAIN_BUCKET, IdentityType
 from occ.server_requests import Meaning, Result
 from protocols.diameter import codec
 from tests.interop import readme
 from tests.interop.kamailio.rig import FILES, KAMAILIO, SIPP, Call, Exchange, Kamailio, Tap, until
+from tests.interop.server_log import ServerLog, listening
 from tests.live_server import LiveServer
 from tests.scenarios.checks import breaches
 from tests.scenarios.expectations import complaints, describe
 
-PROJECT = Path(__file__).parents[2]
 SERVICE = "RG 100 SI 1000"
 VIDEO = "RG 200 SI 1001"
 RECOGNISED = "client scscf.ims.example.net: profile kamailio, recognised by what it said when it connected"
@@ -52,7 +50,7 @@ class Case:
 
     call: Call
     balance_micro: int
-    plan: str = "standard"
+    plan: str = "by-minute"
     uri: str = ""
     """SIP URI of the caller, who is known by that alone then."""
 
@@ -77,6 +75,7 @@ CASES = {
     "redirecting": Case(Call("491730000011", "is hung up on", "answers", video=True), 50_000, BY_FIVE_SECONDS),
     "aborted": Case(Call("491730000012", "is hung up on", "answers"), 1_000_000, BY_SECOND),
     "dearer-soon": Case(Call("491730000013", "hangs up", "answers", 9000), 1_000_000, DEARER_SOON),
+    "dearer-soon-and-poor": Case(Call("491730000018", "is hung up on", "answers"), 80_000, DEARER_SOON),
     "by-sip-uri": Case(
         Call("491730000014", "hangs up", "answers", 500, "P-Asserted-Identity: <sip:anna@ims.example.net>"),
         90_000,
@@ -95,55 +94,13 @@ TWO = Case(Call("491730000016", "is hung up on", "answers"), 100_000, BY_FIVE_SE
 
 
 def catalogue(directory: Path, switch_ms: int) -> Path:
-    """The project's own catalogue, and beside it plans in which every second counts.
-
-    With the plan "dearer-soon" a second costs three times as much from ``switch_ms`` on. Video calls redirect.
-    """
-    root = yaml.safe_load((PROJECT / "config" / "catalogue.yaml").read_text(encoding="utf-8"))
-    voice = root["services"]["national-voice"]
-    redirects = {"redirect_to": "sip:top-up@ims.example.net", "ask_again_after": "5 min"}
-    video = voice | {"rating_groups": [200], "when_used_up": redirects}
-    root["services"] = {"video-call": video, **root["services"]}
-    dear, by_second, by_five_seconds = "0.03 per 1 s", "0.01 per 1 s", "0.05 per 5 s"
-    hours = [
-        datetime.fromtimestamp(at_ms / 1000, UTC).strftime("%H:%M") for at_ms in (switch_ms - 3_600_000, switch_ms)
-    ]
-    root["plans"] |= {
-        BY_SECOND: {"national-voice": by_second},
-        BY_FIVE_SECONDS: {"national-voice": by_five_seconds, "video-call": by_five_seconds},
-        DEARER_SOON: {"national-voice": {hours[0]: by_second, hours[1]: dear}},
-    }
+    """The tests' catalogue, in which a second of the plan "dearer-soon" costs more from ``switch_ms`` on."""
+    text = (FILES / "catalogue.yaml").read_text(encoding="utf-8")
+    for name, at_ms in (("@BEFORE@", switch_ms - 3_600_000), ("@SWITCH@", switch_ms)):
+        text = text.replace(name, datetime.fromtimestamp(at_ms / 1000, UTC).strftime("%H:%M"))
     path = directory / "catalogue.yaml"
-    path.write_text(yaml.safe_dump(root, sort_keys=False), encoding="utf-8")
+    path.write_text(text, encoding="utf-8")
     return path
-
-
-class Complaints(logging.Handler):
-    """What the server logs as a warning or worse, and who it says its clients are."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.lines: list[str] = []
-        self.clients: list[str] = []
-
-    def emit(self, record: logging.LogRecord) -> None:
-        line = record.getMessage()
-        if record.levelno >= logging.WARNING:
-            self.lines.append(f"{record.levelname} {record.name}: {line}")
-        elif line.startswith("client "):
-            self.clients.append(line)
-
-
-@contextmanager
-def listening() -> Iterator[Complaints]:
-    handler = Complaints()
-    logger = logging.getLogger("occ.server")
-    level = logger.level
-    logger.setLevel(logging.INFO)
-    logging.getLogger().addHandler(handler)
-    yield handler
-    logging.getLogger().removeHandler(handler)
-    logger.setLevel(level)
 
 
 @contextmanager
@@ -175,7 +132,7 @@ def running(kamailio: Kamailio) -> Iterator[Kamailio]:
 
 
 @pytest.fixture(scope="module")
-def logged() -> Iterator[Complaints]:
+def logged() -> Iterator[ServerLog]:
     with listening() as logged:
         yield logged
 
@@ -187,7 +144,7 @@ def switch_ms() -> int:
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory, switch_ms: int, logged: Complaints) -> Iterator[LiveServer]:
+def server(tmp_path_factory: pytest.TempPathFactory, switch_ms: int, logged: ServerLog) -> Iterator[LiveServer]:
     directory = tmp_path_factory.mktemp("server")
     with LiveServer(directory, {"catalogue": str(catalogue(directory, switch_ms))}) as server:
         yield server
@@ -220,16 +177,25 @@ class Made:
         return balance(self.server, case.call.msisdn)
 
     def record(self, name: str) -> dict[str, Any]:
-        """The one charging data record of a call's caller."""
+        """What the charging data records of a call come to."""
         (record,) = self.records(CASES[name].call.msisdn, 1)
         return record
 
     def records(self, msisdn: str, count: int) -> list[dict[str, Any]]:
-        def found() -> list[dict[str, Any]]:
-            return [one for one in map(json.loads, self.server.cdr_lines()) if one["subscriber_id"] == msisdn]
+        """What the records of so many calls of one caller come to; a call may have several, the last one is marked."""
+        calls: dict[str, dict[str, Any]] = {}
 
-        until(lambda: len(found()) >= count, f"{count} charging data records", lambda: "there are too few")
-        return found()
+        def are_there() -> bool:
+            calls.clear()
+            for one in map(json.loads, self.server.cdr_lines()):
+                if one["subscriber_id"] == msisdn:
+                    before = calls.get(one["session_id"], {})
+                    sums = {key: one[key] + before.get(key, 0) for key in ("used", "debited_micro", "leaked_micro")}
+                    calls[one["session_id"]] = one | sums
+            return sum(1 for call in calls.values() if call["final"]) == count
+
+        until(are_there, f"{count} charging data records", lambda: f"there are {calls}")
+        return list(calls.values())
 
 
 def balance(server: LiveServer, account: str) -> int:
@@ -285,9 +251,9 @@ SETTLED = f"2001; {SERVICE}: 2001"
 
 @pytest.mark.usefixtures("made")
 @pytest.mark.shows("kamailio-termination-after-refusal", "kamailio-garbage-date", "kamailio-equipment-text")
-def test_nothing_is_amiss(server: LiveServer, logged: Complaints) -> None:
+def test_nothing_is_amiss(server: LiveServer, logged: ServerLog) -> None:
     """Whatever Kamailio did: the server logged no complaint, no session stayed open, the books balance."""
-    assert logged.lines == []
+    assert logged.complaints == []
     report = server.assert_books_balance()
     assert (report.open_sessions, report.open_reservations) == (0, 0)
     assert all(total.reserved == 0 for total in report.totals)
@@ -295,7 +261,7 @@ def test_nothing_is_amiss(server: LiveServer, logged: Complaints) -> None:
 
 @pytest.mark.usefixtures("kamailio")
 @pytest.mark.shows("kamailio-vendor-application")
-def test_kamailio_is_recognised(logged: Complaints) -> None:
+def test_kamailio_is_recognised(logged: ServerLog) -> None:
     """What it says when it connects chooses its profile; nothing has to be configured for it."""
     assert logged.clients == [RECOGNISED]
 
@@ -448,6 +414,22 @@ def test_price_that_rises_in_mid_call(made: Made) -> None:
     assert made.balance(CASES["dearer-soon"]) == 1_000_000 - charged["debited_micro"]
 
 
+@pytest.mark.shows("row 34", "kamailio-final-units")
+def test_price_that_rises_for_who_has_little(made: Made) -> None:
+    """Row 34: where the balance may not do for the dearer price, grants end at the switch, but not so the call.
+
+    Validity-Time says when to ask again; Kamailio takes it for the end of the grant, so that none is ever shorter.
+    """
+    exchanges = made.exchanges("dearer-soon-and-poor")
+    assert re.fullmatch("I( U)+ T", kinds(exchanges))
+    *earlier, last = exchanges[:-1]
+    assert last.is_final
+    assert not any(each.is_final for each in earlier)
+    assert all(each.granted_s == 3 for each in earlier)
+    # Kamailio hangs up to a second early; what is left is less than that costs at last.
+    assert made.balance(CASES["dearer-soon-and-poor"]) <= 30_000
+
+
 @pytest.mark.shows("kamailio-sip-uri")
 @pytest.mark.parametrize("name", ["by-sip-uri", "by-from"])
 def test_caller_without_a_number(made: Made, name: str) -> None:
@@ -481,7 +463,7 @@ def test_the_server_restarts_in_mid_call(tmp_path: Path, switch_ms: int) -> None
             assert balance(second, case.call.msisdn) == 1_000_000 - used_s(exchanges) * 10_000
             report = second.assert_books_balance()
             assert (report.open_sessions, report.open_reservations) == (0, 0)
-    assert logged.lines == []
+    assert logged.complaints == []
 
 
 def readme_configuration() -> dict[str, str]:
@@ -518,8 +500,8 @@ def readme_configuration() -> dict[str, str]:
 def test_configuration_in_the_readme(tmp_path: Path) -> None:
     """A newcomer who copies the lines of README.md has a proxy that charges; the server has the settings it ships."""
     cases = {
-        "answered": Case(Call("491730000001", "hangs up", "answers", 500), 1_000_000),
-        "no-credit": Case(Call("491730000002", "must pay", None), 0),
+        "answered": Case(Call("491730000001", "hangs up", "answers", 500), 1_000_000, "standard"),
+        "no-credit": Case(Call("491730000002", "must pay", None), 0, "standard"),
     }
     with (
         listening() as logged,
@@ -538,4 +520,4 @@ def test_configuration_in_the_readme(tmp_path: Path) -> None:
         assert balance(server, cases["answered"].call.msisdn) == 1_000_000 - 90_000
         assert server.assert_books_balance().open_sessions == 0
     assert logged.clients == [RECOGNISED]
-    assert logged.lines == []
+    assert logged.complaints == []

@@ -7,18 +7,15 @@ and which answers reach the SMF. The SMF's own part, what it sends and what it m
 
 import itertools
 import json
-import logging
 import re
 import shutil
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner
@@ -32,18 +29,19 @@ from tests.interop import readme
 from tests.interop.open5gs import transport
 from tests.interop.open5gs.smf import DataSession
 from tests.interop.open5gs.transport import IDENTITY, PATIENCE_S, Gateway
+from tests.interop.server_log import ServerLog, listening
 from tests.live_server import LiveServer
 from tests.scenarios.expectations import complaints, describe
 
 PROJECT = Path(__file__).parents[2]
+CATALOGUE = Path(__file__).parent / "open5gs" / "catalogue.yaml"
 SECTION = "Point Open5GS at it"
 MIB = 1 << 20
-VALIDITY_S = 300
-EARLY = 100_000
-"""Octets before the end of a grant at which the tests' catalogue wants a report."""
+VALIDITY_S, EARLY = 300, 100_000
+"""As the catalogue has them: Validity-Time, and how many octets before its end a grant is to be reported."""
 
-PLANS = {"standard": (MIB, 10_000), "by-100-kb": (100_000, 7_001), "by-octet": (1, 1), "free": (MIB, 0)}
-"""Octets of a step of the price, and what it costs in micro-units."""
+PLANS = {"by-mib": (MIB, 10_000), "by-100-kb": (100_000, 7_001), "by-octet": (1, 1), "free": (MIB, 0)}
+"""Octets of a step of the price, and what it costs in micro-units, as the catalogue has them."""
 
 pytestmark = [
     pytest.mark.interop,
@@ -82,65 +80,20 @@ def commands() -> list[list[str]]:
 # -- server and gateway ------------------------------------------------------------------------------------------------
 
 
-class Log(logging.Handler):
-    """What the server logs as a warning or worse, and who it says its clients are."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.complaints: list[str] = []
-        self.clients: list[str] = []
-
-    def emit(self, record: logging.LogRecord) -> None:
-        line = record.getMessage()
-        if record.levelno >= logging.WARNING:
-            self.complaints.append(f"{record.levelname} {record.name}: {line}")
-        elif line.startswith("client "):
-            self.clients.append(line)
-
-
-@contextmanager
-def listening() -> Iterator[Log]:
-    log = Log()
-    logger = logging.getLogger("occ.server")
-    level = logger.level
-    logger.setLevel(logging.INFO)
-    logging.getLogger().addHandler(log)
-    yield log
-    logging.getLogger().removeHandler(log)
-    logger.setLevel(level)
-
-
 @pytest.fixture(scope="module")
 def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return transport.build(tmp_path_factory.mktemp("program"))
 
 
 @pytest.fixture(scope="module")
-def log() -> Iterator[Log]:
+def log() -> Iterator[ServerLog]:
     with listening() as log:
         yield log
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory, log: Log) -> Iterator[LiveServer]:
-    """A catalogue that says all that the SMF may misunderstand: thresholds, redirection, hints, triggers."""
-    directory = tmp_path_factory.mktemp("server")
-    root = yaml.safe_load((PROJECT / "config" / "catalogue.yaml").read_text(encoding="utf-8"))
-    root["services"]["internet"] |= {
-        "validity": f"{VALIDITY_S} s",
-        "report_early": f"{EARLY} B",
-        "holding_time": "10 min",
-        "reauthorise_on": ["change-in-qos"],
-        "client_failure": "continue",
-        "failover": True,
-        "when_used_up": {"redirect_to": "http://top-up.example.net/", "ask_again_after": "5 min"},
-    }
-    for name, (octets, micro) in PLANS.items():
-        price = f"{micro / 1_000_000:.6f} per {octets} B" if micro else "free"
-        root["plans"].setdefault(name, {})["internet"] = price
-    catalogue = directory / "catalogue.yaml"
-    catalogue.write_text(yaml.safe_dump(root, sort_keys=False), encoding="utf-8")
-    with LiveServer(directory, {"catalogue": str(catalogue), **server_settings()}) as server:
+def server(tmp_path_factory: pytest.TempPathFactory, log: ServerLog) -> Iterator[LiveServer]:
+    with LiveServer(tmp_path_factory.mktemp("server"), {"catalogue": str(CATALOGUE), **server_settings()}) as server:
         yield server
 
 
@@ -170,7 +123,7 @@ class User:
     server: LiveServer
     name: str
     credited_micro: int
-    plan: str = "standard"
+    plan: str = "by-mib"
 
     def session(self, **how: Any) -> DataSession:
         number = next(_numbers)
@@ -212,7 +165,7 @@ NewUser = Callable[..., User]
 
 @pytest.fixture(scope="module")
 def new_user(gateway: Gateway, server: LiveServer) -> NewUser:
-    def make(balance_micro: int, plan: str = "standard") -> User:
+    def make(balance_micro: int, plan: str = "by-mib") -> User:
         user = User(gateway, server, f"99970{next(_numbers):010d}", balance_micro, plan)
         server.add_account(user.name, [(IdentityType.IMSI, user.name)], balance_micro=balance_micro, plan=plan)
         return user
@@ -240,9 +193,9 @@ KNOWN_TO_THE_SMF = {
 
 @pytest.mark.shows("open5gs-capabilities", "open5gs-own-realm")
 @pytest.mark.usefixtures("gateway")
-def test_the_smf_is_recognised(log: Log) -> None:
+def test_the_smf_is_recognised(log: ServerLog) -> None:
     """What freeDiameter says when it connects chooses the profile; nothing has to be configured for it."""
-    assert log.clients == [f"client {IDENTITY}: profile open5gs, recognised by what it said when it connected"]
+    assert log.clients == [readme.block(readme.section(SECTION), "profile open5gs").rstrip("\n")]
 
 
 @pytest.mark.shows(
@@ -328,7 +281,7 @@ def test_update_that_is_refused(new_user: NewUser) -> None:
 
 
 @pytest.mark.shows("row 42", "open5gs-reauth-without-update")
-def test_re_authorisation(new_user: NewUser, server: LiveServer, log: Log) -> None:
+def test_re_authorisation(new_user: NewUser, server: LiveServer, log: ServerLog) -> None:
     """Row 42: answered with success, and nothing follows; the session goes on. 5002 closes it, and is worth a word."""
     user = new_user(1_000_000)
     session = user.session()

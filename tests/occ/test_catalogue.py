@@ -1,5 +1,6 @@
 """The tariff catalogue: what the sample says, how requests are classified, and how mistakes are reported."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ from hypothesis import strategies as st
 from balance.model import Unit
 from occ.rating.catalogue import MEMO_CONTEXT_BYTES, MEMO_ENTRIES, Catalogue, load_catalogue, read_catalogue
 from occ.rating.price import FreePrice, StepPrice
-from occ.rating.service import NOT_NAMED, OPTIONAL, Service, context_matches
+from occ.rating.service import NOT_NAMED, Service, context_matches
 from occ.rating.sizes import parse_size
 from occ.rating.tariff import DENIED, Price, Tariff
 from occ.yamlmap import ConfigError, parse_yaml
@@ -45,46 +46,28 @@ def sample() -> Catalogue:
 
 def test_the_sample_says_what_the_documents_say(sample: Catalogue) -> None:
     assert sample.currency == 978
+    assert re.fullmatch(r"sample-1 \([0-9a-f]{8}\)", sample.edition)
     by_name = {service.name: service for service in sample.services}
     assert by_name["internet"] == Service(
         "internet", DATA, frozenset({10, NOT_NAMED}), Unit.OCTETS, 10 * MIB, 100 * MIB, 1800
     )
     assert by_name["national-voice"] == Service("national-voice", VOICE, None, Unit.SECONDS, 60, 300, 300)
     assert by_name["sms"] == Service("sms", SMS, None, Unit.EVENTS, 1, 10, 300)
+    assert {service.name for service in sample.services if service.essential} == {"emergency-call"}
     assert {
-        plan: {name: price(sample, plan, name) for name in sold.tariffs} for plan, sold in sample.plans.items()
+        name: price(sample, "standard", name) for name in ("internet", "emergency-call", "national-voice", "sms")
     } == {
-        "standard": {
-            "internet": (StepPrice(Unit.OCTETS, MIB, 10_000), 0),
-            "national-voice": (StepPrice(Unit.SECONDS, 60, 90_000), 0),
-            "sms": (StepPrice(Unit.EVENTS, 1, 50_000), 0),
-        }
+        "internet": (StepPrice(Unit.OCTETS, MIB, 10_000), 0),
+        "emergency-call": (FreePrice(Unit.SECONDS), 0),
+        "national-voice": (StepPrice(Unit.SECONDS, 60, 90_000), 0),
+        "sms": (StepPrice(Unit.EVENTS, 1, 50_000), 0),
     }
-
-
-@pytest.mark.shows("kamailio-long-context")
-def test_what_the_samples_comments_say_can_be_written(sample: Catalogue) -> None:
-    """Every example in the comments, put where it belongs, is read: they cannot go out of date."""
-    lines = SAMPLE.read_text().splitlines()
-    examples = [line.removeprefix("#") for line in lines[lines.index("plans:") :] if line.startswith("#    ")]
-    prices = examples.index("    internet:")
-    top = examples.index("    time_zone: Europe/Berlin")
-    said = [line for line in examples[:prices] if "consumption_time" not in line and "terminate   " not in line]
-    text = SMALL.replace("    validity: 30 min\n", "\n".join(["    validity: 30 min", *said, ""]))
-    service = read(text).services[0]
-    assert (service.threshold_units, service.holding_time_s, service.pool, service.triggers) == (MIB, 600, 1, (2, 4))
-    assert service.final_units.action == 1
-    assert {line.split(":")[0].strip() for line in examples[:prices]} >= set(OPTIONAL) - {
-        "rating_groups",
-        "maximum_quota",
-    }
-    begin = "\n".join(line.strip() for line in examples[top:])
-    text = SAMPLE.read_text().replace("currency: EUR", f"currency: EUR\n{begin}")
-    for line in ("    internet: 0.01 per 1 MiB", "    national-voice: 0.09 per 60 s"):
-        text = text.replace(line, "")
-    catalogue = read(text.replace("  standard:", "\n".join(["  standard:", *examples[prices:top]])))
-    assert [len(tariff.beginnings) for tariff in catalogue.plans["standard"].tariffs.values()] == [4, 2, 1]
-    assert len(catalogue.calendar.holidays) == 2
+    assert [price(sample, "standard", "international-voice", zone=zone)[0] for zone in ("eu", "world", "")] == [
+        StepPrice(Unit.SECONDS, 60, 190_000),
+        StepPrice(Unit.SECONDS, 60, 990_000),
+        StepPrice(Unit.SECONDS, 60, 990_000),
+    ]
+    assert sample.includes("small") == ("small",)
 
 
 @pytest.mark.parametrize(
@@ -126,8 +109,8 @@ def test_an_unknown_rating_group_is_told_from_an_unknown_context(sample: Catalog
     assert not sample.knows_context(b"32299@3gpp.org")
 
 
-def price(catalogue: Catalogue, plan: str, service: str, at_ms: int = 0) -> tuple[Price, int]:
-    tariff = catalogue.tariff(plan, service)
+def price(catalogue: Catalogue, plan: str, service: str, at_ms: int = 0, zone: str = "") -> tuple[Price, int]:
+    tariff = catalogue.tariff(plan, service, zone)
     assert tariff is not None
     return tariff.at(at_ms)
 
@@ -293,3 +276,75 @@ def test_a_quota_of_time_fits_cc_time() -> None:
     assert read(text).services[0].unit == Unit.SECONDS
     with pytest.raises(ConfigError, match=r"^catalogue.yaml:9: services.internet.maximum_quota .*4294967295"):
         read(text.replace("quota: 60 s", "quota: 60 s\n    maximum_quota: 99999 d"))
+
+
+# -- folders -------------------------------------------------------------------------------------------------------
+
+
+PARTS = {
+    "1-head.yaml": "version: test\ncurrency: EUR\n",
+    "2-services.yaml": SMALL[SMALL.index("services:") : SMALL.index("plans:")],
+    "3-plans.yaml": SMALL[SMALL.index("plans:") :],
+}
+
+
+def folder(tmp_path: Path, **more: str) -> Path:
+    for name, content in {**PARTS, **{f"{name}.yaml": content for name, content in more.items()}}.items():
+        (tmp_path / name).write_text(content)
+    return tmp_path
+
+
+def test_a_folder_is_read_as_one_catalogue(tmp_path: Path) -> None:
+    """Files in the order of their names: of services the first that fits counts."""
+    more = PARTS["2-services.yaml"].replace("internet:", "all:").replace("    rating_groups: [10, none]\n", "")
+    plans = "plans:\n  other:\n    all: free\n"
+    (tmp_path / ".hidden.yaml").write_text("nonsense")
+    (tmp_path / "notes.txt").write_text("nonsense")
+    catalogue = load_catalogue(folder(tmp_path, **{"4-more": more + plans}))
+    assert [service.name for service in catalogue.services] == ["internet", "all"]
+    assert set(catalogue.plans) == {"standard", "other"}
+    assert catalogue.version == "test"
+
+
+@pytest.mark.parametrize(
+    ("content", "line", "reason"),
+    [
+        (PARTS["2-services.yaml"], 2, r"services.internet is defined twice, first at .*2-services.yaml:2"),
+        (PARTS["3-plans.yaml"], 2, r"plans.standard is defined twice, first at .*3-plans.yaml:2"),
+        ("currency: EUR\n", 1, r"currency stands in two files, first at .*1-head.yaml:2"),
+        ("sevices: {}\n", 1, r"unknown key 'sevices'; did you mean 'services'\?"),
+    ],
+)
+def test_what_stands_in_two_files_is_named_with_both(tmp_path: Path, content: str, line: int, reason: str) -> None:
+    with pytest.raises(ConfigError, match=reason) as caught:
+        load_catalogue(folder(tmp_path, **{"4-more": content}))
+    assert str(caught.value).startswith(f"{tmp_path}/4-more.yaml:{line}: ")
+
+
+def test_what_no_file_of_a_folder_has(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="no file in it ends with .yaml"):
+        load_catalogue(tmp_path)
+    folder(tmp_path)
+    (tmp_path / "1-head.yaml").write_text("currency: EUR\n")
+    with pytest.raises(ConfigError, match=f"^{tmp_path}: key 'version' is missing in all files of this folder$"):
+        load_catalogue(tmp_path)
+
+
+def test_the_edition_tells_any_two_contents_apart(tmp_path: Path) -> None:
+    """The version is what its author calls it; the digest is over all files, CSV files among them."""
+    path = tmp_path / "catalogue.yaml"
+    path.write_text(SMALL.replace("    internet: 0.01 per 1 MiB", "    prices_from: prices.csv"))
+    prices = tmp_path / "prices.csv"
+    prices.write_text("service,price\ninternet,0.01 per 1 MiB\n")
+    first = load_catalogue(path).edition
+    assert load_catalogue(path).edition == first
+    prices.write_text("service,price\ninternet,0.02 per 1 MiB\n")
+    second = load_catalogue(path).edition
+    path.write_text(path.read_text() + "# a remark\n")
+    assert len({first, second, load_catalogue(path).edition}) == 3
+    assert read(SMALL).edition == "test"
+    moved = tmp_path / "moved"
+    moved.mkdir()
+    for file in (path, prices):
+        (moved / file.name).write_text(file.read_text())
+    assert load_catalogue(moved / path.name).edition == load_catalogue(path).edition

@@ -54,7 +54,9 @@ class Lab:
         return self._way(Way(self.server.port, client or self.client, state_id=state_id))
 
     def agent(self, name: str, state_id: int | None = None) -> Way:
-        return self._way(Way(self.server.port, f"{name}{self.number}.agents.example.net", relay=True, state_id=state_id))
+        return self._way(
+            Way(self.server.port, f"{name}{self.number}.agents.example.net", relay=True, state_id=state_id)
+        )
 
     def _way(self, way: Way) -> Way:
         self.ways.append(way)

@@ -18,8 +18,9 @@ from balance.resp import StoreError
 from balance.store import Store, StoreSettings
 from balance.subscribers import add_subscriber
 from occ import outbox as outboxes
+from occ.cdr_files import CdrFiles, CdrSettings, record_lines
 from occ.charging import Charging
-from occ.outbox import CdrFiles, CdrSettings, Outbox
+from occ.outbox import Outbox
 from occ.profiles import LENIENT
 from occ.rating.catalogue import load_catalogue
 from occ.rules import ChargingSettings, Rules
@@ -63,7 +64,6 @@ class Server:
     def begin(self) -> None:
         self.files = CdrFiles(CdrSettings(self.directory))
         self.outbox = Outbox(self.store, self.files)
-        self.outbox.resume(self.files.last_entries())
 
     def end(self) -> None:
         self.files.close()
@@ -73,8 +73,7 @@ class Server:
             pass
 
     def numbers(self) -> list[int]:
-        lines = [line for path in sorted(self.directory.glob("*.jsonl")) for line in path.read_text().splitlines()]
-        return [int(json.loads(line)["session_id"]) for line in lines]
+        return [int(json.loads(line)["session_id"]) for line in record_lines(self.directory, "jsonl")]
 
     def fail_at(self, what: str, monkeypatch: pytest.MonkeyPatch) -> None:
         """Its files fail at ``write`` or ``sync`` from now on, until it begins anew."""

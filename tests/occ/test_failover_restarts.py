@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from balance.model import IdentityType, Unit
+from balance.records import pack_account
 from protocols.diameter.connection import DiameterConnection
 from protocols.diameter.handle import PeerHandle
 from protocols.diameter.peer import Peer
@@ -127,3 +128,36 @@ def test_row_17_a_gateway_that_restarts_under_load_leaks_nothing(server: LiveSer
         for session in staying:
             assert way.charge(session.termination()).result_code == 2001
     assert cents(server, 1) == (97, 0)
+
+
+@pytest.mark.shows("row 17", "row 23")
+def test_rows_17_and_23_an_account_that_is_damaged_does_not_keep_the_others_waiting(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What the ledger refuses to do for one account must end neither supervision nor the release of lost sessions."""
+    with LiveServer(tmp_path, {"charging.account_cache_entries": "1"}) as server:
+        client = f"pgw.{REALM}"
+        subscribers = [add_account(server, number) for number in range(1, 4)]
+        with Way(server.port, client) as way:
+            for number in (1, 2):
+                lost = Session(client, f"{client};1;{number}", subscribers[number - 1], state_id=5)
+                assert way.charge(lost.initial()).result_code == 2001
+            silent = Session("other." + client, f"other.{client};1;1", subscribers[2], state_id=5)
+            assert way.charge(silent.initial()).result_code == 2001
+            _reserve_in_a_bucket_that_is_not_there(server, 1)
+            since = Session(client, f"{client};2;1", subscribers[2], state_id=6)
+            assert way.charge(since.initial()).result_code == 2001
+            eventually(lambda: cents(server, 2) == (100, 0))
+            eventually(lambda: "a session of account b'acc-1' cannot be released" in caplog.text)
+            server.pass_time(2 * 1800 * 1000)
+            assert cents(server, 3) == (100, 0)
+            assert "account b'acc-1' cannot be expired" in caplog.text
+        assert not server.verify().consistent
+
+
+def _reserve_in_a_bucket_that_is_not_there(server: LiveServer, number: int) -> None:
+    account = server.account(f"acc-{number}")
+    (session,) = account.sessions.values()
+    session.services[0].parts = [(99, 1)]
+    store = server.server.store
+    server.run(store.call("SET", store.keys.account(account.account_id), pack_account(account)))

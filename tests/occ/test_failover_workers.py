@@ -211,7 +211,10 @@ def test_row_40_a_session_goes_on_at_the_other_server_although_its_number_has_pa
     session = lab.session()
     lab.a.charge(session.initial())
     old, new = ((IdentityType.E164, number.encode()) for number in (lab.subscriber, "999" + lab.subscriber))
-    lab.first.run(swap_identity(lab.first.server.store, f"acc-{lab.number}".encode(), old, new))
+    swap = swap_identity(
+        lab.first.server.store, f"acc-{lab.number}".encode(), old, new, now_ms=lab.first.now_ms(), reason="new number"
+    )
+    lab.first.run(swap)
     somebody = f"acc-{1000 + lab.number}"
     lab.first.add_account(somebody, [(IdentityType.E164, lab.subscriber)], balance_micro=CENT)
     update, termination = session.update(), session.termination()

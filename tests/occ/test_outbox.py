@@ -1,25 +1,30 @@
-"""Charging data records reach their files exactly once, in order, whatever ends in between."""
+"""Charging data records reach their files in order and once, whatever ends in between.
+
+Where that cannot be, as the files are gone that would tell, they come again under the same ``record_id``.
+"""
 
 import asyncio
 import json
 import os
 import shutil
 import signal
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-import msgpack
 import pytest
 
 from balance.directory import create_account
 from balance.embedded import Address
 from balance.ledger import Draft, top_up
-from balance.model import Account, AccountKind, Plan, Session
+from balance.model import Account, AccountKind, Plan, ServiceUse, Session, Unit
 from balance.records import make_plan
-from balance.resp import StoreUnavailableError
+from balance.resp import StoreError, StoreUnavailableError
 from balance.store import Store, StoreSettings
-from occ.outbox import CdrFiles, CdrSettings, Outbox, OutboxProcess
+from occ import cdr
+from occ.cdr_files import CdrFiles, CdrSettings, record_files, record_lines
+from occ.outbox import Outbox, OutboxProcess
 
 ACCOUNT = b"acc-1"
 
@@ -34,29 +39,32 @@ async def store(clean_redis: Address) -> AsyncIterator[Store]:
 
 
 async def commit(store: Store, first: int, last: int) -> None:
-    """Commit records numbered first to last, two in each operation."""
-
-    def step(numbers: tuple[int, ...], account: Account | None) -> Plan:
-        assert account is not None
-        draft = Draft(account, 2)
-        top_up(draft, 1)
-        records = tuple(msgpack.packb({"number": number, "facts": msgpack.packb({"apn": b"x"})}) for number in numbers)
-        return make_plan(draft, "test", ("test",), None, records)
+    """Commit records with Service-Identifiers first to last, two in each operation."""
 
     def at(number: int) -> Any:
-        def run(account: Account | None, ended: Session | None) -> Plan:
-            return step((number, number + 1), account)
+        def step(account: Account | None, ended: Session | None) -> Plan:
+            assert account is not None
+            draft = Draft(account, 2)
+            top_up(draft, 1)
+            session = Session(b"s%d" % number, b"sub-1", "standard", b"pgw", 0, 1, 1)
+            session.services = [ServiceUse(-1, each, "sms", Unit.EVENTS) for each in (number, number + 1)]
+            return make_plan(draft, "test", ("test",), None, cdr.closing_records(draft, session, cdr.NORMAL))
 
-        return run
+        return step
 
     for number in range(first, last + 1, 2):
         await store.commit(ACCOUNT, at(number))
 
 
-def written(directory: Path) -> list[int]:
-    """The record numbers in all files, in the order of the files."""
-    lines = [line for path in sorted(directory.glob("*.jsonl")) for line in path.read_text().splitlines()]
-    return [json.loads(line)["number"] for line in lines]
+def lines(directory: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in record_lines(directory, "jsonl")]
+
+
+def written(directory: Path, name: str = "jsonl") -> list[int]:
+    """The numbers of the records in all files of a format, in the order of the files."""
+    if name == "jsonl":
+        return [line["service_identifier"] for line in lines(directory)]
+    return [int(line.split(b",")[16]) for line in record_lines(directory, "csv")]
 
 
 async def drain(outbox: Outbox) -> None:
@@ -64,59 +72,74 @@ async def drain(outbox: Outbox) -> None:
         pass
 
 
+async def put_back(store: Store, entries: Any) -> None:
+    """The outbox as if these entries had never been struck."""
+    await store.call("DEL", store.keys.outbox(0))
+    for entry, fields in entries:
+        await store.call("XADD", store.keys.outbox(0), entry, *fields)
+
+
+async def eventually(what: Callable[[], bool]) -> None:
+    async with asyncio.timeout(20):
+        while not what():  # noqa: ASYNC110 - what is awaited happens in another process
+            await asyncio.sleep(0.01)
+
+
 async def test_records_are_written_once_and_in_order(store: Store, tmp_path: Path) -> None:
     await commit(store, 1, 20)
     outbox = Outbox(store, CdrFiles(CdrSettings(tmp_path)))
     await drain(outbox)
     assert written(tmp_path) == list(range(1, 21))
+    assert outbox.delivered == 20
     assert await store.call("XLEN", store.keys.outbox(0)) == 0
 
 
-async def test_a_crash_between_the_file_and_the_outbox_writes_nothing_twice(store: Store, tmp_path: Path) -> None:
+@pytest.mark.parametrize("formats", [("jsonl",), ("csv",), ("jsonl", "csv")])
+async def test_a_crash_between_the_file_and_the_outbox_writes_nothing_twice(
+    store: Store, tmp_path: Path, formats: tuple[str, ...]
+) -> None:
     await commit(store, 1, 10)
-    files = CdrFiles(CdrSettings(tmp_path))
-    outbox = Outbox(store, files)
     entries = await store.call("XRANGE", store.keys.outbox(0), "-", "+")
-    await drain(outbox)
+    files = CdrFiles(CdrSettings(tmp_path, formats=formats))
+    await drain(Outbox(store, files))
     files.close()
-    # As if the process had ended before it struck the entries:
-    await store.call("DEL", store.keys.outbox(0))
-    for entry, fields in entries:
-        await store.call("XADD", store.keys.outbox(0), entry, *fields)
-    files = CdrFiles(CdrSettings(tmp_path))
-    again = Outbox(store, files)
-    again.resume(files.last_entries())
-    await drain(again)
-    assert written(tmp_path) == list(range(1, 11))
+    await put_back(store, entries)
+    await drain(Outbox(store, CdrFiles(CdrSettings(tmp_path, formats=formats))))
+    for name in formats:
+        assert written(tmp_path, name) == list(range(1, 11))
 
 
-async def test_a_torn_last_line_is_cut_off_and_written_again(store: Store, tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["jsonl", "csv"])
+@pytest.mark.parametrize("octets", [7, 100_000])
+async def test_a_torn_last_line_is_cut_off_and_written_again(
+    store: Store, tmp_path: Path, name: str, octets: int
+) -> None:
+    """Also a torn header."""
+    settings = CdrSettings(tmp_path, formats=(name,))
     await commit(store, 1, 4)
     entries = await store.call("XRANGE", store.keys.outbox(0), "-", "+")
-    first = CdrFiles(CdrSettings(tmp_path))
-    await drain(Outbox(store, first))
-    first.close()
-    path = next(tmp_path.glob("*.jsonl"))
+    files = CdrFiles(settings)
+    await drain(Outbox(store, files))
+    files.close()
+    (path,) = record_files(tmp_path, name)
     content = path.read_bytes()
-    path.write_bytes(content[:-7])
-    await store.call("DEL", store.keys.outbox(0))
-    for entry, fields in entries:
-        await store.call("XADD", store.keys.outbox(0), entry, *fields)
-    files = CdrFiles(CdrSettings(tmp_path))
-    again = Outbox(store, files)
-    again.resume(files.last_entries())
-    await drain(again)
+    path.write_bytes(content[: max(5, len(content) - octets)])
+    await put_back(store, entries)
+    await drain(Outbox(store, CdrFiles(settings)))
     assert path.read_bytes() == content
 
 
-async def test_files_rotate_by_size(store: Store, tmp_path: Path) -> None:
-    outbox = Outbox(store, CdrFiles(CdrSettings(tmp_path, rotate_bytes=200)))
-    for first in range(1, 21, 4):
-        await commit(store, first, first + 3)
-        await drain(outbox)
-        await asyncio.sleep(0.002)
-    assert len(list(tmp_path.glob("*.jsonl"))) > 1
-    assert written(tmp_path) == list(range(1, 21))
+async def test_a_format_that_is_added_begins_with_what_comes(store: Store, tmp_path: Path) -> None:
+    """A disk that was full while one of the formats was written is the same: each knows what it has."""
+    await commit(store, 1, 4)
+    entries = await store.call("XRANGE", store.keys.outbox(0), "-", "+")
+    files = CdrFiles(CdrSettings(tmp_path))
+    await drain(Outbox(store, files))
+    files.close()
+    await put_back(store, entries)
+    await commit(store, 5, 6)
+    await drain(Outbox(store, CdrFiles(CdrSettings(tmp_path, formats=("jsonl", "csv")))))
+    assert written(tmp_path) == written(tmp_path, "csv") == [1, 2, 3, 4, 5, 6]
 
 
 async def test_what_cannot_be_written_stays_in_the_outbox(store: Store, tmp_path: Path) -> None:
@@ -131,24 +154,86 @@ async def test_what_cannot_be_written_stays_in_the_outbox(store: Store, tmp_path
     assert written(directory) == [1, 2, 3, 4]
 
 
+@asynccontextmanager
+async def nothing_is_struck(store: Store) -> AsyncIterator[None]:
+    """Redis refuses to strike entries meanwhile: what is written cannot be acknowledged."""
+    await store.call("ACL", "SETUSER", "default", "-xdel")
+    try:
+        yield
+    finally:
+        await store.call("ACL", "SETUSER", "default", "+xdel")
+
+
+async def test_files_are_closed_when_all_of_them_is_struck_and_not_before(store: Store, tmp_path: Path) -> None:
+    """Whoever fetches closed files takes away with them what tells that their records are delivered."""
+    outbox = Outbox(store, CdrFiles(CdrSettings(tmp_path, rotate_bytes=200)))
+    await commit(store, 1, 40)
+    async with nothing_is_struck(store):
+        with pytest.raises(StoreError, match="xdel"):
+            await outbox.deliver()
+        assert written(tmp_path) == list(range(1, 41))
+        assert len(list(tmp_path.glob("*.part"))) > 1
+        assert list(tmp_path.glob("*.jsonl")) == []
+    await outbox.deliver()
+    assert list(tmp_path.glob("*.part")) == []
+    assert len(list(tmp_path.glob("*.jsonl"))) == len(list(tmp_path.glob("*.jsonl.sum"))) > 1
+    assert written(tmp_path) == list(range(1, 41))
+
+
 async def test_the_process_delivers_survives_a_kill_and_ends_when_told(store: Store, tmp_path: Path) -> None:
-    address = store.settings.address
-    process = OutboxProcess(address, 4, CdrSettings(tmp_path), "warning")
+    process = OutboxProcess(store.settings.address, 4, CdrSettings(tmp_path), "warning")
     await process.start()
     await commit(store, 1, 40)
     first = process.pid
     assert first is not None
     os.kill(first, signal.SIGKILL)
     await commit(store, 41, 60)
-    for _ in range(500):
-        if written(tmp_path) == list(range(1, 61)):
-            break
-        await asyncio.sleep(0.02)
+    await eventually(lambda: written(tmp_path) == list(range(1, 61)))
     await commit(store, 61, 80)
     await process.stop()
     assert written(tmp_path) == list(range(1, 81))
     assert process.restarts == 1
     assert process.pid != first
+    assert list(tmp_path.glob("*.part")) == []
+    assert len(list(tmp_path.glob("*.jsonl"))) == len(list(tmp_path.glob("*.jsonl.sum"))) == 1
+
+
+@pytest.mark.parametrize("fetched", [False, True])
+async def test_killed_between_writing_and_acknowledging(store: Store, tmp_path: Path, fetched: bool) -> None:
+    """The process finds its lines in its next life, and writes none again.
+
+    If somebody has fetched the unfinished file meanwhile, it cannot know and writes them again, under the same names:
+    whoever has both drops the second of them by ``record_id``.
+    """
+    directory, elsewhere = tmp_path / "cdr", tmp_path / "elsewhere"
+    settings = CdrSettings(directory)
+    process = OutboxProcess(store.settings.address, 4, settings, "error")
+    await commit(store, 1, 20)
+    async with nothing_is_struck(store):
+        await process.start()
+        await eventually(lambda: written(directory) == list(range(1, 21)))
+        pid = process.pid
+        assert pid is not None
+        os.kill(pid, signal.SIGKILL)
+        await eventually(lambda: process.restarts == 1)
+        assert await store.call("XLEN", store.keys.outbox(0)) == 10
+        if fetched:
+            shutil.copytree(directory, elsewhere)
+            for path in record_files(directory, "jsonl"):
+                path.unlink()
+    await commit(store, 21, 30)
+    await eventually(lambda: written(directory)[-1:] == [30])
+    await process.stop()
+    assert process.pid != pid
+    if not fetched:
+        assert written(directory) == list(range(1, 31))
+        return
+    first, again = lines(elsewhere), lines(directory)
+    assert [line["service_identifier"] for line in again] == list(range(1, 31))
+    known = {line["record_id"]: line for line in first}
+    assert len(known) == len(first) == 20
+    assert [line for line in again if line["record_id"] in known] == first
+    assert len({line["record_id"] for line in again}) == 30
 
 
 def test_a_directory_has_one_writer(tmp_path: Path) -> None:

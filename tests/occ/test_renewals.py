@@ -1,4 +1,4 @@
-"""What the clock does to an account: fees, renewed allowances with rollover, first shares, the end of prepaid accounts."""
+"""What the clock does to an account: fees, renewed allowances with rollover, shares, the end of prepaid accounts."""
 
 from datetime import UTC, datetime
 from pathlib import Path
@@ -88,7 +88,8 @@ def test_a_first_month_that_is_not_whole_costs_and_gives_its_share(catalogue: Ca
     """Ten of the thirty-one days of January are left on the 22nd, that day among them."""
     draft = Draft(account(100_000_000), at(2026, 1, 22, 15))
     fee = take_offer(draft, catalogue, "calendar")
-    assert fee is not None and fee.amount_micro == 10_000_000
+    assert fee is not None
+    assert fee.amount_micro == 10_000_000
     assert units(draft, "data") == -(-10 * GIB * 10 // 31)
     later = Draft(draft.account, at(2026, 2, 1))
     assert [fee.amount_micro for fee in renew_due(later, catalogue)] == [31_000_000]

@@ -20,6 +20,8 @@ from occ.server import OnlineChargingServer
 from occ.server_requests import credit_has_come
 from protocols.diameter import codec
 from protocols.diameter.codec import Message
+from protocols.diameter.codes import Application
+from tests.failover import forwarded
 from tests.live_server import LiveServer, SkippingLoop
 from tests.scenarios.checks import breaches
 from tests.scenarios.clients import PROFILES, Profile
@@ -46,6 +48,8 @@ from tests.wire import ClosedError, Connection, next_number
 PATIENCE_S = 10.0
 A_MOMENT = "a moment passes"
 """For what the server does in the background: balance and reserved are waited for."""
+
+_PROXY_INFO = 284  # of an answer: held against its own request, see ``checks``
 
 _CLIENT = re.compile(r"a client(?: (\S+))? like (.+)")
 _CLOCK = re.compile(r"switching at (\d\d:\d\d)")
@@ -322,16 +326,19 @@ class Run:
         return connection
 
     def _connection(self, client: str) -> Connection:
-        """The client's connection; opened with CER and CEA if there is none."""
-        if client not in self.connections:
-            connection = self._connected(client, Connection.to(self.server.port))
-            request = base_message("CER", self._profile(client), self._host(client)).octets()
+        """The connection of the client, or of its agent; opened with CER and CEA if there is none."""
+        peer = _peer(client)
+        if peer not in self.connections:
+            connection = self._connected(peer, Connection.to(self.server.port))
+            relays = peer != client
+            capabilities = f"CER; Auth-Application-Id={Application.RELAY}" if relays else "CER"
+            request = base_message(capabilities, self._profile(peer), self._host(peer)).octets()
             connection.send(request)
             octets = connection.receive()
             wrong = breaches(request, octets, self.server.origin_host) + complaints(codec.decode(octets), "CEA 2001")
             if wrong:
                 raise NotationError(f"the capabilities exchange failed: {'; '.join(wrong)}")
-        return self.connections[client]
+        return self.connections[peer]
 
     def _await_state(self, client: str, state: str | None) -> None:
         """Until the server has its peer in a state of RFC 6733 section 5.6; None: until it has no such peer."""
@@ -373,8 +380,9 @@ class Run:
                 raise NotationError(f"{change!r} is not understood in a repeat")
         if not step.answer:
             raise NotationError("a repeat needs an answer")
-        self._connection(client).send(bytes(octets))
-        self._answered(step, client, bytes(octets), original)
+        sent = self._on_its_way(client, bytes(octets))
+        self._connection(client).send(sent)
+        self._answered(step, client, sent, original)
 
     def _base(self, step: Step, client: str, sends: str) -> None:
         request = base_message(sends, self._profile(client), self._host(client))
@@ -398,7 +406,7 @@ class Run:
             self._expect(step, client)
 
     def _ask(self, step: Step, client: str, request: Request, sent: Sent) -> None:
-        octets = request.octets()
+        octets = self._on_its_way(client, request.octets())
         connection = self._connection(client)
         if not request.twice:
             connection.send(octets)
@@ -408,6 +416,11 @@ class Run:
         connection.send(octets + again)
         self._answered(step, client, octets, sent)
         self._answered(step, client, again, Sent(octets, sent.answer))
+
+    def _on_its_way(self, client: str, octets: bytes) -> bytes:
+        """A request as it reaches the server: with what the client's agent adds, if it goes by one."""
+        peer = _peer(client)
+        return octets if peer == client else forwarded(octets, self._host(peer))
 
     def _answered(self, step: Step, client: str, request: bytes, sent: Sent) -> None:
         """Await what the row expects and hold it against that."""
@@ -438,7 +451,7 @@ class Run:
             self._expect_closed(client)
 
     def _receive(self, client: str) -> bytes:
-        return self.connections[client].receive(PATIENCE_S)
+        return self.connections[_peer(client)].receive(PATIENCE_S)
 
     def _expect(self, step: Step, client: str) -> None:
         """What the server does by itself: "DWR", "DPR; Disconnect-Cause=0", "closed", "nothing"."""
@@ -459,16 +472,16 @@ class Run:
 
     def _expect_closed(self, client: str) -> None:
         try:
-            octets = self.connections[client].receive(PATIENCE_S)
+            octets = self._receive(client)
         except ClosedError:
-            self.connections.pop(client).close()
+            self.connections.pop(_peer(client)).close()
             return
         raise NotationError(f"instead of closing, the server sent {describe(codec.decode(octets))}")
 
     def _expect_nothing(self, step: Step, client: str) -> None:
         """Messages are answered in order, so a DWR tells whether anything else was said before its DWA."""
         request = base_message("DWR", self._profile(client), self._host(client))
-        answer = self.connections[client].ask(request.octets())
+        answer = self.connections[_peer(client)].ask(request.octets())
         wrong = complaints(answer, "DWA 2001")
         if wrong:
             raise self.scenario.error(step.line, f"nothing was expected, but: {describe(answer)}")
@@ -534,7 +547,12 @@ async def _peer_states(server: LiveServer) -> dict[str, str]:
 
 
 def _name(client: str) -> str:
-    return client.partition("/")[0]
+    return client.partition(" by ")[0].partition("/")[0]
+
+
+def _peer(client: str) -> str:
+    """Whose connection the requests of ``pgw by relay`` come over."""
+    return client.partition(" by ")[2] or client
 
 
 def _record_text(fields: dict[str, object]) -> str:
@@ -544,10 +562,10 @@ def _record_text(fields: dict[str, object]) -> str:
 
 
 def _differences(first: Message | None, again: Message) -> list[str]:
-    """How the answer to a repeat differs from the first one, but for the identifiers."""
+    """How the answer to a repeat differs from the first one, but for the identifiers and Proxy-Info."""
     if first is None:
         return ["the first request was not answered"]
-    was, now = ([one.encode() for one in message.avps] for message in (first, again))
+    was, now = ([one.encode() for one in message.avps if one.code != _PROXY_INFO] for message in (first, again))
     if (first.flags, was) != (again.flags, now):
         return [f"the answer differs from the first one, which was {describe(first)}"]
     return []

@@ -1,0 +1,168 @@
+"""The fields of a charging data record, in the order of their columns, and how they are written as JSON Lines and CSV.
+
+``docs/cdr.md`` says what each of them means. Fields are only ever added, at the end.
+"""
+
+import csv
+import io
+import json
+import re
+from collections.abc import Mapping
+from enum import Enum
+from typing import Any, Final
+
+
+class Kind(Enum):
+    """What a field holds; None in any of them says that it was not told, or does not apply."""
+
+    TEXT = "text"
+    INTEGER = "integer"
+    UNSIGNED = "unsigned"
+    """An integer of 64 bits without sign."""
+    FLAG = "flag"
+    MOMENT = "moment"
+    """Milliseconds since the Unix epoch, UTC."""
+    TEXTS = "texts"
+    INTEGERS = "integers"
+    PERIODS = "periods"
+    """A list of mappings with the keys of ``PERIOD``."""
+    BUCKETS = "buckets"
+    """A list of mappings with the keys of ``BUCKET``."""
+
+
+FIELDS: Final[dict[str, Kind]] = {
+    "entry": Kind.TEXT,
+    "record_id": Kind.TEXT,
+    "sequence": Kind.INTEGER,
+    "partial": Kind.FLAG,
+    "final": Kind.FLAG,
+    "cause": Kind.TEXT,
+    "session_id": Kind.TEXT,
+    "sub_session_id": Kind.UNSIGNED,
+    "subscriber_id": Kind.TEXT,
+    "account_id": Kind.TEXT,
+    "account_version": Kind.INTEGER,
+    "member_of": Kind.TEXT,
+    "plan": Kind.TEXT,
+    "catalogue": Kind.TEXT,
+    "service": Kind.TEXT,
+    "rating_group": Kind.INTEGER,
+    "service_identifier": Kind.INTEGER,
+    "zone": Kind.TEXT,
+    "unit": Kind.TEXT,
+    "used": Kind.INTEGER,
+    "disbelieved": Kind.INTEGER,
+    "reported": Kind.INTEGER,
+    "paid_units": Kind.INTEGER,
+    "allowance_units": Kind.INTEGER,
+    "cost_micro": Kind.INTEGER,
+    "debited_micro": Kind.INTEGER,
+    "leaked_micro": Kind.INTEGER,
+    "currency": Kind.TEXT,
+    "step_units": Kind.INTEGER,
+    "step_price_micro": Kind.INTEGER,
+    "price_terms": Kind.INTEGERS,
+    "periods": Kind.PERIODS,
+    "buckets": Kind.BUCKETS,
+    "promotions": Kind.TEXTS,
+    "requests": Kind.INTEGER,
+    "first_request": Kind.INTEGER,
+    "last_request": Kind.INTEGER,
+    "reporting_reasons": Kind.TEXTS,
+    "started_ms": Kind.MOMENT,
+    "since_ms": Kind.MOMENT,
+    "closed_ms": Kind.MOMENT,
+    "duration_ms": Kind.INTEGER,
+    "origin_host": Kind.TEXT,
+    "origin_realm": Kind.TEXT,
+    "service_context_id": Kind.TEXT,
+    "calling_party": Kind.TEXT,
+    "called_party": Kind.TEXT,
+    "called_station_id": Kind.TEXT,
+    "sgsn_mcc_mnc": Kind.TEXT,
+    "rat_type": Kind.TEXT,
+    "user_location": Kind.TEXT,
+    "sip_method": Kind.TEXT,
+    "role_of_node": Kind.INTEGER,
+    "number_portability": Kind.TEXT,
+    "user_name": Kind.TEXT,
+    "correlation_id": Kind.TEXT,
+}
+
+PERIOD: Final[dict[str, Kind]] = {
+    "from_ms": Kind.MOMENT,
+    "until_ms": Kind.MOMENT,
+    "units": Kind.INTEGER,
+    "counted_from": Kind.INTEGER,
+    "counted_to": Kind.INTEGER,
+    "cost_micro": Kind.INTEGER,
+    "leaked_micro": Kind.INTEGER,
+    "step_units": Kind.INTEGER,
+    "step_price_micro": Kind.INTEGER,
+    "terms": Kind.INTEGERS,
+    "catalogue": Kind.TEXT,
+}
+
+BUCKET: Final[dict[str, Kind]] = {
+    "bucket_id": Kind.INTEGER,
+    "name": Kind.TEXT,
+    "unit": Kind.TEXT,
+    "amount": Kind.INTEGER,
+}
+
+_TEXT: Final = Kind.TEXT
+_ENCODE: Final = json.JSONEncoder(separators=(",", ":")).encode
+_CONTROL: Final = re.compile(r"[\x00-\x1f\x7f\x85\u2028\u2029]")
+_FORMULA: Final = ("=", "+", "-", "@", "'")
+
+Place = tuple[int, int, int]
+"""Where in the outbox a record stood: milliseconds and sequence number of its entry, its position in the entry."""
+
+
+# -- JSON Lines --------------------------------------------------------------------------------------------------
+
+
+def json_line(fields: Mapping[str, Any]) -> str:
+    """A record as one line of JSON, in ASCII."""
+    return _ENCODE({name: fields.get(name) for name in FIELDS}) + "\n"
+
+
+# -- CSV ---------------------------------------------------------------------------------------------------------
+
+
+def csv_header() -> str:
+    """The first line of every file."""
+    return ",".join(FIELDS) + "\r\n"
+
+
+def csv_line(fields: Mapping[str, Any]) -> str:
+    """A record as one line of CSV (RFC 4180): no cell has a line break, or is taken for a formula by a spreadsheet."""
+    line = io.StringIO()
+    csv.writer(line, lineterminator="\r\n").writerow([_cell(fields.get(name), kind) for name, kind in FIELDS.items()])
+    return line.getvalue()
+
+
+def _cell(value: Any, kind: Kind) -> str:
+    if value is None:
+        return ""
+    if kind is _TEXT:
+        text = _CONTROL.sub(lambda found: found.group().encode("unicode_escape").decode(), value)
+        return f"'{text}" if text.startswith(_FORMULA) else text
+    if value is True or value is False:
+        return "true" if value else "false"
+    return str(value) if isinstance(value, int) else _ENCODE(value)
+
+
+def from_csv(cells: Mapping[str, str]) -> dict[str, Any]:
+    """The fields of a line of CSV, given by column. Raises ValueError for a cell that no record has."""
+    return {name: _value(cells.get(name) or "", kind) for name, kind in FIELDS.items()}
+
+
+def _value(cell: str, kind: Kind) -> Any:
+    if not cell:
+        return None
+    if kind is Kind.TEXT:
+        return cell.removeprefix("'")
+    if kind is Kind.FLAG:
+        return cell == "true"
+    return json.loads(cell)

@@ -1,0 +1,242 @@
+"""Commands on charging data records: list, show, export. They read files and need no server."""
+
+from collections import deque
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from balance.model import Unit
+from occ.cdr_parquet import PyarrowMissingError, write_parquet
+from occ.cdr_reading import UnreadableRecordError, read_records
+from occ.cli_shell import (
+    AsJson,
+    Limit,
+    RefusedError,
+    console,
+    print_json,
+    settings_of,
+    table,
+    text_of,
+    time_text,
+    units_text,
+)
+from occ.clock import now_ms
+from occ.rating.catalogue import parse_size
+from occ.rating.currency import NUMERIC, format_amount
+from occ.yamlmap import shown
+
+cdr_app = typer.Typer(no_args_is_help=True, help="Charging data records.")
+
+WHEN = "a time such as 2026-01-31 or 2026-01-31T12:00+01:00 (UTC if it names no zone), or a duration such as 90 min"
+
+Since = Annotated[str | None, typer.Option(help=f"Made since then: {WHEN} ago.")]
+Until = Annotated[str | None, typer.Option(help="Made before then.")]
+Directory = Annotated[
+    list[Path] | None, typer.Option(help="Where they are, once for each directory; left out: cdr.directory.")
+]
+
+
+@cdr_app.command("list")
+def list_records(
+    context: typer.Context,
+    since: Since = None,
+    until: Until = None,
+    account: Annotated[str | None, typer.Option(help="Of this account only.")] = None,
+    subscriber: Annotated[str | None, typer.Option(help="Of this subscriber only.")] = None,
+    directory: Directory = None,
+    limit: Limit = 100,
+    as_json: AsJson = False,
+) -> None:
+    """List the newest charging data records, one a line, in the order they were delivered."""
+    found: deque[dict[str, Any]] = deque(maxlen=limit)
+    all_of_them = 0
+    for fields in _records(context, directory, since, until):
+        if account in (None, fields["account_id"]) and subscriber in (None, fields["subscriber_id"]):
+            found.append(fields)
+            all_of_them += 1
+    if as_json:
+        print_json({"records": list(found), "found": all_of_them})
+        return
+    lines = table("made (UTC)", "session", ">seq", "subscriber", "service", ">used", ">debited", "cause")
+    for fields in found:
+        lines.add_row(
+            time_text(fields["closed_ms"]),
+            _text(fields["session_id"]),
+            f"{fields['sequence']}{'' if fields['final'] else ' …'}",
+            _text(fields["subscriber_id"]),
+            _text(fields["service"]),
+            _units(fields["used"], fields["unit"], fields["currency"]),
+            _money(fields["debited_micro"], fields["currency"]),
+            fields["cause"],
+        )
+    console().print(lines)
+    if all_of_them > limit:
+        console().print(f"These are the last {limit} of {all_of_them}; --limit shows more.")
+
+
+@cdr_app.command("show")
+def show_records(
+    context: typer.Context,
+    session: Annotated[str, typer.Argument(help="Session-Id.")],
+    directory: Directory = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show all charging data records of a session, with what its price is made of; exit code 1 if it has none."""
+    found = list(_records(context, directory, None, None, session))
+    if not found:
+        raise RefusedError(f"there is no charging data record of session {session}")
+    if as_json:
+        print_json({"records": found})
+        return
+    for fields in found:
+        _show(fields)
+    if len(found) > 1:
+        currency = found[-1]["currency"]
+        debited = sum(fields["debited_micro"] for fields in found)
+        console().print(f"{len(found)} records, {_money(debited, currency)} debited in all.")
+
+
+@cdr_app.command("export")
+def export_records(
+    context: typer.Context,
+    parquet: Annotated[Path, typer.Option(help="Parquet file to write; replaced if it is there.")],
+    since: Since = None,
+    until: Until = None,
+    directory: Directory = None,
+    as_json: AsJson = False,
+) -> None:
+    """Write charging data records to a Parquet file, each once, for analysts."""
+    totals = {"records": 0, "debited_micro": 0, "leaked_micro": 0}
+
+    def counted() -> Iterator[dict[str, Any]]:
+        for fields in _records(context, directory, since, until):
+            totals["records"] += 1
+            totals["debited_micro"] += fields["debited_micro"]
+            totals["leaked_micro"] += fields["leaked_micro"]
+            yield fields
+
+    try:
+        write_parquet(parquet, counted())
+    except PyarrowMissingError as error:
+        raise RefusedError(str(error)) from error
+    if as_json:
+        print_json({"file": str(parquet), **totals})
+        return
+    debited, leaked = format_amount(totals["debited_micro"]), format_amount(totals["leaked_micro"])
+    console().print(f"{totals['records']} records in {shown(parquet)}: {debited} debited, {leaked} leaked.")
+
+
+def _records(
+    context: typer.Context,
+    directories: list[Path] | None,
+    since: str | None,
+    until: str | None,
+    session_id: str | None = None,
+) -> Iterator[dict[str, Any]]:
+    since_ms = 0 if since is None else _moment_ms(since, "--since")
+    until_ms = None if until is None else _moment_ms(until, "--until")
+    looked_at = directories or [settings_of(context).cdr.directory]
+    for directory in looked_at:
+        if not directory.is_dir():
+            raise RefusedError(f"there is no directory {shown(directory)} with charging data records")
+    try:
+        yield from read_records(looked_at, since_ms, until_ms, session_id)
+    except UnreadableRecordError as error:
+        raise RefusedError(str(error)) from error
+
+
+def _moment_ms(written: str, option: str) -> int:
+    """Milliseconds since the Unix epoch. Raises BadParameter."""
+    try:
+        moment = datetime.fromisoformat(written)
+    except ValueError:
+        try:
+            return now_ms() - 1000 * parse_size(written, Unit.SECONDS)
+        except ValueError:
+            raise typer.BadParameter(f"{written[:40]!r} is not {WHEN}", param_hint=option) from None
+    if moment.tzinfo is None:
+        moment = moment.replace(tzinfo=UTC)
+    if not 1970 < moment.year < 9999:
+        raise typer.BadParameter(f"{written[:40]!r}: give a year from 1971 to 9998", param_hint=option)
+    return int(moment.timestamp()) * 1000
+
+
+# -- one record for people ---------------------------------------------------------------------------------------
+
+_SHOWN_ALONE = ("periods", "buckets", "reporting_reasons", "promotions", "price_terms")
+
+
+def _show(fields: dict[str, Any]) -> None:
+    out = console()
+    currency, unit = fields["currency"], fields["unit"]
+    lines = table("", "")
+    for name, value in fields.items():
+        if value is not None and name not in _SHOWN_ALONE:
+            lines.add_row(name, _shown(name, value, unit, currency))
+    for name in ("reporting_reasons", "promotions", "price_terms"):
+        if fields[name]:
+            lines.add_row(name, ", ".join(_text(str(each)) for each in fields[name]))
+    out.print(lines)
+    if fields["periods"]:
+        periods = table("from (UTC)", "until", ">used", ">counted", ">cost", ">leaked", "price", "catalogue")
+        for each in fields["periods"]:
+            periods.add_row(
+                time_text(each["from_ms"]),
+                time_text(each["until_ms"]),
+                _units(each["units"], unit, currency),
+                f"{each['counted_from']} to {each['counted_to']}",
+                _money(each["cost_micro"], currency),
+                _money(each["leaked_micro"], currency),
+                _price(each, unit, currency),
+                _text(each["catalogue"]),
+            )
+        out.print(periods)
+    if fields["buckets"]:
+        buckets = table(">bucket", "name", ">taken")
+        for each in fields["buckets"]:
+            amount = _units(each["amount"], each["unit"], currency)
+            buckets.add_row(str(each["bucket_id"]), _text(each["name"] or ""), amount)
+        out.print(buckets)
+    out.print()
+
+
+def _shown(name: str, value: Any, unit: str, currency: str) -> str:
+    if name.endswith("_micro"):
+        return _money(value, currency)
+    if name in ("started_ms", "since_ms", "closed_ms"):
+        return time_text(value)
+    if name in ("used", "disbelieved", "reported", "paid_units", "allowance_units"):
+        return _units(value, unit, currency)
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return _text(str(value))
+
+
+def _price(period: dict[str, Any], unit: str, currency: str) -> str:
+    if not period["step_units"]:
+        return "several"
+    if unit == Unit.AMOUNT.name.lower():
+        return "rated by the client"
+    if period["terms"]:
+        return f"terms {', '.join(str(each) for each in period['terms'])}"
+    if not period["step_price_micro"]:
+        return "free"
+    return f"{_money(period['step_price_micro'], currency)} per {_units(period['step_units'], unit, currency)}"
+
+
+def _text(value: str | None) -> str:
+    return "" if value is None else text_of(value.encode())
+
+
+def _money(micro: int, currency: str) -> str:
+    return f"{format_amount(micro)} {currency}"
+
+
+def _units(units: int, unit: str, currency: str) -> str:
+    kind = Unit[unit.upper()]
+    if kind in (Unit.MONEY, Unit.AMOUNT):
+        return _money(units, currency)
+    return units_text(units, kind, NUMERIC.get(currency, 0))
