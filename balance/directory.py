@@ -269,8 +269,8 @@ async def adjust_account(
     and what sessions have reserved is theirs. Allowed in every state, also to clear what is left on a terminated
     account. ``reference`` as for ``top_up_account``.
 
-    Raises LedgerError if there is no such account or bucket, no reason is given, the bucket has expired, the amount is 0
-    or more than is free, or the reference was used for another amount or bucket; StoreError.
+    Raises LedgerError if there is no such account or bucket, no reason is given, the bucket has expired, the amount is
+    0 or more than is free, or the reference was used for another amount or bucket; StoreError.
     """
     if not reason.strip():
         raise LedgerError("an adjustment needs a reason")
@@ -427,8 +427,8 @@ async def set_credit_limit(store: Store, account_id: bytes, limit_micro: int, no
         used = main.reserved - main.balance
         if limit_micro < used:
             raise LedgerError(
-                f"account {account_id.decode()} has used or reserved {used} micro-units of its credit; the limit cannot "
-                "be less"
+                f"account {account_id.decode()} has used or reserved {used} micro-units of its credit; "
+                "the limit cannot be less"
             )
         account.credit_limit_micro = limit_micro
 

@@ -15,7 +15,7 @@ key                              type        value
 ``id:<type>:<identity>``         string      subscriber directory: msgpack of ``balance.model.Subscriber``
 ``sub:<subscriber>``             string      the same under the subscriber's own name
 ``members:<account>``            set         subscribers that belong to an account, whoever pays for them
-``earlier:<subscriber>``         set         accounts that paid for a subscriber before, on which sessions may run; expires
+``earlier:<subscriber>``         set         accounts that paid for a subscriber before; expires
 ``unit:<unit>``                  string      unit of a customer: msgpack of ``balance.structure.CustomerUnit``
 ``unit-of:<account>``            string      the unit that an account is of
 ``units:<unit>``                 set         units directly below one; ``units:`` those at the top

@@ -10,7 +10,7 @@ Objects of this module are snapshots: whoever changes one works on a copy (see `
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import IntEnum
-from typing import Final, NamedTuple, Protocol
+from typing import Any, Final, NamedTuple, Protocol
 
 MICRO: Final = 1_000_000
 """Millionths in one currency unit."""
@@ -203,8 +203,8 @@ class ServiceUse:
     """Names of the buckets that may be spent on it, beside those without a name."""
     zone: str = ""
     """Where it goes or is used: the destination or network by which it is priced; empty: anywhere."""
-    meters: tuple[str, ...] = ()
-    """Names of the account's meters that count it."""
+    meters: tuple[tuple[Any, ...], ...] = ()
+    """The account's meters that count it, as ``occ.pricing`` needs them; the second of each is the name."""
     notes: "Notes | None" = None
     """What else its next charging data record has to know; None: it runs since the session began, at one price."""
 
@@ -331,6 +331,8 @@ class Session:
     """Diameter identity of the peer that the last request came by: the client itself, or an agent."""
     refused: bool = False
     """The client refused to abort it: nothing more is granted (RFC 6733 section 8.5)."""
+    customer: tuple[Any, ...] = ()
+    """What promotions need to know of who uses it, as ``occ.pricing`` needs it; empty: nothing."""
     caps: tuple[int, ...] = ()
     """The most that is spent on the subscriber, micro-units: in a day, in a month, 0 for no cap; empty: neither."""
     requests: int = 0
@@ -361,6 +363,7 @@ class Session:
             self.realm,
             self.via,
             self.refused,
+            self.customer,
             self.caps,
             self.requests,
             self.first_number,

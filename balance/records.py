@@ -106,6 +106,7 @@ def _session_fields(session: Session) -> tuple[object, ...]:
         session.realm,
         session.via,
         session.refused,
+        session.customer,
         session.caps,
         session.catalogue,
         session.requests,
@@ -166,10 +167,10 @@ def _grant_fields(grant: Grant) -> tuple[object, ...]:
 def _session(fields: tuple[Any, ...]) -> Session:
     session = Session(*fields[:10])
     session.services = [_service(each) for each in fields[10]]
-    session.answers, session.answer_count, session.realm, session.via, session.refused, session.caps = fields[11:17]
-    session.catalogue, session.requests = fields[17:19]
-    if len(fields) > 19:
-        session.first_number, session.recorded_ms = fields[19:]
+    session.answers, session.answer_count, session.realm, session.via, session.refused = fields[11:16]
+    session.customer, session.caps, session.catalogue, session.requests = fields[16:20]
+    if len(fields) > 20:
+        session.first_number, session.recorded_ms = fields[20:]
     return session
 
 

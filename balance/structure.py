@@ -128,7 +128,7 @@ async def unit_of_account(store: Store, account_id: bytes) -> CustomerUnit | Non
 
 
 async def children(store: Store, unit_id: bytes) -> list[CustomerUnit]:
-    """The units directly below one, in the order of their names; those at the top for an empty name. Raises StoreError."""
+    """The units directly below one, in the order of their names; for no name those at the top. Raises StoreError."""
     names = sorted(await store.call("SMEMBERS", Keys.units(unit_id)))
     if not names:
         return []
@@ -182,11 +182,7 @@ async def existing_unit(store: Store, unit_id: bytes) -> CustomerUnit:
 async def paid_subscribers(store: Store, account_id: bytes) -> AsyncIterator[list[Subscriber]]:
     """The subscribers that an account pays for, a page at a time, in no order, one perhaps twice. Raises StoreError."""
     unit = await unit_of_account(store, account_id)
-    accounts: AsyncIterator[list[bytes]]
-    if unit is None:
-        accounts = _one_page([account_id])
-    else:
-        accounts = _paid_accounts(store, unit)
+    accounts = _one_page([account_id]) if unit is None else _paid_accounts(store, unit)
     async for page in accounts:
         for each in page:
             async for subscribers in members(store, each):

@@ -76,11 +76,12 @@ async def find_subscribers(store: Store, written: bytes) -> list[tuple[Subscribe
 
     A "+" before an E.164 number is overlooked. Raises StoreError.
     """
-    keys = [Keys.subscriber(written)]
-    for kind in IdentityType:
-        keys.append(Keys.identity(kind, written.removeprefix(b"+") if kind == IdentityType.E164 else written))
+    identities = [
+        (int(kind), written.removeprefix(b"+") if kind == IdentityType.E164 else written) for kind in IdentityType
+    ]
+    keys = [Keys.subscriber(written), *(Keys.identity(*identity) for identity in identities)]
     values = await store.call("MGET", *keys)
-    kinds = (-1, *(int(kind) for kind in IdentityType))
+    kinds = (-1, *(kind for kind, _ in identities))
     return [(unpack_subscriber(value), kind) for kind, value in zip(kinds, values, strict=True) if value is not None]
 
 

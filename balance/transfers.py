@@ -27,7 +27,7 @@ from balance.directory import (
 )
 from balance.keys import TRANSFERS
 from balance.ledger import Draft, top_up
-from balance.model import MAIN_BUCKET, Account, Bucket, LedgerError, LifeState
+from balance.model import MAIN_BUCKET, Bucket, LedgerError, LifeState
 from balance.resp import StoreError
 from balance.store import Store
 from balance.subscribers import check_reason
@@ -115,7 +115,8 @@ async def transfer_money(
     credit = await _credit(store, transfer, now_ms, valid_for_ms)
     # Off the list before its postings are forgotten: what the list has can be repeated at any time.
     await store.call("HDEL", TRANSFERS, _field(transfer))
-    for key in _postings(store, transfer):
+    # The debit last: it is what a repeat is known by.
+    for key in reversed(_postings(store, transfer)):
         await store.call("PEXPIRE", key, REFERENCE_TTL_MS)
     return Transferred(debit, credit)
 

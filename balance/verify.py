@@ -13,38 +13,55 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Final
 
-from balance.directory import CREATE, TOP_UP, account_ids_in_store, read_values
+from balance.directory import ADD_BUCKET, ADJUST, CREATE, TOP_UP, account_ids_in_store, read_values
 from balance.journal import BEGINNING, entries, last_entry_id, read_record
 from balance.model import MAIN_BUCKET, Account, AccountKind, Bucket, Unit
 from balance.records import JournalRecord, unpack_account
 from balance.resp import StoreError
 from balance.store import Store
+from balance.transfers import TRANSFER_IN, TRANSFER_OUT
 
 EXPIRE: Final = "expire"
-"""Operation that empties what lapsed; everything else that lowers a balance is a debit."""
+"""Operation that empties what lapsed."""
 
 DISCREPANCIES_KEPT: Final = 1000
 
 # One bucket's place in the flat list of _Entries.
-_ID, _BALANCE, _RESERVED, _CREDITED, _DEBITED, _LAPSED, _WIDTH = 0, 1, 2, 3, 4, 5, 6
+_ID, _BALANCE, _RESERVED, _CREDITED, _DEBITED, _LAPSED, _ADJUSTED, _TRANSFERRED, _WIDTH = range(9)
+
+_COUNTED_AS: Final = {
+    CREATE: _CREDITED,
+    TOP_UP: _CREDITED,
+    ADD_BUCKET: _CREDITED,
+    ADJUST: _ADJUSTED,
+    TRANSFER_IN: _TRANSFERRED,
+    TRANSFER_OUT: _TRANSFERRED,
+    EXPIRE: _LAPSED,
+}
+"""Where an operation's changes of a balance belong; those of all others are debits, or given back of these."""
 
 
 @dataclass(slots=True)
 class Total:
     """Sums over all accounts of one currency, or over all allowances of one unit.
 
-    Micro-units of money, or units; ``credited - debited - lapsed`` is ``balances`` when all is well.
+    Micro-units of money, or units; ``credited + adjusted + transferred - debited - lapsed`` is ``balances``
+    when all is well.
     """
 
     unit: Unit
     currency: int | None
     """ISO 4217 numeric code; None for allowances."""
     credited: int = 0
-    """First balances and top-ups."""
+    """First balances, further buckets, and top-ups."""
     debited: int = 0
     """Charged, less what was refunded."""
     lapsed: int = 0
     """Expired allowances that were taken away."""
+    adjusted: int = 0
+    """What was put right by hand, net."""
+    transferred: int = 0
+    """What transfers brought, less what they took: below zero by what is on its way (``balance.transfers``)."""
     balances: int = 0
     reserved: int = 0
 
@@ -181,7 +198,7 @@ class _Verification:
             at = entry.at(change.bucket_id)
             if at < 0:
                 at = len(entry.buckets)
-                entry.buckets += (change.bucket_id, 0, 0, 0, 0, 0)
+                entry.buckets += (change.bucket_id, *[0] * (_WIDTH - 1))
             numbers = entry.buckets
             if not gap:
                 self._check_chain(
@@ -198,12 +215,9 @@ class _Verification:
                 )
             numbers[at + _BALANCE] = change.balance_after
             numbers[at + _RESERVED] = change.reserved_after
-            if record.operation in (CREATE, TOP_UP):
-                numbers[at + _CREDITED] += change.balance_delta
-            elif record.operation == EXPIRE:
-                numbers[at + _LAPSED] -= change.balance_delta
-            else:
-                numbers[at + _DEBITED] -= change.balance_delta
+            counted = _COUNTED_AS.get(record.operation, _DEBITED)
+            taken = counted in (_DEBITED, _LAPSED)
+            numbers[at + counted] += -change.balance_delta if taken else change.balance_delta
 
     def _check_chain(self, record: JournalRecord, what: str, left: int, found: int) -> None:
         if left != found:
@@ -280,15 +294,17 @@ class _Verification:
             if at < 0:
                 yield f"bucket {bucket.bucket_id} has no journal record"
                 continue
-            _, balance, reserved, credited, debited, lapsed = entry.buckets[at : at + _WIDTH]
+            _, balance, reserved, credited, debited, lapsed, adjusted, transferred = entry.buckets[at : at + _WIDTH]
             total.credited += credited
             total.debited += debited
             total.lapsed += lapsed
+            total.adjusted += adjusted
+            total.transferred += transferred
             if bucket.balance != balance:
                 yield f"{_holds(bucket)}, but its last journal record left {balance}"
             if bucket.reserved != reserved:
                 yield f"{_has_reserved(bucket)}, but its last journal record left {reserved}"
-            entered = credited - debited - lapsed
+            entered = credited + adjusted + transferred - debited - lapsed
             if entered != bucket.balance:
                 yield f"{_holds(bucket)}, but its journal records sum to {entered}"
         for bucket_id in entry.bucket_ids():

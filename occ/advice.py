@@ -7,7 +7,8 @@ from typing import Final
 
 from balance.model import AccountKind, Outcome, Rate, Unit
 from occ.codes import EVENT, INITIAL, TERMINATION
-from occ.rating.price import price_of, terms
+from occ.pricing import Pricing
+from occ.rating.price import full_terms
 from occ.services import RequestServices
 from protocols.credit_control import (
     AdviceOfCharge,
@@ -92,14 +93,13 @@ def _advice(services: RequestServices, asked: int, debited_before_micro: int, cu
                 continue
             advice.current_tariff = _tariff(part.rate, currency)
             if part.use.ahead:
-                at_ms, step_units, step_price_micro = part.use.ahead
-                advice.tariff_time_change = at_ms // 1000
-                advice.next_tariff = _tariff(price_of(part.use.unit, step_units, step_price_micro), currency)
+                advice.tariff_time_change = part.use.ahead[0] // 1000
+                advice.next_tariff = _tariff(Pricing.rate_ahead(part.use), currency)
             break
     return advice
 
 
 def _tariff(rate: Rate, currency: int) -> Tariff:
-    step_units, step_price_micro = terms(rate)
+    step_units, step_price_micro, _ = full_terms(rate)
     unit_type = _UNIT_TYPES[int(rate.unit)]
     return Tariff((RateElement(unit_type, decimal(step_price_micro), (step_units, 0)),), currency)

@@ -10,7 +10,7 @@ A request is known by its Session-Id, CC-Request-Type and CC-Request-Number: ans
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 from balance import answers
 from balance.ledger import Draft
@@ -460,9 +460,18 @@ class Charge:
             facts=cdr.facts(request, subscriber.member_of),
             realm=request.origin_realm,
             via=self.via,
+            customer=self._customer(subscriber),
             caps=(subscriber.cap_day_micro, subscriber.cap_month_micro) if _has_caps(subscriber) else (),
             catalogue=self.rules.catalogue.version,
         )
+
+    def _customer(self, subscriber: Subscriber) -> tuple[Any, ...]:
+        """What promotions will want to know of the user, where there are promotions."""
+        catalogue = self.rules.catalogue
+        if not catalogue.promotions.all:
+            return ()
+        called = catalogue.called(self.request).number.digits.encode()
+        return subscriber.segment, subscriber.friends, subscriber.activated_ms, called
 
     def _remember(self, session: Session, outcome: Outcome) -> None:
         """Keep the answer with the session, for as long as a repeat may come."""

@@ -37,13 +37,21 @@ def _show_report(report: Report) -> None:
         f"{report.accounts} accounts, {report.journal_records} journal records, {report.open_sessions} open sessions "
         f"with {report.open_reservations} reservations."
     )
-    shown = table("", ">credited", ">debited", ">lapsed", ">balances", ">reserved")
+    shown = table("", ">credited", ">debited", ">lapsed", ">adjusted", ">transferred", ">balances", ">reserved")
     for total in report.totals:
         shown.add_row(
             currency_name(total.currency) if total.currency is not None else total.unit.name.lower(),
             *(
                 units_text(amount, total.unit, total.currency or 0)
-                for amount in (total.credited, total.debited, total.lapsed, total.balances, total.reserved)
+                for amount in (
+                    total.credited,
+                    total.debited,
+                    total.lapsed,
+                    total.adjusted,
+                    total.transferred,
+                    total.balances,
+                    total.reserved,
+                )
             ),
         )
     if report.totals:
@@ -72,6 +80,8 @@ def _report_json(report: Report) -> dict[str, Any]:
                 "credited": total.credited,
                 "debited": total.debited,
                 "lapsed": total.lapsed,
+                "adjusted": total.adjusted,
+                "transferred": total.transferred,
                 "balances": total.balances,
                 "reserved": total.reserved,
             }

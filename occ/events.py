@@ -3,7 +3,7 @@
 Each function works on the services of one request and returns the ``Outcome``; ``occ.charging`` writes it down.
 """
 
-from balance.ledger import Draft, refund, release, reserve, settle
+from balance.ledger import Draft, refund, release, reserve
 from balance.model import Grant, Outcome, ServiceUse, Session
 from occ.codes import (
     CREDIT_LIMIT_REACHED,
@@ -15,6 +15,7 @@ from occ.codes import (
     SUCCESS,
     UNABLE_TO_COMPLY,
 )
+from occ.pricing import Pricing
 from occ.rating.price import price_of
 from occ.service_units import event_units, measure, micro
 from occ.services import Part, RequestServices
@@ -39,7 +40,7 @@ def debit(services: RequestServices, reference: bytes) -> Outcome:
         if services.refused(part):
             continue
         draft.taken = []
-        _debit_service(draft, part, part.use)
+        _debit_service(draft, services.pricing, part, part.use)
         debited.append((part.use, draft.taken))
     for use, taken in debited:
         use.parts = taken
@@ -53,13 +54,14 @@ def debit(services: RequestServices, reference: bytes) -> Outcome:
     return outcome
 
 
-def _debit_service(draft: Draft, part: Part, use: ServiceUse) -> None:
+def _debit_service(draft: Draft, pricing: Pricing, part: Part, use: ServiceUse) -> None:
     units = event_units(part.asked, part.service)
-    if reserve(draft, use, part.rate, units) < units:
+    pricing.aligned(use, part.rate)
+    if reserve(draft, use, pricing.for_grant(use, part.rate), units) < units:
         release(draft, use)
         part.grant.result_code = CREDIT_LIMIT_REACHED
         return
-    settle(draft, use, part.rate, units)
+    pricing.settle(use, part.rate, units)
     part.grant.unit, part.grant.units = use.unit, units
 
 
@@ -79,8 +81,10 @@ def enquire(services: RequestServices, action: int) -> Outcome:
             continue
         wanted = event_units(part.asked, part.service)
         if action == PRICE_ENQUIRY:
-            settle(draft, part.use, part.rate, wanted)
-        elif reserve(draft, part.use, part.rate, wanted) < wanted:
+            services.pricing.settle(part.use, part.rate, wanted)
+            continue
+        services.pricing.aligned(part.use, part.rate)
+        if reserve(draft, part.use, services.pricing.for_grant(part.use, part.rate), wanted) < wanted:
             enough = False
     if action == PRICE_ENQUIRY:
         outcome.cost_micro = sum(use.cost_micro for use in services.session.services)
@@ -122,7 +126,7 @@ def give_back(draft: Draft, request: CreditControlRequest, debited: Session) -> 
         return Outcome(UNABLE_TO_COMPLY)
     outcome = Outcome(SUCCESS, cost_micro=0)
     for use, units, grant in wanted:
-        rate = price_of(use.unit, use.step_units, use.step_price_micro)
+        rate = price_of(use.unit, use.step_units, use.step_price_micro, use.terms)
         outcome.cost_micro += refund(draft, use, rate, units)
         grant.unit, grant.units = use.unit, units
         outcome.grants.append(grant)
@@ -160,7 +164,7 @@ def _units_back(requested: Units | None, use: ServiceUse) -> int:
         return units
     if requested.money is None:
         return use.used
-    rate = price_of(use.unit, use.step_units, use.step_price_micro)
+    rate = price_of(use.unit, use.step_units, use.step_price_micro, use.terms)
     left_micro = use.priced_micro - micro(requested.money)
     kept = rate.affordable_units(left_micro)
     if left_micro < 0 or kept >= use.paid_units or rate.price_micro(kept) != left_micro:

@@ -10,22 +10,18 @@ from typing import Final
 
 from balance.ledger import (
     Draft,
-    begin_period,
     borrow,
     has_more,
     leak,
-    mark_period,
     release,
     reserve,
     reserved_money,
-    settle,
 )
-from balance.model import FinalUnits, Grant, Notes, Outcome, Rate, ServiceUse, Session, Unit
+from balance.model import FinalUnits, Grant, Outcome, Rate, ServiceUse, Session, Unit
 from occ.cdr import reason_bit
 from occ.codes import (
     AFTER_TARIFF_CHANGE,
     BEFORE_TARIFF_CHANGE,
-    CREDIT_CONTROL_NOT_APPLICABLE,
     CREDIT_LIMIT_REACHED,
     END_USER_SERVICE_DENIED,
     INITIAL,
@@ -39,12 +35,14 @@ from occ.codes import (
 )
 from occ.indications import QUOTA_OF_PERIOD, pool_reference
 from occ.lifecycle import refusal
+from occ.pricing import Pricing
 from occ.profiles import Profile
-from occ.rating.price import CLIENT_RATED, FreePrice, HalfEach, WorstOfTwo, price_of, terms
+from occ.rating.across_switch import HalfEach, WorstOfTwo
+from occ.rating.price import FreePrice
 from occ.rating.service import Service
 from occ.rating.tariff import Refusal
 from occ.rules import Rules
-from occ.service_units import believable, in_money, measure, money_of, units_reported, units_wanted
+from occ.service_units import believable, measure, units_reported, units_wanted
 from protocols.credit_control import CreditControlRequest, ServiceRequest
 from protocols.diameter.codec import avp
 
@@ -86,7 +84,7 @@ _FREE: Final = FreePrice(Unit.EVENTS)
 class RequestServices:
     """Every service that one request names. ``when_ms``: when what it reports happened, for prices that change."""
 
-    __slots__ = ("draft", "now_ms", "parts", "profile", "request", "rules", "session", "when_ms")
+    __slots__ = ("draft", "now_ms", "parts", "pricing", "profile", "request", "rules", "session", "when_ms")
 
     def __init__(
         self,
@@ -105,6 +103,7 @@ class RequestServices:
         self.now_ms = draft.now_ms
         draft.subscriber = session.subscriber_id
         self.when_ms = when_ms
+        self.pricing = Pricing(rules.catalogue, request, profile, draft, session, when_ms)
         asked = request.services
         if not asked and (request.requested is not None or request.used):
             identifiers = () if request.service_identifier is None else (request.service_identifier,)
@@ -121,100 +120,19 @@ class RequestServices:
         identifier = min(asked.service_identifiers) if asked.service_identifiers else -1
         grant = Grant(group, asked.service_identifiers, SUCCESS)
         use = self.draft.service(session, group, identifier)
-        found, rate = self._priced(asked, use, group, identifier)
+        if use is not None:
+            return Part(asked, grant, self.pricing.service_of(use), self.pricing.rate_of(use), use)
+        found, rate, use = self.pricing.begin(asked, group, identifier)
         if found is None or rate is None or isinstance(rate, Refusal):
             grant.result_code = rate.result_code if isinstance(rate, Refusal) else RATING_FAILED
             return Part(asked, grant, _UNRATED, _FREE, None)
-        if use is None and len(session.services) < SERVICES_A_SESSION:
-            use = ServiceUse(group, identifier, found.name, int(found.unit))
-            use.step_units, use.step_price_micro = terms(rate)
-            if self.now_ms != session.started_ms:
-                mark_period(use, self.when_ms, self._version())
-            if found.pool and self.profile.pools:
-                use.pool = found.pool
-            self._look_ahead(use, self.when_ms)
-            self.draft.add_service(session, use)
+        if len(session.services) >= SERVICES_A_SESSION:
+            use = None
         if use is None:
             grant.result_code = UNABLE_TO_COMPLY
+        else:
+            self.draft.add_service(session, use)
         return Part(asked, grant, found, rate, use)
-
-    def _priced(
-        self, asked: ServiceRequest, use: ServiceUse | None, group: int, identifier: int
-    ) -> tuple[Service | None, Rate | Refusal | None]:
-        """The service's place in the catalogue and its price: the plan's, or the client's own if it asks in money.
-
-        A service keeps unit and price it started with until its tariff period or its session ends, whatever becomes
-        of the catalogue.
-        """
-        catalogue = self.rules.catalogue
-        found = catalogue.classify(self.request.service_context_id, group, identifier)
-        if use is not None:
-            rate = price_of(use.unit, use.step_units, use.step_price_micro)
-            if use.unit == _AMOUNT:
-                return in_money(found, use.name), rate
-            if found is None or found.unit != use.unit:
-                found = Service(use.name, b"", None, Unit(use.unit), 0, 0, 0)  # sold no more: charged, not granted
-            return found, rate
-        if found is None:
-            return None, None
-        money = money_of(asked)
-        if money is None:
-            tariff = catalogue.tariff(self.session.plan, found.name)
-            return found, None if tariff is None else self._offered(tariff.at(self.when_ms)[0], found.unit)
-        if money[2] not in (None, catalogue.currency):
-            return None, None
-        return in_money(found, found.name), CLIENT_RATED
-
-    def _offered(self, price: Rate | Refusal, unit: int) -> Rate | Refusal:
-        """A price as such a client can be told it: one that takes 4011 for a refusal is granted free units instead."""
-        if isinstance(price, Refusal) and price.result_code == CREDIT_CONTROL_NOT_APPLICABLE:
-            return price if self.profile.credit_control_not_applicable else FreePrice(Unit(unit))
-        return price
-
-    def _look_ahead(self, use: ServiceUse, at_ms: int) -> tuple[Refusal | None, int]:
-        """Note the next tariff switch after ``at_ms``: what stands in the way of the service until then, if anything;
-        when the price changes or the service is no longer to be had, ms, 0 for never.
-        """
-        tariff = None if use.unit == _AMOUNT else self.rules.catalogue.tariff(self.session.plan, use.name)
-        if tariff is None:
-            return None, 0
-        now, until_ms = tariff.at(at_ms)
-        use.ahead = ()
-        offered = self._offered(now, use.unit)
-        if isinstance(offered, Refusal):
-            return offered, until_ms
-        if until_ms:
-            following = self._offered(tariff.at(until_ms)[0], use.unit)
-            if not isinstance(following, Refusal):
-                use.ahead = (until_ms, *terms(following))
-                version = self._version()
-                if version or use.notes is not None:
-                    use.notes = (use.notes or Notes())._replace(next_version=version)
-        return None, until_ms
-
-    def _version(self) -> str:
-        """Version of the catalogue now, if it is another than when the session began; else nothing."""
-        version = self.rules.catalogue.version
-        return version if version != self.session.catalogue else ""
-
-    def _enter_period(self, part: Part, use: ServiceUse) -> None:
-        """The tariff has switched: what is used from here on is priced anew."""
-        at_ms, step_units, step_price_micro = use.ahead
-        begin_period(use, at_ms, step_units, step_price_micro, use.notes.next_version if use.notes else "")
-        part.rate = price_of(use.unit, step_units, step_price_micro)
-        self._look_ahead(use, at_ms)
-
-    def _rate_anew(self, part: Part, use: ServiceUse) -> None:
-        """Row 37: conditions have changed, what comes is charged by what the catalogue says now."""
-        tariff = self.rules.catalogue.tariff(self.session.plan, part.service.name)
-        if tariff is None or use.unit != part.service.unit or use.unit == _AMOUNT:
-            return
-        rate = self._offered(tariff.at(self.when_ms)[0], use.unit)
-        if isinstance(rate, Refusal) or terms(rate) == (use.step_units, use.step_price_micro):
-            return
-        begin_period(use, self.when_ms, *terms(rate), self._version())
-        part.rate = rate
-        self._look_ahead(use, self.when_ms)
 
     # -- what was used ---------------------------------------------------------------------------------------------
 
@@ -236,9 +154,9 @@ class RequestServices:
             elif asked.requested is not None or asked.reporting_reason is not None:
                 release(self.draft, use)
             while use.ahead and self.when_ms >= use.ahead[0]:
-                self._enter_period(part, use)
+                part.rate = self.pricing.enter_period(use)
             if asked.reporting_reason == RATING_CONDITION_CHANGE:
-                self._rate_anew(part, use)
+                part.rate = self.pricing.rate_anew(use, part.service) or part.rate
             if part.service.validity_time_s > longest_s:
                 longest_s = part.service.validity_time_s
         return longest_s or DEFAULT_VALIDITY_S
@@ -255,7 +173,7 @@ class RequestServices:
                 borrow(self.draft, self.session, use, price - reserved_money(self.draft, use))
         if use.ahead:
             units = self._settle_before_switch(part, use, units)
-        settle(self.draft, use, part.rate, units)
+        self.pricing.settle(use, part.rate, units)
         if waived:
             leak(self.draft, use, part.rate, waived)
 
@@ -292,9 +210,9 @@ class RequestServices:
                 before = max(0, units - after_s)
             elif either and self._cheaper_before(part, use, before, after, either):
                 before += either
-            settle(self.draft, use, part.rate, before)
+            self.pricing.settle(use, part.rate, before)
             units -= before
-            self._enter_period(part, use)
+            part.rate = self.pricing.enter_period(use)
             # Further switches that passed since: all of this came after the first.
             labelled = [0, 0, 0]
         return units
@@ -302,7 +220,7 @@ class RequestServices:
     @staticmethod
     def _cheaper_before(part: Part, use: ServiceUse, before: int, after: int, either: int) -> bool:
         """Whether units of either side of the switch cost less at the price that ends."""
-        ending, beginning = part.rate, price_of(use.unit, use.ahead[1], use.ahead[2])
+        ending, beginning = part.rate, Pricing.rate_ahead(use)
         paid = use.paid_units + before
         return ending.price_micro(paid + either) + beginning.price_micro(after) <= ending.price_micro(
             paid
@@ -369,7 +287,7 @@ class RequestServices:
             # Money that is nothing, or less: an answer without a grant would be read as one without a limit.
             grant.result_code = INVALID_AVP_VALUE
             return
-        denied, ends_ms = self._look_ahead(use, self.when_ms)
+        denied, ends_ms = self.pricing.look_ahead(use)
         if denied is not None:
             grant.result_code = denied.result_code
             return
@@ -379,7 +297,7 @@ class RequestServices:
         if ends_ms and ends_ms - self.now_ms < grant.validity_time_s * 1000:
             granted = self._reserve_across(part, use, wanted, ends_ms)
         else:
-            granted = reserve(self.draft, use, part.rate, wanted)
+            granted = self._reserve_at(part.rate, use, wanted)
         if use.unit == _AMOUNT and granted < wanted:
             release(self.draft, use)  # row 19: the client has rated it; that much or nothing
             granted = 0
@@ -399,27 +317,36 @@ class RequestServices:
         grant, draft = part.grant, self.draft
         left_s = max(1, -(-(ends_ms - self.now_ms) // 1000))
         if use.ahead:
-            following = price_of(use.unit, use.ahead[1], use.ahead[2])
+            following = self.pricing.rate_ahead(use)
             running = _runs_on(part)
             knows = self.profile.tariff_switch and not running
             if knows and part.service.two_quotas and not draft.in_order(use.unit, use):
                 # An allowance would take its share from one side or the other, and money the rest, unevenly.
+                self.pricing.aligned(use, part.rate)
                 both = HalfEach(part.rate, following, use.paid_units, use.priced_micro)
-                if reserve(draft, use, both, 2 * wanted) == 2 * wanted:
+                if self._reserve_at(both, use, 2 * wanted) == 2 * wanted:
                     grant.switch_s = ends_ms // 1000
                     part.after = Grant(grant.rating_group, grant.service_identifiers, SUCCESS)
                     return 2 * wanted
                 release(draft, use)
             elif knows or running or left_s < self.profile.shortest_validity_s:
+                self.pricing.aligned(use, part.rate)
                 worst = WorstOfTwo(part.rate, following, use.paid_units, use.priced_micro)
-                if reserve(draft, use, worst, wanted) == wanted:
+                if self._reserve_at(worst, use, wanted) == wanted:
                     grant.switch_s = ends_ms // 1000 if knows else 0
                     return wanted
                 release(draft, use)
         grant.validity_time_s = max(left_s, min(self.profile.shortest_validity_s, grant.validity_time_s))
         if use.unit == _SECONDS and self.profile.time_within_validity:
             wanted = min(wanted, grant.validity_time_s)
-        return reserve(draft, use, part.rate, wanted)
+        return self._reserve_at(part.rate, use, wanted)
+
+    def _reserve_at(self, rate: Rate, use: ServiceUse, wanted: int) -> int:
+        if not use.meters:
+            return reserve(self.draft, use, rate, wanted)
+        if not isinstance(rate, WorstOfTwo | HalfEach):
+            self.pricing.aligned(use, rate)
+        return reserve(self.draft, use, self.pricing.for_grant(use, rate), wanted)
 
     def _used_up(self, part: Part, use: ServiceUse) -> None:
         """There is no credit left: the client redirects or restricts at once, or is refused (rows 30 and 31)."""
@@ -440,7 +367,7 @@ class RequestServices:
         """What goes with the units: the final unit action, thresholds, the pool they belong to."""
         grant = part.grant
         told = self.rules.indications(part.service, self.profile)
-        grant.final = not has_more(self.draft, use, part.rate)
+        grant.final = not has_more(self.draft, use, self.pricing.for_grant(use, part.rate) if use.meters else part.rate)
         use.final = _FINAL_GRANTED if grant.final else 0
         if not self.request.services:
             # Outside a Multiple-Services-Credit-Control there is only room for what follows the final units.

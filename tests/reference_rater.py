@@ -1,7 +1,7 @@
 """A rater as a patient clerk would be one: unit by unit, second by second, in decimals. The oracle of the price tests.
 
 Slow on purpose and written from the documents, not from ``occ.rating``. It takes prices as plain dictionaries, as a
-catalogue has them: ``{"price": ("0.09", 60)}``, ``{"connection": "0.05", "first": ("0.10", 60), "then": ("0.0015", 1)}``,
+catalogue has them: ``{"price": ("0.09", 60)}``, ``{"connection": "0.05", "first": ("0.1", 60), "then": ("0.0015", 1)}``,
 ``{"tiers": [(100, ("0.01", 10)), (None, "free")], "counted": "month"}``; a tariff is a list of beginnings, each
 ``(days, minute of the day, price)``. Times of the local clock are found by letting the clock run, a quarter of an hour
 at a time, and looking at it.
@@ -52,7 +52,7 @@ class Customer:
     counted: int = 0
     """Units used in the period that tiers are counted over."""
     cap_left: list[Decimal] = field(default_factory=list)
-    used_of_day: dict[tuple[int, date], int] = field(default_factory=dict)
+    used_of_day: dict[tuple[int, date | None], int] = field(default_factory=dict)
     """Units priced while a promotion (by its place) applied, on a local day."""
 
 
@@ -101,12 +101,18 @@ class ReferenceRater:
 
 @dataclass(frozen=True)
 class Conditions:
-    """What holds at a moment: which of the prices, which of the promotions by the clock, on which day."""
+    """What the price of a unit is made of at a moment; where they change, a new period begins."""
 
     price: int
-    running: tuple[int, ...]
+    """The first beginning that has this price."""
+    percent: Decimal
+    """Off."""
+    free: tuple[tuple[int, str], ...]
+    """Units that promotions have free, of what."""
     day: date | None
-    """None where the day makes no difference."""
+    """The local day, if units are free of each day."""
+    counts: tuple[int, ...] = field(compare=False)
+    """Places of the promotions whose free units of a day are being used up."""
 
 
 class Period:
@@ -123,43 +129,21 @@ class Period:
         self.first_left = 0
         self.step_left = 0
         self.tier = -1
-        self.free_of_day: list[tuple[int, date]] = []
-        self.percent = Decimal(0)
-        over_a_period = self.price.get("counted", "session") != "session"
-        taken: list[Promotion] = []
-        promised = 0
-        for place in conditions.running:
-            promotion = catalogue.promotions[place]
-            if taken and not (promotion.stacks and taken[0].stacks):
-                continue
-            left = self._left(promotion, place, units_before)
-            if promotion.free and not left:
-                continue
-            taken.append(promotion)
-            self.percent = min(Decimal(100), self.percent + promotion.percent)
-            if promotion.free and promotion.per == "day":
-                assert conditions.day is not None
-                self.free_of_day.append((place, conditions.day))
-            promised = max(promised, left)
+        promised = max((units - units_before for units, per in conditions.free if per == "call"), default=0)
+        for place in conditions.counts:
+            used = customer.used_of_day.get((place, conditions.day), 0)
+            promised = max(promised, catalogue.promotions[place].free - used)
         own_free, first = self.price.get("free", 0), self.price.get("first", (None, 0))[1]
         own_left = max(0, own_free - units_before)
-        self.free_left = 0 if over_a_period else max(own_left, promised)
-        if over_a_period:
-            self.position = customer.counted
-        else:
-            gone = units_before - own_free - (0 if self.opens else first)
-            self.position = max(0, gone) + max(0, promised - own_left)
-
-    def _left(self, promotion: Promotion, place: int, units_before: int) -> int:
-        if promotion.per == "call":
-            return max(0, promotion.free - units_before)
-        assert self.conditions.day is not None
-        return max(0, promotion.free - self.rater.customer.used_of_day.get((place, self.conditions.day), 0))
+        self.free_left = max(own_left, promised)
+        gone = units_before - own_free - (0 if self.opens else first)
+        self.position = max(0, gone) + max(0, promised - own_left)
 
     def unit(self) -> None:
         """One unit more."""
         used = self.rater.customer.used_of_day
-        for key in self.free_of_day:
+        for place in self.conditions.counts:
+            key = place, self.conditions.day
             used[key] = used.get(key, 0) + 1
         counted_before = self.rater.customer.counted
         self.rater.customer.counted += 1
@@ -212,7 +196,7 @@ class Period:
         raw = self.raw
         if self.opened:
             raw = max(raw, self.rater.gross(self.price.get("minimum", "0")))
-        return raw - (raw * self.percent / 100).quantize(MICRO, ROUND_DOWN)
+        return raw - (raw * self.conditions.percent / 100).quantize(MICRO, ROUND_DOWN)
 
 
 class Clock:
@@ -232,13 +216,22 @@ class Clock:
         while self.now + QUARTER <= moment:
             self.now += QUARTER
             self._look()
-        promotions = self.catalogue.promotions
-        by_day = any(promotions[place].per == "day" and promotions[place].free for place in self.running)
-        charged = self.catalogue.tariff[self.price][2].get("counted", "session") == "session"
-        free = self.catalogue.tariff[self.price][2].get("price") == "free"
-        day = moment.astimezone(self.catalogue.zone).date()
-        first_of_kind = self._same(self.price)
-        return Conditions(first_of_kind, tuple(sorted(self.running)), day if by_day and charged and not free else None)
+        price = self.catalogue.tariff[self.price][2]
+        same = self._same(self.price)
+        if price.get("price") == "free":
+            return Conditions(same, Decimal(0), (), None, ())
+        taken: list[tuple[int, Promotion]] = []
+        for place in sorted(self.running):
+            promotion = self.catalogue.promotions[place]
+            if not taken or (promotion.stacks and taken[0][1].stacks):
+                taken.append((place, promotion))
+        percent = min(Decimal(100), sum((each.percent for _, each in taken), Decimal(0)))
+        if price.get("counted", "session") != "session":
+            return Conditions(same, percent, (), None, ())
+        free = tuple((each.free, each.per) for _, each in taken if each.free)
+        counts = tuple(place for place, each in taken if each.free and each.per == "day")
+        day = moment.astimezone(self.catalogue.zone).date() if counts else None
+        return Conditions(same, percent, free, day, counts)
 
     def _same(self, place: int) -> int:
         """The first beginning with the same price: that another begins is no change."""

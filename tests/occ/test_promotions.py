@@ -5,7 +5,7 @@ from pathlib import Path
 from zoneinfo import ZoneInfo
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from balance.model import Unit
@@ -125,6 +125,7 @@ def test_happy_hours_in_the_nights_that_clocks_change() -> None:
     assert applied(text, ms(datetime(2026, 10, 25, 1, 15, tzinfo=UTC))).names == ()  # 02:15 for the second time
 
 
+@settings(deadline=None)
 @given(
     day=st.integers(0, 400),
     minute=st.integers(0, 1439),
@@ -333,6 +334,7 @@ def test_where_nothing_is_charged_no_free_minutes_are_used_up() -> None:
     assert effective(Tariff.of(FreePrice(S)), NOON, at).applied.counters == (usage,)
 
 
+@settings(deadline=None)
 @given(used=st.integers(0, 600), cost=st.integers(0, 5))
 def test_when_a_price_changes_does_not_depend_on_what_was_used(used: int, cost: int) -> None:
     """A session is asked about at every report; how it is reported must not move its switches."""

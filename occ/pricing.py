@@ -1,0 +1,277 @@
+"""What the services of one request cost: which tariff, which promotions, which caps, and when that changes.
+
+A service keeps the price it began with (``ServiceUse.step_units`` and what follows) until its tariff or its promotions
+change, or conditions do (row 37), whatever becomes of the catalogue. What is counted beyond a session, for tiers, caps
+and promotions, is counted by meters of the account (``balance.model.Meter``).
+"""
+
+from typing import Any, Final
+
+from balance.ledger import Draft, begin_period, count_from, mark_period, settle, write_off
+from balance.model import Notes, Rate, ServiceUse, Session, Unit
+from occ.codes import CREDIT_CONTROL_NOT_APPLICABLE
+from occ.profiles import Profile
+from occ.rating.caps import Capped, Limited
+from occ.rating.catalogue import Catalogue
+from occ.rating.offered import Offered, effective
+from occ.rating.periods import Counter, Period, Periods, counter_of
+from occ.rating.price import CLIENT_RATED, FreePrice, continued, counted_over, full_terms, price_of
+from occ.rating.promotions import Applied, Customer
+from occ.rating.service import Service
+from occ.rating.tariff import Refusal, Tariff
+from occ.service_units import in_money, money_of
+from protocols.credit_control import CreditControlRequest, ServiceRequest
+
+COUNTS: Final = 0
+"""A meter of units, for tiers and promotions."""
+CAPS: Final = 1
+"""A meter of money, for what is left of a cap."""
+LIMITS: Final = 2
+"""A meter of money, for what is left of a member's cap."""
+
+_AMOUNT: Final = int(Unit.AMOUNT)
+
+
+class Pricing:
+    """Prices for one request of one session. ``when_ms``: when what it reports happened."""
+
+    __slots__ = ("_catalogue", "_draft", "_profile", "_request", "_session", "_when_ms")
+
+    def __init__(
+        self,
+        catalogue: Catalogue,
+        request: CreditControlRequest,
+        profile: Profile,
+        draft: Draft,
+        session: Session,
+        when_ms: int,
+    ) -> None:
+        self._catalogue = catalogue
+        self._request = request
+        self._profile = profile
+        self._draft = draft
+        self._session = session
+        self._when_ms = when_ms
+
+    # -- a service that begins ---------------------------------------------------------------------------------------
+
+    def begin(
+        self, asked: ServiceRequest, group: int, identifier: int
+    ) -> tuple[Service | None, Rate | Refusal | None, ServiceUse | None]:
+        """The service that a request means, its price or why it is refused, and its use, which is nothing so far.
+
+        The price is the plan's, or the client's own if it asks in money. All None: it cannot be rated.
+        """
+        catalogue = self._catalogue
+        found, zone = catalogue.find(self._request, group, identifier)
+        if found is None:
+            return None, None, None
+        money = money_of(asked)
+        if money is not None:
+            if money[2] not in (None, catalogue.currency_of(self._session.plan)):
+                return None, None, None
+            return in_money(found, found.name), CLIENT_RATED, ServiceUse(group, identifier, found.name, _AMOUNT)
+        tariff = catalogue.tariff(self._session.plan, found.name, zone)
+        if tariff is None:
+            return None, None, None
+        use = ServiceUse(group, identifier, found.name, int(found.unit))
+        use.zone = zone
+        use.allowances = catalogue.allowances_for(found.name)
+        offered = self._effective(use, tariff, self._when_ms)
+        price = self._told(offered.price, found.unit)
+        if isinstance(price, Refusal):
+            return found, price, None
+        use.step_units, use.step_price_micro, use.terms = full_terms(price)
+        self._note_meters(use, price, offered.applied)
+        if self._draft.now_ms != self._session.started_ms:
+            mark_period(use, self._when_ms, self.version)
+        if found.pool and self._profile.pools:
+            use.pool = found.pool
+        self._note_switch(use, tariff, offered)
+        return found, price, use
+
+    def service_of(self, use: ServiceUse) -> Service:
+        """The service of a use as the catalogue has it now; one that is sold no more is charged, not granted."""
+        found = self._catalogue.named(use.name)
+        if use.unit == _AMOUNT:
+            return in_money(found, use.name)
+        if found is None or found.unit != use.unit:
+            return Service(use.name, b"", None, Unit(use.unit), 0, 0, 0)
+        return found
+
+    @staticmethod
+    def rate_of(use: ServiceUse) -> Rate:
+        """The price that a use has begun with."""
+        return price_of(use.unit, use.step_units, use.step_price_micro, use.terms)
+
+    @property
+    def version(self) -> str:
+        """Version of the catalogue now, if it is another than when the session began; else nothing."""
+        version = self._catalogue.version
+        return version if version != self._session.catalogue else ""
+
+    def _told(self, price: Rate | Refusal, unit: int) -> Rate | Refusal:
+        """A price as such a client can be told it: one that takes 4011 for a refusal is granted free units instead."""
+        if isinstance(price, Refusal) and price.result_code == CREDIT_CONTROL_NOT_APPLICABLE:
+            return price if self._profile.credit_control_not_applicable else FreePrice(Unit(unit))
+        return price
+
+    def _effective(self, use: ServiceUse, tariff: Tariff, at_ms: int) -> Offered:
+        promotions = self._catalogue.promotions
+        if not promotions.all:
+            return effective(tariff, at_ms, None, use.used, use.cost_micro)
+        segment, friends, activated_ms, called = self._session.customer or ("", (), 0, b"")
+        customer = Customer(segment, friends, activated_ms)
+
+        def applied(moment_ms: int) -> Applied:
+            return promotions.for_use(
+                use.name, self._session.plan, customer, moment_ms, called, self._counted, used_units=use.used
+            )
+
+        return effective(tariff, at_ms, applied, use.used, use.cost_micro)
+
+    def _counted(self, counter: Counter, at_ms: int) -> int:
+        for meter in self._draft.account.meters:
+            if meter.name == counter.name:
+                return meter.units if at_ms < meter.resets_ms else 0
+        return 0
+
+    # -- prices that change ------------------------------------------------------------------------------------------
+
+    def look_ahead(self, use: ServiceUse) -> tuple[Refusal | None, int]:
+        """What stands in the way of a service now, if anything; when its price changes or it is no longer to be had,
+        ms, 0 for never. The switch is noted with the use.
+        """
+        if use.unit == _AMOUNT:
+            return None, 0
+        tariff = self._catalogue.tariff(self._session.plan, use.name, use.zone)
+        if tariff is None:
+            return None, 0
+        offered = self._effective(use, tariff, self._when_ms)
+        price = self._told(offered.price, use.unit)
+        if isinstance(price, Refusal):
+            use.ahead = ()
+            return price, offered.until_ms
+        self._note_switch(use, tariff, offered)
+        return None, offered.until_ms
+
+    def _note_switch(self, use: ServiceUse, tariff: Tariff, offered: Offered) -> None:
+        use.ahead = ()
+        if not offered.until_ms:
+            return
+        following = self._told(self._effective(use, tariff, offered.until_ms).price, use.unit)
+        if isinstance(following, Refusal):
+            return
+        step_units, step_price_micro, more = full_terms(following)
+        use.ahead = (offered.until_ms, step_units, step_price_micro, *more)
+        version = self.version
+        if version or use.notes is not None:
+            use.notes = (use.notes or Notes())._replace(next_version=version)
+
+    @staticmethod
+    def rate_ahead(use: ServiceUse) -> Rate:
+        """The price after the tariff switch, for what is used then."""
+        following = price_of(use.unit, use.ahead[1], use.ahead[2], use.ahead[3:])
+        return continued(following, use.used, use.cost_micro)
+
+    def enter_period(self, use: ServiceUse) -> Rate:
+        """The tariff has switched: what is used from here on has this price."""
+        at_ms, rate = use.ahead[0], self.rate_ahead(use)
+        self._begin_period(use, at_ms, rate, use.notes.next_version if use.notes else "")
+        tariff = self._catalogue.tariff(self._session.plan, use.name, use.zone)
+        if tariff is not None:
+            offered = self._effective(use, tariff, at_ms)
+            self._note_meters(use, rate, offered.applied)
+            self._note_switch(use, tariff, offered)
+        return rate
+
+    def rate_anew(self, use: ServiceUse, service: Service) -> Rate | None:
+        """Row 37: conditions have changed, what comes is charged by what the catalogue says now; None: the same."""
+        if use.unit != service.unit or use.unit == _AMOUNT:
+            return None
+        _, zone = self._catalogue.find(self._request, use.rating_group, use.service_identifier)
+        tariff = self._catalogue.tariff(self._session.plan, service.name, zone or use.zone)
+        if tariff is None:
+            return None
+        offered = self._effective(use, tariff, self._when_ms)
+        rate = self._told(offered.price, use.unit)
+        if isinstance(rate, Refusal) or full_terms(rate) == (use.step_units, use.step_price_micro, use.terms):
+            return None
+        use.zone = zone or use.zone
+        self._begin_period(use, self._when_ms, rate, self.version)
+        self._note_meters(use, rate, offered.applied)
+        self._note_switch(use, tariff, offered)
+        return rate
+
+    @staticmethod
+    def _begin_period(use: ServiceUse, at_ms: int, rate: Rate, version: str) -> None:
+        step_units, step_price_micro, more = full_terms(rate)
+        begin_period(use, at_ms, step_units, step_price_micro, version)
+        use.terms = more
+
+    # -- meters ------------------------------------------------------------------------------------------------------
+
+    def _note_meters(self, use: ServiceUse, price: Rate, applied: Applied) -> None:
+        """Which meters of the account count the use: for tiers and promotions, caps, and caps on the member."""
+        found: list[tuple[Any, ...]] = []
+        over = counted_over(price)
+        if over != Period.SESSION:
+            found.append((COUNTS, counter_of(use.name, over).name, int(over), 0))
+        caps = self._catalogue.caps(self._session.plan, use.name)
+        found += [(CAPS, cap.counter.name, int(cap.counter.period), cap.limit_micro) for cap in caps]
+        for counter in applied.counters:
+            if all(counter.name != known[1] for known in found):
+                found.append((COUNTS, counter.name, int(counter.period), 0))
+        if self._session.caps:
+            member = self._session.subscriber_id.decode("utf-8", "replace")
+            for period, limit_micro in zip((Period.DAY, Period.MONTH), self._session.caps, strict=True):
+                if limit_micro:
+                    found.append((LIMITS, counter_of(f"member {member}", period).name, int(period), limit_micro))
+        use.meters = tuple(found)
+
+    def aligned(self, use: ServiceUse, rate: Rate) -> None:
+        """Have a price that is counted over a day or a month go on from where the account's meter is."""
+        over = counted_over(rate)
+        if over != Period.SESSION:
+            meter = self._draft.metered(counter_of(use.name, over).name)
+            count_from(use, rate, meter.units if meter is not None else 0)
+
+    def for_usage(self, use: ServiceUse, rate: Rate) -> Rate:
+        """The price of what was used: what is beyond a cap costs nothing. ``aligned`` must come before."""
+        left_micro = self._left(use, CAPS)
+        return rate if left_micro is None else Capped(rate, use.paid_units, use.priced_micro, left_micro)
+
+    def for_grant(self, use: ServiceUse, rate: Rate) -> Rate:
+        """The price of what is to be granted: no more than what the member may spend."""
+        rate = self.for_usage(use, rate)
+        left_micro = self._left(use, LIMITS)
+        return rate if left_micro is None else Limited(rate, use.priced_micro, left_micro)
+
+    def _left(self, use: ServiceUse, kind: int) -> int | None:
+        """Micro-units that are left of the caps of a kind, the smallest; None: there are none."""
+        smallest: int | None = None
+        for each, name, _, limit_micro in use.meters:
+            if each == kind:
+                meter = self._draft.metered(name)
+                left = max(0, limit_micro - (meter.micro if meter is not None else 0))
+                smallest = left if smallest is None else min(smallest, left)
+        return smallest
+
+    def settle(self, use: ServiceUse, rate: Rate, units: int) -> None:
+        """Debit units that were used, and count them."""
+        if not use.meters:
+            settle(self._draft, use, rate, units)
+            return
+        self.aligned(use, rate)
+        paid_units, cost_micro = use.paid_units, use.cost_micro
+        price = self.for_usage(use, rate)
+        settle(self._draft, use, price, units)
+        if price is not rate:
+            write_off(use, rate)
+        more_units, more_micro = use.paid_units - paid_units, use.cost_micro - cost_micro
+        if more_units or more_micro:
+            periods = Periods(self._catalogue.calendar)
+            for _, name, period, _ in use.meters:
+                meter = self._draft.meter(name, periods.end_ms(Period(period), self._draft.now_ms))
+                meter.units += more_units
+                meter.micro += more_micro
