@@ -399,6 +399,7 @@ def running_period(use: ServiceUse, at_ms: int) -> tuple[Any, ...]:
         use.step_price_micro,
         use.terms,
         notes.version,
+        notes.promotions,
     )
 
 
@@ -407,9 +408,19 @@ def _joined(first: Period, second: Period) -> Period:
     paid_units = first.counted_to - first.counted_from + second.counted_to - second.counted_from
     cost_micro = first.cost_micro + second.cost_micro
     leaked_micro = first.leaked_micro + second.leaked_micro
-    units = first.units + second.units
     return Period(
-        first.from_ms, second.until_ms, units, 0, paid_units, cost_micro, leaked_micro, 0, 0, (), second.version
+        first.from_ms,
+        second.until_ms,
+        first.units + second.units,
+        0,
+        paid_units,
+        cost_micro,
+        leaked_micro,
+        0,
+        0,
+        (),
+        second.version,
+        tuple(dict.fromkeys((*first.promotions, *second.promotions))),
     )
 
 
@@ -425,6 +436,7 @@ def mark_period(use: ServiceUse, at_ms: int, version: str = "") -> None:
         notes.records,
         notes.periods,
         version,
+        promotions=notes.promotions,
     )
 
 
@@ -441,6 +453,7 @@ def begin_record(use: ServiceUse, at_ms: int) -> None:
         (),
         notes.version,
         notes.next_version,
+        notes.promotions,
     )
     use.taken = ()
     use.disbelieved = use.reasons = 0
@@ -634,6 +647,9 @@ def top_up(draft: Draft, amount: int, bucket_id: int = MAIN_BUCKET) -> None:
     if bucket.balance + amount > UNLIMITED:
         raise LedgerError(f"a top-up of {amount} would overflow bucket {bucket_id}")
     bucket.balance += amount
+    for index, offer in enumerate(draft.account.offers):
+        if offer.unpaid_ms:
+            draft.offer(index).next_ms = draft.now_ms  # what waits for money is due at once
 
 
 def add_bucket(

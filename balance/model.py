@@ -267,6 +267,8 @@ class Period(NamedTuple):
     terms: tuple[int, ...]
     version: str
     """Of the catalogue; empty: ``Session.catalogue``."""
+    promotions: tuple[str, ...]
+    """Names of those that made the price what it was."""
 
 
 class Notes(NamedTuple):
@@ -288,6 +290,8 @@ class Notes(NamedTuple):
     """Version of the catalogue that the price is of; empty: ``Session.catalogue``."""
     next_version: str = ""
     """The same of the price ``ahead``."""
+    promotions: tuple[str, ...] = ()
+    """Names of those that make the price what it is."""
 
 
 class FinalUnits(IntEnum):

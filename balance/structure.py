@@ -14,7 +14,7 @@ Sessions go on with the account they were opened on. A worker uses what it knows
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, replace
 from enum import IntEnum
 from pathlib import Path
@@ -321,14 +321,32 @@ async def settle_payers(store: Store, unit_id: bytes, now_ms: int, reason: str) 
         unit = await existing_unit(store, unit_id)
         payer = await _payer_of_unit(store, unit)
         async for page in _paid_accounts(store, unit):
-            for account_id in page:
-                async for subscribers in members(store, account_id):
-                    astray = [each for each in subscribers if not _is_settled(each, account_id, payer)]
-                    formerly |= {each.account_id for each in astray}
-                    moved += await _give_payer(store, astray, account_id, payer, now_ms, reason)
+            account = await directory.read_account(store, payer)
+            results = await asyncio.gather(
+                *(_settle_account(store, own, payer, account, now_ms, reason) for own in page)
+            )
+            for before in results:
+                moved += len(before)
+                formerly.update(before)
         if await store.call("GET", UNIT_CHANGES) == changes:
             return moved, formerly - {payer}
     raise LedgerError(f"the units around {unit_id.decode()} are changed by others all the time; try again")
+
+
+async def _settle_account(
+    store: Store, own: bytes, payer: bytes, account: Account | None, now_ms: int, reason: str
+) -> list[bytes]:
+    """Who paid before for each of those that belong to an account and were moved. ``account`` as for ``_move``."""
+    formerly = []
+    async for subscribers in members(store, own):
+        astray = [each for each in subscribers if not _is_settled(each, own, payer)]
+        for at in range(0, len(astray), AT_ONCE):
+            page = astray[at : at + AT_ONCE]
+            results = await asyncio.gather(
+                *(_move(store, each.subscriber_id, own, own, payer, account, now_ms, reason) for each in page)
+            )
+            formerly += [each.account_id for each, moved in zip(page, results, strict=True) if moved]
+    return formerly
 
 
 def _is_settled(subscriber: Subscriber, own: bytes, payer: bytes) -> bool:
@@ -337,22 +355,6 @@ def _is_settled(subscriber: Subscriber, own: bytes, payer: bytes) -> bool:
 
 def _paid_by(subscriber: Subscriber, own: bytes, payer: bytes) -> Subscriber:
     return replace(subscriber, account_id=payer, member_of=b"" if own == payer else own)
-
-
-async def _give_payer(
-    store: Store, subscribers: Iterable[Subscriber], own: bytes, payer: bytes, now_ms: int, reason: str
-) -> int:
-    """How many of them were changed."""
-    waiting = list(subscribers)
-    changed = 0
-    while waiting:
-        page, waiting = waiting[:AT_ONCE], waiting[AT_ONCE:]
-        account = await directory.read_account(store, payer)
-        results = await asyncio.gather(
-            *(_move(store, each.subscriber_id, own, own, payer, account, now_ms, reason) for each in page)
-        )
-        changed += sum(results)
-    return changed
 
 
 async def _move(
@@ -493,13 +495,15 @@ def check_unit(unit: CustomerUnit) -> None:
 
 
 def _pack(unit: CustomerUnit) -> bytes:
-    """The script finds the parent by its place."""
-    packed: bytes = msgpack.packb((unit.unit_id, unit.kind, unit.name, unit.parent, unit.pays, unit.account_id))
+    """As the script reads it: the parent in the fourth place, all text in the types that Redis's msgpack knows."""
+    fields = (unit.unit_id, unit.kind, unit.name.encode(), unit.parent, unit.pays, unit.account_id)
+    packed: bytes = msgpack.packb(fields, use_bin_type=False)
     return packed
 
 
 def _unpack(value: bytes) -> CustomerUnit:
     try:
-        return CustomerUnit(*msgpack.unpackb(value, raw=False))
+        unit_id, kind, name, parent, pays, account_id = msgpack.unpackb(value, raw=True)
+        return CustomerUnit(unit_id, kind, name.decode(), parent, pays, account_id)
     except (TypeError, ValueError, msgpack.UnpackException) as error:
         raise StoreError(f"a unit of the structure of customers is damaged: {error}") from error

@@ -7,6 +7,7 @@ of a service are all that it used and was debited. ``occ.outbox`` writes them to
 field.
 """
 
+from collections.abc import Iterable
 from typing import Any, Final
 
 import msgpack
@@ -15,6 +16,8 @@ from balance import answers
 from balance.ledger import Draft, begin_record, running_period
 from balance.model import MAIN_BUCKET, Period, ServiceUse, Session, Unit
 from occ.rating.currency import currency_name
+from occ.rating.explain import in_words
+from occ.rating.price import price_of
 from protocols.credit_control import CreditControlRequest
 from protocols.diameter.codes import ReportingReason
 
@@ -24,6 +27,8 @@ EXPIRED: Final = "incomplete"
 LATE: Final = "late-termination"
 EVENT: Final = "event"
 REFUND: Final = "refund"
+RECURRING: Final = "recurring"
+"""A fee that fell due by the clock."""
 CLIENT_RESTARTED: Final = "client-restarted"
 TIME_LIMIT: Final = "time-limit"
 """The session goes on; the time of a partial record has come (TS 32.298 calls it so, too)."""
@@ -126,6 +131,19 @@ def refund_records(draft: Draft, debited: Session, request: CreditControlRequest
     number = request.request_number
     client = (request.origin_host, request.origin_realm, 1, number, number, facts(request))
     return _records(draft, debited, [use for use in debited.services if _has_more(use)], REFUND, client=client)
+
+
+def fee_records(draft: Draft, fees: Iterable[tuple[str, bytes, int, int]]) -> tuple[bytes, ...]:
+    """The packed records of fees that fell due: (offer, subscriber or empty, micro-units, when, ms) of each."""
+    records: tuple[bytes, ...] = ()
+    for offer, owner, amount_micro, from_ms in fees:
+        name = b"%b;%b;%b;%d" % (draft.account.account_id, owner, offer.encode(), from_ms)
+        session = Session(name, owner, "", b"", 0, from_ms, draft.now_ms)
+        use = ServiceUse(-1, -1, offer, int(Unit.EVENTS), used=1, paid_units=1, priced_micro=amount_micro)
+        use.step_price_micro = amount_micro
+        session.services.append(use)
+        records += _records(draft, session, [use], RECURRING)
+    return records
 
 
 def unrecorded_micro(use: ServiceUse) -> int:
@@ -311,9 +329,10 @@ def _service_fields(service: list[Any], catalogue: str, started_ms: int) -> dict
         "step_units": last.step_units,
         "step_price_micro": last.step_price_micro,
         "price_terms": last.terms,
-        "periods": [_period_fields(period, catalogue, started_ms) for period in periods],
+        "price": _price_in_words(last, unit),
+        "periods": [_period_fields(period, unit, catalogue, started_ms) for period in periods],
         "buckets": _buckets(taken, names, cost - leaked),
-        "promotions": (),
+        "promotions": tuple(dict.fromkeys(name for period in periods for name in period.promotions)),
         "reporting_reasons": [_REASONS.get(bit, "other") for bit in range(reasons.bit_length()) if reasons >> bit & 1],
     }
 
@@ -331,7 +350,13 @@ def _buckets(taken: tuple[int, ...], names: tuple[str, ...], debited_micro: int)
     return [each for each in found if each["amount"]]
 
 
-def _period_fields(period: Period, catalogue: str, started_ms: int) -> dict[str, Any]:
+def _price_in_words(period: Period, unit: int) -> str | None:
+    if not period.step_units:
+        return None
+    return in_words(price_of(unit, period.step_units, period.step_price_micro, period.terms))
+
+
+def _period_fields(period: Period, unit: int, catalogue: str, started_ms: int) -> dict[str, Any]:
     return {
         "from_ms": period.from_ms or started_ms,
         "until_ms": period.until_ms,
@@ -343,5 +368,7 @@ def _period_fields(period: Period, catalogue: str, started_ms: int) -> dict[str,
         "step_units": period.step_units,
         "step_price_micro": period.step_price_micro,
         "terms": period.terms,
+        "price": _price_in_words(period, unit),
         "catalogue": period.version or catalogue,
+        "promotions": period.promotions,
     }

@@ -62,6 +62,7 @@ FIELDS: Final[dict[str, Kind]] = {
     "step_units": Kind.INTEGER,
     "step_price_micro": Kind.INTEGER,
     "price_terms": Kind.INTEGERS,
+    "price": Kind.TEXT,
     "periods": Kind.PERIODS,
     "buckets": Kind.BUCKETS,
     "promotions": Kind.TEXTS,
@@ -100,7 +101,9 @@ PERIOD: Final[dict[str, Kind]] = {
     "step_units": Kind.INTEGER,
     "step_price_micro": Kind.INTEGER,
     "terms": Kind.INTEGERS,
+    "price": Kind.TEXT,
     "catalogue": Kind.TEXT,
+    "promotions": Kind.TEXTS,
 }
 
 BUCKET: Final[dict[str, Kind]] = {

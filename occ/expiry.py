@@ -18,6 +18,7 @@ from balance.records import make_plan
 from balance.resp import StoreError, StoreUnavailableError
 from occ import cdr
 from occ.charging import Charging
+from occ.renewals import end_of_life, renew_due
 
 log = logging.getLogger("occ.expiry")
 
@@ -32,6 +33,7 @@ class Expiry:
     """Wakes the accounts of a store that are due by ``clock`` (ms since the Unix epoch, UTC)."""
 
     def __init__(self, charging: Charging, clock: Callable[[], int]) -> None:
+        self._charging = charging
         self._clock = clock
         self._store = charging.store
         self._statistics = charging.statistics
@@ -93,8 +95,11 @@ class Expiry:
         for session in account.sessions.values():
             if session.expires_ms <= now:
                 return self._end(draft, session.session_id, "expire-session", cdr.EXPIRED)
+        fees = renew_due(draft, self._charging.rules.catalogue)
         expire_buckets(draft)
-        return _indexed(draft, "expire", ("supervision",), ())
+        end_of_life(draft, self._charging.rules.settings.grace_ms)
+        records = cdr.fee_records(draft, ((fee.offer, fee.owner, fee.amount_micro, fee.from_ms) for fee in fees))
+        return _indexed(draft, "renew" if fees else "expire", ("supervision",), records)
 
     # -- clients that lost their state ---------------------------------------------------------------------------
 

@@ -228,6 +228,8 @@ class Pricing:
                 if limit_micro:
                     found.append((LIMITS, counter_of(f"member {member}", period).name, int(period), limit_micro))
         use.meters = tuple(found)
+        if applied.names or use.notes is not None:
+            use.notes = (use.notes or Notes())._replace(promotions=applied.names)
 
     def aligned(self, use: ServiceUse, rate: Rate) -> None:
         """Have a price that is counted over a day or a month go on from where the account's meter is."""

@@ -85,13 +85,6 @@ def renew_due(draft: Draft, catalogue: Catalogue) -> list[Fee]:
     return fees
 
 
-def money_has_come(draft: Draft) -> None:
-    """What waits for money is due at once."""
-    for index, known in enumerate(draft.account.offers):
-        if known.unpaid_ms:
-            draft.offer(index).next_ms = draft.now_ms
-
-
 def _renew(draft: Draft, catalogue: Catalogue, offer: Offer, sold: Sold) -> Fee | None:
     """One period of an offer: take the fee, give what comes with it, note when the next one begins."""
     due_ms = offer.unpaid_ms or offer.next_ms

@@ -20,6 +20,8 @@ class ChargingSettings:
     """How long a direct debit can be refunded; it is kept for so long."""
     partial_record_ms: int = 3_600_000
     """After this a session that goes on has a partial charging data record; 0: never, nor when its price changes."""
+    grace_ms: int = 0
+    """How long a prepaid account that has expired can be topped up before it is terminated."""
     low_balance_micro: int = 0
     """Below this, clients are told that the balance is low; 0: never."""
 

@@ -1,7 +1,7 @@
 """A rater as a patient clerk would be one: unit by unit, second by second, in decimals. The oracle of the price tests.
 
 Slow on purpose and written from the documents, not from ``occ.rating``. It takes prices as plain dictionaries, as a
-catalogue has them: ``{"price": ("0.09", 60)}``, ``{"connection": "0.05", "first": ("0.1", 60), "then": ("0.0015", 1)}``,
+catalogue has them: ``{"price": ("0.09", 60)}``, ``{"connection": "0.05", "first": ("0.1", 60), "then": ("0.01", 1)}``,
 ``{"tiers": [(100, ("0.01", 10)), (None, "free")], "counted": "month"}``; a tariff is a list of beginnings, each
 ``(days, minute of the day, price)``. Times of the local clock are found by letting the clock run, a quarter of an hour
 at a time, and looking at it.
@@ -218,7 +218,7 @@ class Clock:
             self._look()
         price = self.catalogue.tariff[self.price][2]
         same = self._same(self.price)
-        if price.get("price") == "free":
+        if price.get("price") == "free" and not {"connection", "minimum"} & price.keys():
             return Conditions(same, Decimal(0), (), None, ())
         taken: list[tuple[int, Promotion]] = []
         for place in sorted(self.running):

@@ -169,18 +169,15 @@ def write_whole(number: int) -> str:
     return str(number)
 
 
-def unit_of_amount(written: str, currency: int) -> tuple[Unit, str] | None:
-    """The unit that an amount names itself, and the amount as its unit is read: '5 GiB', '2.50 EUR'; None: it does not."""
-    number, _, word = written.partition(" ")
+def unit_of_size(written: str) -> Unit | None:
+    """The unit that an amount such as '5 GiB' names itself; None for a plain number."""
+    _, _, word = written.partition(" ")
     if not word:
         return None
     for unit, words in SIZES.items():
         if word in words:
-            return unit, written
-    if word.upper() == currency_name(currency):
-        return Unit.MONEY, number
-    words = [currency_name(currency), *(name for names in SIZES.values() for name in names)]
-    raise ValueError(f"{shown(word)} is neither the account's currency nor a unit{nearest(word, words)}")
+            return unit
+    raise ValueError(f"{shown(word)} is no unit{nearest(word, (name for names in SIZES.values() for name in names))}")
 
 
 def read_units(written: str, unit: Unit) -> int:

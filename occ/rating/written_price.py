@@ -69,7 +69,7 @@ def read_price(node: Node, unit: Unit, tax: Tax = NO_TAX, words: tuple[str, ...]
     connection = _fee(values.get("connection"), tax)
     minimum = _fee(values.get("minimum"), tax)
     free_units = read_size(values["free"], unit) if "free" in values else 0
-    if not (connection or minimum or free_units or first_units):
+    if not (connection or minimum or first_units) and (not free_units or isinstance(then, FreePrice)):
         return then
     try:
         return CallPrice(then, connection, first_units, first_micro, minimum, free_units)

@@ -48,8 +48,8 @@ def calls(*services: tuple[str, str]) -> Catalogue:
 
 
 def name_of(found: Catalogue, facts: RequestFacts, rating_group: int = NOT_NAMED) -> str | None:
-    for _ in range(2):  # the second answer comes from memory
-        service, _zone = found.find(facts, rating_group, NOT_NAMED)
+    service, zone = found.find(facts, rating_group, NOT_NAMED)
+    assert found.find(facts, rating_group, NOT_NAMED) == (service, zone)  # from memory
     return None if service is None else service.name
 
 
@@ -228,7 +228,8 @@ def test_what_is_remembered_is_what_a_fresh_look_finds(services: list[list[str]]
             plans="plans: {none: {service-0: free}}\n",
         )
     except ConfigError as error:
-        assert "can never be chosen" in error.message
+        if "can never be chosen" not in error.message:
+            raise
         return
     for facts in asked:
         for group in (NOT_NAMED, 1, 2):
@@ -277,7 +278,7 @@ def test_only_what_services_ask_for_is_remembered() -> None:
     for number in range(10):
         found.find(call(b"+33%d" % number, called_station_id=b"%d" % number, role_of_node=number), 5, 6)
     assert list(found._found) == [(VOICE, 5, 6)]
-    assert not found._called
+    assert len(found._called) == 1  # of the one that had to be looked up
 
 
 @pytest.mark.parametrize(

@@ -5,10 +5,15 @@ from pathlib import Path
 
 import pytest
 
-from balance.ledger import Draft, add_bucket
-from balance.model import Account, AccountKind, LedgerError, LifeState, Unit
+from balance.directory import top_up_account
+from balance.ledger import Draft, add_bucket, top_up
+from balance.model import Account, AccountKind, LedgerError, LifeState, Plan, Session, Unit
+from balance.records import make_plan, unpack_outbox
+from occ.cdr import as_json_fields
 from occ.rating.catalogue import Catalogue, load_catalogue
-from occ.renewals import Fee, drop_offer, end_of_life, money_has_come, renew_due, take_offer
+from occ.renewals import Fee, drop_offer, end_of_life, renew_due, take_offer
+from tests.occ import test_expiry
+from tests.occ.test_expiry import Lab
 
 CATALOGUE = """
 version: t
@@ -113,8 +118,7 @@ def test_what_was_not_paid_begins_when_somebody_pays(catalogue: Catalogue) -> No
     unpaid = Draft(draft.account, at(2026, 2, 1))
     renew_due(unpaid, catalogue)
     paid = Draft(unpaid.account, at(2026, 4, 10))
-    paid.account.buckets[0].balance += 10_000_000
-    money_has_come(paid)
+    top_up(paid, 10_000_000)
     assert [fee.from_ms for fee in renew_due(paid, catalogue)] == [at(2026, 4, 10)]  # March is not asked for
     assert paid.account.offers[0].next_ms == at(2026, 5, 1)
     assert paid.account.offers[0].unpaid_ms == 0
@@ -183,3 +187,34 @@ def test_a_postpaid_account_does_not_expire() -> None:
     known = account(0, AccountKind.POSTPAID)
     known.expires_ms = 1
     assert end_of_life(Draft(known, 2), 0) is None
+
+
+lab = test_expiry.lab
+
+
+async def test_the_clock_renews_on_a_real_store(lab: Lab, catalogue: Catalogue) -> None:
+    """A fee falls due without a request, is debited once, and has its record; an unpaid one is paid by a top-up."""
+    lab.sell(catalogue)
+    lab.now = at(2026, 1, 1)
+    await top_up_account(lab.store, b"a", 10_000_000, now_ms=lab.now, reason="test")
+
+    def take(known: Account | None, _: Session | None) -> Plan:
+        assert known is not None
+        draft = Draft(known, lab.now)
+        take_offer(draft, catalogue, "month")
+        return make_plan(draft, "offer", ("test", "month"), None)
+
+    await lab.store.commit(b"a", take)
+    assert (await lab.money("a"))[0] == 1000
+    lab.now = at(2026, 2, 1)
+    await lab.expiry.scan(lab.now)
+    await lab.expiry.scan(lab.now)
+    assert (await lab.money("a"))[0] == 1000
+    await top_up_account(lab.store, b"a", 15_000_000, now_ms=lab.now, reason="test")
+    await lab.expiry.scan(lab.now)
+    assert (await lab.money("a"))[0] == 5_001_000
+    entries = await lab.store.call("XRANGE", lab.store.keys.outbox(0), "-", "+")
+    records = [as_json_fields(one) for _, fields in entries for one in unpack_outbox(fields[1])]
+    assert [(each["service"], each["debited_micro"], each["cause"]) for each in records] == [
+        ("month", 10_000_000, "recurring")
+    ]

@@ -6,7 +6,8 @@
  *
  * Lines of the input:
  *
- *   send <octets>         a request, in hexadecimal digits; its Hop-by-Hop Identifier is freeDiameter's to choose
+ *   send <octets>         a request, in hexadecimal digits, as soon as a peer is there to take it; its Hop-by-Hop
+ *                         Identifier is freeDiameter's to choose
  *   begin <Session-Id>    the session is there: Re-Auth-Requests for it are answered with success
  *   end <Session-Id>      it is not: they are answered with DIAMETER_UNKNOWN_SESSION_ID
  *
@@ -30,6 +31,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #define CREDIT_CONTROL 4
 #define GX 16777238
@@ -199,6 +201,18 @@ static void advertise(void)
 		fail("the applications", "they cannot be advertised");
 }
 
+static int has_open_peer(void)
+{
+	struct fd_list *at;
+	int found = 0;
+
+	pthread_rwlock_rdlock(&fd_g_peers_rw);
+	for (at = fd_g_peers.next; at != &fd_g_peers; at = at->next)
+		found |= fd_peer_get_state(at->o) == STATE_OPEN;
+	pthread_rwlock_unlock(&fd_g_peers_rw);
+	return found;
+}
+
 static void send_request(const char *digits)
 {
 	size_t length = strlen(digits) / 2, at;
@@ -209,6 +223,8 @@ static void send_request(const char *digits)
 		char pair[3] = {digits[2 * at], digits[2 * at + 1], 0};
 		octets[at] = (uint8_t)strtoul(pair, NULL, 16);
 	}
+	while (!has_open_peer())
+		usleep(1000); /* "open" is told a moment before requests can be sent */
 	if (!octets || fd_msg_parse_buffer(&octets, length, &message) ||
 	    fd_msg_parse_dict(message, fd_g_config->cnf_dict, NULL) || fd_msg_send(&message, on_answer, NULL))
 		fail("send", "this is no message that can be sent");

@@ -205,7 +205,7 @@ class DataSession:
             self.in_flight.remove(request)
             # The Hop-by-Hop Identifier was freeDiameter's.
             asked = _octets(request, answer.hop_by_hop, answer.end_to_end)
-            assert breaches(asked, octets, self.server.origin_host) == []
+            assert breaches(asked, octets, self.server.origin_host) == [], describe(answer)
             self.last_answer = answer
             self._act_on(answer)
 
