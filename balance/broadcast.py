@@ -31,6 +31,10 @@ COMMANDS_KEPT: Final = 1000
 KEPT_MS: Final = 300_000
 """How long results and the stream itself stay; a worker that is cut off for longer misses what was asked meanwhile."""
 
+SHORTEST_PAUSE_S: Final = 0.05
+LONGEST_PAUSE_S: Final = 2.0
+"""Before a worker that has lost Redis looks again."""
+
 _BEGUN: Final = b"c"
 _RESULT: Final = b"r"
 _FAILED: Final = b"f"
@@ -105,14 +109,18 @@ class BroadcastListener:
 
     async def run(self) -> None:
         """Listen until cancelled; an unreachable Redis is waited for."""
-        pause_s = 0.05
+        clock = asyncio.get_running_loop().time
+        pause_s = SHORTEST_PAUSE_S
         while True:
+            began_s = clock()
             try:
                 await self._listen()
             except (OSError, StoreError) as error:  # a time-out is an OSError
+                if clock() - began_s > LONGEST_PAUSE_S:
+                    pause_s = SHORTEST_PAUSE_S
                 log.debug("commands to all are read again in %.2f s: %s", pause_s, error)
             await asyncio.sleep(pause_s)
-            pause_s = min(2 * pause_s, 2.0)
+            pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
 
     async def _listen(self) -> None:
         block_ms = int(self._settings.read_s * 1000)

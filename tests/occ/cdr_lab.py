@@ -39,12 +39,15 @@ plans:
     internet: 0.000003 per 10 B
     video: {video}
     voice: 0.000002 per 1 s
+{more}
 """
 
 
-def catalogue(version: str = "v1", video: str = "0.000001 per 1 B") -> Catalogue:
-    """Three services. ``video``: the tariff of the second."""
-    return read_catalogue(parse_yaml(SERVICES.format(version=version, video=video), "catalogue.yaml", Path()))
+def catalogue(version: str = "v1", video: str = "0.000001 per 1 B", more: str = "") -> Catalogue:
+    """Three services. ``video``: the tariff of the second; ``more``: further sections."""
+    return read_catalogue(
+        parse_yaml(SERVICES.format(version=version, video=video, more=more), "catalogue.yaml", Path())
+    )
 
 
 def octets(amount: int) -> tuple[Units, ...]:

@@ -297,6 +297,29 @@ def test_the_catalogue_of_each_price_is_named() -> None:
     assert found == {"internet": ["v1"], "video": ["v1", "v2"], "voice": ["v2"]}
 
 
+def test_tiers_and_promotions_are_named() -> None:
+    """The price of each period in words, where in its tiers the use stood, and what was taken off."""
+    tiers = "{tiers: [{up_to: 10 B, price: 0.000010 per 1 B}, {price: 0.000004 per 1 B}]}"
+    evening = "{discount: 50 %, happy_hour: {days: Mo-Su, from: 20:00, to: 23:00}}"
+    promotions = f"promotions:\n  - {{name: late, {evening[1:]}\n"
+    ledger = Ledger(sold=catalogue(video=tiers, more=promotions))
+    ledger.now = NOON + 7 * HOUR + HOUR // 2
+    ledger.send(INITIAL, 0, ServiceRequest(20, (), WANTED))
+    ledger.now += HOUR // 4
+    ledger.send(UPDATE, 1, ServiceRequest(20, (), WANTED, octets(12)))
+    ledger.now += HOUR // 2
+    late = (Units(total_octets=5, tariff_change_usage=1),)
+    ledger.send(TERMINATION, 2, ServiceRequest(20, (), None, late))
+    (record,) = ledger.records
+    before, after = record["periods"]
+    assert (before["counted_from"], before["counted_to"], before["cost_micro"]) == (0, 12, 108)
+    assert (after["units"], after["counted_to"] - after["counted_from"], after["cost_micro"]) == (5, 5, 10)
+    assert before["price"] == "0.00001 per 1 B up to 10 B, 0.000004 per 1 B beyond, counted over the session"
+    assert after["price"].endswith(", less 50 %")
+    assert (before["promotions"], after["promotions"], record["promotions"]) == ((), ("late",), ("late",))
+    assert before["terms"] != ()
+
+
 # -- ends that are not the client's ------------------------------------------------------------------------------
 
 
