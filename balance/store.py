@@ -605,7 +605,6 @@ class Store:
             raise StoreUnavailableError("the store cannot be reached")
         return await self._link.call(*command)
 
-
     async def run_script(self, script: str, keys: Sequence[bytes], *arguments: Any) -> Reply:
         """Run a script outside the hot path; Redis is told its text once. Raises StoreError."""
         sha = self._scripts.get(script)

@@ -107,7 +107,7 @@ def refund_reference(request: CreditControlRequest) -> bytes | None:
 def nothing_to_refund(named: bytes | None) -> Outcome:
     """The answer to a refund of a debit that is not known, or no longer, or of none: a client cannot invent credit."""
     if named is None:
-        return Outcome(MISSING_AVP, failed_avp=avp("Refund-Information", b"\0"))
+        return Outcome(MISSING_AVP, failed_avp=avp("Refund-Information", b"\0", mandatory=False))
     return Outcome(INVALID_AVP_VALUE, failed_avp=avp("Refund-Information", named))
 
 

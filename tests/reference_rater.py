@@ -124,6 +124,11 @@ class Period:
         self.conditions = conditions
         self.price = catalogue.tariff[conditions.price][2]
         self.raw = Decimal(0)
+        self.raw_before = Decimal(0)
+        if self.price.get("counted", "session") != "session":
+            for position in range(customer.counted):
+                self._unit_of_a_long_count(position)
+            self.raw_before, self.raw = self.raw, Decimal(0)
         self.opened = False
         self.opens = cost_before == 0
         self.first_left = 0
@@ -192,10 +197,13 @@ class Period:
             self.raw += self.rater.gross(step[0])
 
     def charge(self) -> Decimal:
-        """What it costs, the discount taken off."""
+        """What it costs, the discount taken off: off all that was counted, where the count began before."""
         raw = self.raw
         if self.opened:
             raw = max(raw, self.rater.gross(self.price.get("minimum", "0")))
+        return self._less(self.raw_before + raw) - self._less(self.raw_before)
+
+    def _less(self, raw: Decimal) -> Decimal:
         return raw - (raw * self.conditions.percent / 100).quantize(MICRO, ROUND_DOWN)
 
 

@@ -20,8 +20,8 @@ class Discounted:
     """A price less a part of it.
 
     The discount is taken off the whole price so far, fees and minimum among it, and rounded down there (``discount``):
-    however a session is reported in pieces, less than one micro-unit is lost to rounding over all of it. Not to be
-    changed once made.
+    however usage is reported in pieces, less than one micro-unit is lost to rounding over all that is counted. Not to
+    be changed once made.
     """
 
     rate: Rate

@@ -23,7 +23,7 @@ NOW = 1_700_000_000_000
 EURO, FRANC = 978, 756
 
 
-class Crash(Exception):
+class CutOffError(Exception):
     """Stands for a process that ends between two steps."""
 
 
@@ -40,7 +40,7 @@ class DyingStore(Store):
     def _count(self) -> None:
         if self.left is not None:
             if self.left <= 0:
-                raise Crash
+                raise CutOffError
             self.left -= 1
 
     async def run_script(self, *arguments: Any) -> Reply:
@@ -182,8 +182,8 @@ async def test_a_branch_is_moved_with_all_below(store: Store) -> None:
     ]
     assert await shape(store, "acme") == ["acme acme 1"]
     # Those who pay, or did, find it in their history.
-    for name in (b"north", b"globex", b"acme"):
-        newest = (await history(store, name, 1))[0]
+    for account_id in (b"north", b"globex", b"acme"):
+        newest = (await history(store, account_id, 1))[0]
         assert (newest.operation, newest.reason) == (
             "unit",
             ("reorganised", b"north", "branch, parent pays, below globex", "2 subscribers"),
@@ -285,8 +285,8 @@ async def test_a_member_goes_elsewhere(store: Store) -> None:
     assert (moved.account_id, moved.member_of) == (b"private", b"")
     assert await payers(store, "anna") == ["private for private"]
     assert await shape(store) == ["acme acme 0", "  north acme 0"]
-    for name in (b"private", b"acme"):
-        newest = (await history(store, name, 1))[0]
+    for account_id in (b"private", b"acme"):
+        newest = (await history(store, account_id, 1))[0]
         assert (newest.operation, newest.reason[:2]) == ("subscriber-move", ("left the company", b"anna"))
     await structure.move_member(store, b"anna", b"north", NOW, "came back")
     assert await payers(store, "anna") == ["acme for north"]
@@ -378,7 +378,7 @@ async def test_a_change_that_is_cut_off_is_completed(store: DyingStore, other: S
     """Whatever was written by then, everybody has the old payer or the new one, and a repeat gives all the new one."""
     names = await company(store, 12, 1)
     store.dies_after(writes)
-    with pytest.raises(Crash):
+    with pytest.raises(CutOffError):
         await move(store, "region", "globex")
     store.left = None
     between = [each.split()[0] for each in await payers(other, *names)]

@@ -29,6 +29,10 @@ COMMANDS = {257, CREDIT_CONTROL, 280, 282}
 RE_AUTH_AND_ABORT = {258, 274}
 
 
+NEWER = ("Unknown AVP 669 ", "Unknown AVP 665 ")
+"""What tshark 4.0 says of AVPs of RFC 8506, which is younger than its dictionary."""
+
+
 def _is_judged(message: bytes) -> bool:
     decoded = codec.decode(message)
     result = decoded.find(268)
@@ -64,7 +68,9 @@ def _remarks(messages: list[bytes], lines: list[str]) -> Iterator[str]:
         if malformed:
             yield f"{frame}: malformed"
         if any(int(severity) >= WARNING for severity in severities.split(";") if severity):
-            yield f"{frame}: {texts}"
+            said = [text for text in texts.split(";") if not text.startswith(NEWER)]
+            if said:
+                yield f"{frame}: {'; '.join(said)}"
 
 
 def test_dissector_has_nothing_to_say(judged: list[bytes], tmp_path: Path) -> None:

@@ -299,7 +299,7 @@ def test_the_catalogue_of_each_price_is_named() -> None:
 
 def test_tiers_and_promotions_are_named() -> None:
     """The price of each period in words, where in its tiers the use stood, and what was taken off."""
-    tiers = "{tiers: [{up_to: 10 B, price: 0.000010 per 1 B}, {price: 0.000004 per 1 B}]}"
+    tiers = "{tiers: [{up_to: 10 B, price: 0.000010 per 1 B}, {price: 0.000004 per 1 B}], counted: session}"
     evening = "{discount: 50 %, happy_hour: {days: Mo-Su, from: 20:00, to: 23:00}}"
     promotions = f"promotions:\n  - {{name: late, {evening[1:]}\n"
     ledger = Ledger(sold=catalogue(video=tiers, more=promotions))
