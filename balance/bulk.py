@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from balance.directory import REFERENCE_PATTERN, SCAN_COUNT
+from balance.directory import SCAN_COUNT, check_reference
 from balance.journal import entries, last_entry_id, read_record
 from balance.keys import Keys
 from balance.ledger import Draft
@@ -163,12 +163,6 @@ class Trace:
     """Records of anything else."""
 
 
-def check_import_reference(reference: str) -> None:
-    """Raises LedgerError for what cannot name an import."""
-    if not REFERENCE_PATTERN.fullmatch(reference):
-        raise LedgerError("the reference of an import is 1 to 128 printable ASCII characters without spaces")
-
-
 async def journal_ends(store: Store) -> Positions:
     """Where the journals end now. Raises StoreError."""
     return {lane: await last_entry_id(store, lane) for lane in store.keys.lanes()}
@@ -177,8 +171,9 @@ async def journal_ends(store: Store) -> Positions:
 async def begin_import(store: Store, reference: str, now_at: Positions) -> Positions:
     """Note where the journals were when the import of that reference was begun for the first time: there it tells.
 
-    Raises StoreError.
+    Raises LedgerError for what cannot be a reference, StoreError.
     """
+    check_reference(reference)
     key = import_key(reference)
     for lane, entry_id in now_at.items():
         await store.call("HSETNX", key, lane, entry_id)

@@ -281,6 +281,7 @@ def _charge_settings(settings: Settings) -> ChargeSettings:
         tcc_factor=charging.tcc_factor,
         refund_window_ms=charging.refund_window_seconds * 1000,
         low_balance_micro=charging.low_balance,
+        grace_ms=charging.grace_days * 86_400_000,
         partial_record_ms=settings.cdr.partial_seconds * 1000,
     )
 

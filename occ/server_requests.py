@@ -331,6 +331,21 @@ def _reserved(draft: Draft, session: Session) -> tuple[tuple[int, int], ...]:
     return tuple(sorted(amounts.items()))
 
 
+async def standing_has_changed(store: Store, account_id: bytes, subscriber_id: bytes = b"") -> int:
+    """Have the sessions on an account ask anew, now that its state has changed, or that of a subscriber: only its own.
+
+    What they report is charged, and what follows is granted or refused by the new state (``occ.lifecycle``). Nothing is
+    waited for; how many sessions. Raises StoreError.
+    """
+    account = await directory.read_account(store, account_id)
+    sessions = [] if account is None else account.sessions.values()
+    concerned = [session for session in sessions if subscriber_id in (b"", session.subscriber_id)]
+    for session in concerned:
+        request = ServerRequest(Command.RE_AUTH, account_id, session.session_id)
+        await tell(store, pack_request(request, session.origin_host, session.via))
+    return len(concerned)
+
+
 async def credit_has_come(store: Store, account_id: bytes) -> int:
     """Have the sessions whose credit was used up ask anew, now that there is some again (RFC 8506 section 5.6.4).
 

@@ -248,6 +248,10 @@ class ChargingSettings:
     """How long a direct debit can be refunded; it is kept in the store for so long."""
     low_balance: int = setting(_amount, 0)
     """Below this, in micro-units of the catalogue's currency, clients are told that the balance is low; 0: never."""
+    prepaid_valid_days: int = setting(integer(0, 36_500), 0)
+    """How long, in days of 24 hours, a prepaid account is in service after it was created or topped up; 0: for ever."""
+    grace_days: int = setting(integer(0, 36_500), 0)
+    """How long after that a top-up still brings it back; then it is terminated."""
     in_flight_limit: int = setting(integer(1, 1_000_000), 2000)
     """Requests under way at once; further ones are answered DIAMETER_TOO_BUSY."""
     account_cache_entries: int = setting(integer(0, 100_000_000), 100_000)

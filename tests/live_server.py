@@ -10,6 +10,7 @@ import json
 import threading
 import time
 from collections.abc import Callable, Coroutine, Mapping, Sequence
+from concurrent.futures import Future
 from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
@@ -132,6 +133,11 @@ class LiveServer:
         self._started.set()
         await self._stop.wait()
         await self.server.stop()
+
+    def begin(self, work: Coroutine[Any, Any, T]) -> Future[T]:
+        """A coroutine that runs in the server's loop from now on."""
+        assert self._loop is not None
+        return asyncio.run_coroutine_threadsafe(work, self._loop)
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
         """The result of a coroutine that runs in the server's loop."""

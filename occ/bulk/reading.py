@@ -84,7 +84,7 @@ class RowReader:
         faults: list[str] = []
         own = {key: value for key, value in whole.items() if key not in _ALL_NESTED}
         account = self._json_row(Kind.ACCOUNTS, own, faults, "")
-        name = account.account if isinstance(account, AccountRow) else b"?"
+        name = account.account if isinstance(account, AccountRow) else b"unknown"
         details = [
             row
             for kind in DETAILS
@@ -188,7 +188,14 @@ class RowReader:
         if owner:
             check_name("subscriber", owner)
         return BucketRow(
-            found["account"], name, int(unit), amount, found.get("priority"), found.get("expires"), owner
+            found["account"],
+            name,
+            int(unit),
+            amount,
+            found.get("priority"),
+            found.get("expires"),
+            owner,
+            found.get("number"),
         )
 
     def _offer(self, found: dict[str, Any]) -> OfferRow:

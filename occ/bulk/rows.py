@@ -48,6 +48,8 @@ class BucketRow(NamedTuple):
     priority: int | None = None
     expires_ms: int | None = None
     owner: bytes = b""
+    number: int | None = None
+    """Tells apart buckets that are alike in everything."""
 
 
 class OfferRow(NamedTuple):
@@ -132,6 +134,7 @@ COLUMNS: Final[dict[Kind, tuple[Column, ...]]] = {
         Column("priority", values.read_small, values.write_whole),
         Column("expires", values.read_end, values.write_moment, ("expiry", "expiry_date", "valid_until", "expires_at")),
         _OWNER,
+        Column("number", values.read_small, values.write_whole, ("bucket_number", "bucket_id")),
     ),
     Kind.OFFERS: (
         _ACCOUNT,

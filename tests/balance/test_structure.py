@@ -13,48 +13,20 @@ from balance.journal import history
 from balance.ledger import Draft
 from balance.model import Account, AccountKind, IdentityType, LedgerError, LifeState, Plan, Session, Subscriber
 from balance.records import make_plan
-from balance.resp import Reply, StoreUnavailableError
+from balance.resp import StoreUnavailableError
 from balance.store import Store, StoreSettings
 from balance.structure import CustomerUnit, Pays, UnitKind
 from balance.verify import verify
 from occ.lifecycle import check_change
+from tests.cut_off import CutOffError, CutOffStore
 
 NOW = 1_700_000_000_000
 EURO, FRANC = 978, 756
 
 
-class CutOffError(Exception):
-    """Stands for a process that ends between two steps."""
-
-
-class DyingStore(Store):
-    """A store whose process ends at the n-th call that ``counts``: nothing after it is carried out."""
-
-    def __init__(self, settings: StoreSettings) -> None:
-        super().__init__(settings)
-        self.left: int | None = None
-
-    def dies_after(self, writes: int) -> None:
-        self.left = writes
-
-    def _count(self) -> None:
-        if self.left is not None:
-            if self.left <= 0:
-                raise CutOffError
-            self.left -= 1
-
-    async def run_script(self, *arguments: Any) -> Reply:
-        self._count()
-        return await super().run_script(*arguments)
-
-    async def commit(self, *arguments: Any) -> Plan:
-        self._count()
-        return await super().commit(*arguments)
-
-
 @pytest.fixture
-async def store(clean_redis: Address) -> AsyncIterator[DyingStore]:
-    store = DyingStore(StoreSettings(clean_redis))
+async def store(clean_redis: Address) -> AsyncIterator[CutOffStore]:
+    store = CutOffStore(StoreSettings(clean_redis))
     await store.start()
     yield store
     store.left = None
@@ -374,10 +346,10 @@ async def test_a_company_with_500_branches_is_moved_at_once(store: Store) -> Non
 
 
 @pytest.mark.parametrize("writes", [0, 1, 2, 7, 12, 13, 15])
-async def test_a_change_that_is_cut_off_is_completed(store: DyingStore, other: Store, writes: int) -> None:
+async def test_a_change_that_is_cut_off_is_completed(store: CutOffStore, other: Store, writes: int) -> None:
     """Whatever was written by then, everybody has the old payer or the new one, and a repeat gives all the new one."""
     names = await company(store, 12, 1)
-    store.dies_after(writes)
+    store.left = writes
     with pytest.raises(CutOffError):
         await move(store, "region", "globex")
     store.left = None

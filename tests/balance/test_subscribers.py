@@ -16,6 +16,7 @@ from balance.records import pack_subscriber
 from balance.store import Store, StoreSettings
 from balance.verify import verify
 from occ.lifecycle import check_change
+from tests.cut_off import CutOffError, CutOffStore
 
 NOW = 1_700_000_000_000
 MSISDN = (int(IdentityType.E164), b"491700000001")
@@ -275,29 +276,6 @@ async def test_an_account_does_not_grow_with_all_that_were_terminated(store: Sto
     assert b"s%d" % (subscribers.TERMINATED_KEPT + 4) in known
 
 
-class CutOffError(Exception):
-    """Stands for a process that ends between two steps."""
-
-
-class DyingStore(Store):
-    """A store whose process ends before its n-th write."""
-
-    left = 0
-
-    async def run_script(self, *arguments: object) -> object:  # type: ignore[override]
-        self._count()
-        return await super().run_script(*arguments)  # type: ignore[arg-type]
-
-    async def commit(self, *arguments: object) -> object:  # type: ignore[override]
-        self._count()
-        return await super().commit(*arguments)  # type: ignore[arg-type]
-
-    def _count(self) -> None:
-        if self.left <= 0:
-            raise CutOffError
-        self.left -= 1
-
-
 @pytest.mark.parametrize("bars", [True, False])
 async def test_a_change_of_state_that_is_cut_off_bars(store: Store, clean_redis: Address, bars: bool) -> None:
     """Between its steps the subscriber is out of service, whichever way it was to go; a repeat completes it."""
@@ -305,7 +283,7 @@ async def test_a_change_of_state_that_is_cut_off_bars(store: Store, clean_redis:
     wanted = LifeState.SUSPENDED if bars else LifeState.ACTIVE
     if not bars:
         await set_state(store, LifeState.SUSPENDED)
-    dying = DyingStore(StoreSettings(clean_redis))
+    dying = CutOffStore(StoreSettings(clean_redis))
     await dying.start()
     dying.left = 1
     with pytest.raises(CutOffError):

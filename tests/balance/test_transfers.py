@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Any
 
 import pytest
 
@@ -14,46 +13,17 @@ from balance.keys import TRANSFERS
 from balance.ledger import Draft, reserve
 from balance.model import Account, AccountKind, LedgerError, LifeState, Plan, ServiceUse, Session, Unit
 from balance.records import make_plan
-from balance.resp import Reply
 from balance.store import Store, StoreSettings
 from balance.transfers import Transferred, transfer_money, unfinished_transfers
 from balance.verify import verify
 from occ.lifecycle import check_change
 from occ.rating.price import StepPrice
+from tests.cut_off import CutOffError, CutOffStore
 
 NOW = 1_700_000_000_000
 EURO, FRANC = 978, 756
 STEPS = 6
 """Calls of the store that a transfer makes after its list has it: two postings, the list, and what is forgotten."""
-
-
-class CutOffError(Exception):
-    """Stands for a process that ends between two steps."""
-
-
-class DyingStore(Store):
-    """A store whose process ends before a write."""
-
-    left: int | None = None
-
-    async def run_script(self, *arguments: Any) -> Reply:
-        self._count()
-        return await super().run_script(*arguments)
-
-    async def commit(self, *arguments: Any) -> Plan:
-        self._count()
-        return await super().commit(*arguments)
-
-    async def call(self, *command: Any) -> Reply:
-        if command[0] in ("HDEL", "HSETNX", "PEXPIRE"):
-            self._count()
-        return await super().call(*command)
-
-    def _count(self) -> None:
-        if self.left is not None:
-            if self.left <= 0:
-                raise CutOffError
-            self.left -= 1
 
 
 @pytest.fixture
@@ -75,12 +45,12 @@ async def store(clean_redis: Address) -> AsyncIterator[Store]:
 
 
 @pytest.fixture
-async def connect(clean_redis: Address) -> AsyncIterator[Callable[[], Awaitable[DyingStore]]]:
+async def connect(clean_redis: Address) -> AsyncIterator[Callable[[], Awaitable[CutOffStore]]]:
     """Further processes."""
     opened = []
 
-    async def open_one() -> DyingStore:
-        opened.append(DyingStore(StoreSettings(clean_redis)))
+    async def open_one() -> CutOffStore:
+        opened.append(CutOffStore(StoreSettings(clean_redis)))
         await opened[-1].start()
         return opened[-1]
 
@@ -206,7 +176,7 @@ async def test_a_transfer_brings_an_account_back_from_its_grace(store: Store) ->
 
 @pytest.mark.parametrize("writes", range(STEPS + 1))
 async def test_a_transfer_that_is_cut_off_is_completed(
-    store: Store, connect: Callable[[], Awaitable[DyingStore]], writes: int
+    store: Store, connect: Callable[[], Awaitable[CutOffStore]], writes: int
 ) -> None:
     """Wherever it stops, the list has it until it is done, and a repeat does the rest, once."""
     dying = await connect()
@@ -228,7 +198,7 @@ async def test_a_transfer_that_is_cut_off_is_completed(
 
 
 async def test_money_on_its_way_arrives_whatever_becomes_of_the_accounts(
-    store: Store, connect: Callable[[], Awaitable[DyingStore]]
+    store: Store, connect: Callable[[], Awaitable[CutOffStore]]
 ) -> None:
     """Also when the repeat comes at the very moment that the first call bore."""
     dying = await connect()
@@ -243,7 +213,7 @@ async def test_money_on_its_way_arrives_whatever_becomes_of_the_accounts(
 
 
 async def test_one_that_has_not_begun_and_cannot_be_is_struck_off(
-    store: Store, connect: Callable[[], Awaitable[DyingStore]]
+    store: Store, connect: Callable[[], Awaitable[CutOffStore]]
 ) -> None:
     dying = await connect()
     dying.left = 1
@@ -256,7 +226,7 @@ async def test_one_that_has_not_begun_and_cannot_be_is_struck_off(
     assert await balances(store) == [999, 500, 1]
 
 
-async def test_both_ways_at_once(store: Store, connect: Callable[[], Awaitable[DyingStore]]) -> None:
+async def test_both_ways_at_once(store: Store, connect: Callable[[], Awaitable[CutOffStore]]) -> None:
     other = await connect()
     await asyncio.gather(
         *(send(store, b"a", b"b", 10, f"T-{number}") for number in range(40)),
@@ -266,7 +236,7 @@ async def test_both_ways_at_once(store: Store, connect: Callable[[], Awaitable[D
     assert await unfinished_transfers(store) == []
 
 
-async def test_the_same_transfer_by_many_at_once(store: Store, connect: Callable[[], Awaitable[DyingStore]]) -> None:
+async def test_the_same_transfer_by_many_at_once(store: Store, connect: Callable[[], Awaitable[CutOffStore]]) -> None:
     several = [store, *[await connect() for _ in range(3)]]
     results = await asyncio.gather(*(send(each, b"a", b"b", 1000, "T-1") for each in several * 5))
     assert await balances(store) == [0, 1500, 0]
@@ -274,7 +244,7 @@ async def test_the_same_transfer_by_many_at_once(store: Store, connect: Callable
     assert await unfinished_transfers(store) == []
 
 
-async def test_more_than_there_is_by_many_at_once(store: Store, connect: Callable[[], Awaitable[DyingStore]]) -> None:
+async def test_more_than_there_is_by_many_at_once(store: Store, connect: Callable[[], Awaitable[CutOffStore]]) -> None:
     other = await connect()
     results = await asyncio.gather(
         *(send((store, other)[number % 2], b"a", b"bc"[number % 2 :][:1], 300, f"T-{number}") for number in range(10)),

@@ -10,6 +10,7 @@ import socket
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -105,6 +106,8 @@ class Run:
         self.opened: list[Connection] = []
         """All connections there were, with what passed over them."""
         self.sent: dict[tuple[str, int, int], Sent] = {}
+        self.under_way: Future[None] | None = None
+        """What the server asks a client by itself."""
         self.asked: dict[str, bytes] = {}
         """The newest request the server sent to a client."""
 
@@ -280,7 +283,7 @@ class Run:
         elif re.fullmatch(r"it is \d\d:\d\d", sends):
             self.server.pass_time(self._next(sends[6:]) - self.server.now_ms())
         elif verb in ("reauthorise", "abort"):
-            self._server_asks(verb, rest, self._session_id(client, step.session or "s1"))
+            self._server_asks(verb, rest, self._session_id(client, step.session or "s1"), step.answer == "nothing")
         elif sends.endswith(" passes"):
             self.server.pass_time(duration_s(sends.removesuffix(" passes")) * 1000)
         elif sends.endswith(" of silence"):
@@ -294,21 +297,26 @@ class Run:
         if step.answer:
             self._expect(step, client)
 
-    def _server_asks(self, verb: str, rest: str, session_id: str) -> None:
-        """``reauthorise``, ``reauthorise RG 10``, ``abort``: begun here, answered by a row of its own."""
+    def _server_asks(self, verb: str, rest: str, session_id: str, unasked: bool) -> None:
+        """``reauthorise``, ``reauthorise RG 10``, ``abort``: begun here, answered by a row of its own.
+
+        ``unasked``: the client is not asked, so that it is over at once.
+        """
         group = re.fullmatch(r"RG (\d+)", rest)
         if rest and not group:
             raise NotationError(f"{rest!r} is not understood")
         asking = self.server.server.reauthorisation
         account, session = self.account.encode(), session_id.encode()
 
-        async def begin() -> None:
+        async def ask() -> None:
             if verb == "abort":
-                asking.abort(account, session)
+                await asking.abort(account, session)
             else:
-                asking.reauthorise(account, session, rating_group=int(group[1]) if group else None)
+                await asking.reauthorise(account, session, rating_group=int(group[1]) if group else None)
 
-        self.server.run(begin())
+        self.under_way = self.server.begin(ask())
+        if unasked:
+            self.under_way.result(PATIENCE_S)
 
     def _redis(self, starts: bool) -> None:
         """Stop the server's own Redis, or start it again and wait until the server uses it."""
@@ -402,6 +410,8 @@ class Run:
             request.avps.insert(0, session_id.encode())
         request.hop_by_hop, request.end_to_end = (int.from_bytes(asked[at : at + 4], "big") for at in (12, 16))
         self.connections[client].send(request.octets())
+        if self.under_way is not None and request.command in (258, 274):
+            self.under_way.result(PATIENCE_S)  # what follows from the answer is done by then
         if step.answer:
             self._expect(step, client)
 
