@@ -295,7 +295,10 @@ def take(draft: Draft, bucket: Bucket, amount: int) -> None:
     free = draft.free(bucket)
     if amount > free:
         name = draft.account.account_id.decode()
-        raise LedgerError(f"bucket {bucket.bucket_id} of account {name} can give {free}, which is less than {amount}")
+        unit = "micro-units" if bucket.unit == Unit.MONEY else Unit(bucket.unit).name.lower()
+        raise LedgerError(
+            f"bucket {bucket.bucket_id} of account {name} can give {free} {unit}, which is less than {amount}"
+        )
     bucket.balance -= amount
 
 

@@ -476,17 +476,22 @@ def count_from(use: ServiceUse, rate: Rate, units: int) -> None:
     use.paid_units, use.priced_micro = units, price
 
 
-def charge_fee(draft: Draft, amount_micro: int) -> bool:
-    """Debit a fee that no request asks for, such as a rental; False, and nothing, if it cannot be paid in full."""
+def charge_fee(draft: Draft, amount_micro: int) -> tuple[int, ...] | None:
+    """Debit a fee that no request asks for, such as a rental; None, and nothing, if it cannot be paid in full.
+
+    Otherwise what was taken from buckets beside the main one, as in ``ServiceUse.taken``.
+    """
     if draft.available_micro() < amount_micro:
-        return False
+        return None
+    use = ServiceUse(-1, -1, "", int(Unit.EVENTS))
     unpaid = amount_micro
     for bucket in draft.in_order(_MONEY):
         taken = min(unpaid, draft.free(bucket))
         bucket.balance -= taken
         unpaid -= taken
+        _took(draft, use, bucket, taken)
     draft.debited_micro += amount_micro
-    return True
+    return use.taken
 
 
 def borrow(draft: Draft, session: Session, use: ServiceUse, cost_micro: int) -> None:

@@ -133,16 +133,23 @@ def refund_records(draft: Draft, debited: Session, request: CreditControlRequest
     return _records(draft, debited, [use for use in debited.services if _has_more(use)], REFUND, client=client)
 
 
-def fee_records(draft: Draft, fees: Iterable[tuple[str, bytes, int, int]]) -> tuple[bytes, ...]:
-    """The packed records of fees that fell due: (offer, subscriber or empty, micro-units, when, ms) of each."""
+def fee_records(
+    draft: Draft, fees: Iterable[tuple[str, bytes, int, int, tuple[int, ...]]], version: str
+) -> tuple[bytes, ...]:
+    """The packed records of fees that fell due.
+
+    Of each: offer, subscriber or empty, micro-units, beginning of its period (ms), what was taken (as in
+    ``ServiceUse.taken``). ``version``: of the catalogue.
+    """
     records: tuple[bytes, ...] = ()
-    for offer, owner, amount_micro, from_ms in fees:
+    for offer, owner, amount_micro, from_ms, taken in fees:
         name = b"%b;%b;%b;%d" % (draft.account.account_id, owner, offer.encode(), from_ms)
-        session = Session(name, owner, "", b"", 0, from_ms, draft.now_ms)
+        session = Session(name, owner, "", b"", 0, from_ms, draft.now_ms, catalogue=version)
         use = ServiceUse(-1, -1, offer, int(Unit.EVENTS), used=1, paid_units=1, priced_micro=amount_micro)
         use.step_price_micro = amount_micro
+        use.taken = taken
         session.services.append(use)
-        records += _records(draft, session, [use], RECURRING)
+        records += _records(draft, session, [use], RECURRING, position=len(records) + 1)
     return records
 
 
@@ -169,11 +176,13 @@ def _records(
     cause: str,
     at_ms: int = 0,
     client: tuple[bytes, bytes, int, int, int, bytes] | None = None,
+    position: int = 1,
 ) -> tuple[bytes, ...]:
     """Pack a record of each of ``services`` and have the next ones begin here.
 
     ``at_ms``: where the last period ends, if the session goes on. ``client``: Origin-Host, Origin-Realm, number of
-    requests, CC-Request-Number of the first and last, facts; None: those of the session.
+    requests, CC-Request-Number of the first and last, facts; None: those of the session. ``position``: of the first
+    record among all those that the operation makes.
     """
     if not services:
         return ()
@@ -207,7 +216,7 @@ def _records(
             _pack(
                 (
                     head,
-                    len(found) + 1,
+                    position + len(found),
                     1 if notes is None else notes.records + 1,
                     use.name,
                     use.rating_group,
@@ -265,8 +274,8 @@ def as_json_fields(record: bytes) -> dict[str, Any]:
         **_service_fields(service, catalogue, started_ms),
         "currency": currency_name(currency),
         "requests": requests,
-        "first_request": first,
-        "last_request": last,
+        "first_request": first if requests else None,
+        "last_request": last if requests else None,
         "started_ms": started_ms,
         "since_ms": since_ms,
         "closed_ms": closed_ms,

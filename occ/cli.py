@@ -1,7 +1,7 @@
 """The command ``occ``: serve, simulate, and look after accounts, subscribers and the ledger.
 
-Commands on accounts, subscribers, sessions and the ledger are in ``occ.cli_accounts``, ``occ.cli_subscribers``,
-``occ.cli_sessions`` and ``occ.cli_ledger``, what all commands share in ``occ.cli_shell``.
+Commands on accounts, customers, subscribers, sessions and the ledger are in ``occ.cli_accounts``,
+``occ.cli_customers``, ``occ.cli_subscribers``, ``occ.cli_sessions`` and ``occ.cli_ledger``, what all commands share in ``occ.cli_shell``.
 """
 
 import asyncio
@@ -24,6 +24,7 @@ from balance.model import Unit
 from occ.cli_accounts import account_app
 from occ.cli_catalogue import catalogue_app
 from occ.cli_cdr import cdr_app
+from occ.cli_customers import customer_app
 from occ.cli_decode import decode
 from occ.cli_ledger import ledger_app
 from occ.cli_rate import rate
@@ -66,6 +67,7 @@ simulate_app = typer.Typer(no_args_is_help=True, help="Charging clients that run
 app.add_typer(simulate_app, name="simulate")
 app.add_typer(account_app, name="account")
 app.add_typer(subscriber_app, name="subscriber")
+app.add_typer(customer_app, name="customer")
 app.add_typer(sessions_app, name="sessions")
 app.add_typer(ledger_app, name="ledger")
 app.add_typer(catalogue_app, name="catalogue")

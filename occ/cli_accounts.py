@@ -1,24 +1,31 @@
-"""Commands on accounts: create, show, top up, history, list."""
+"""Commands on accounts: create, show, history, list; those that change one are in ``occ.cli_account_changes``."""
 
-import re
-from datetime import UTC, datetime
 from heapq import nsmallest
 from typing import Annotated, Any, Final
 
 import typer
 
 from balance import directory
-from balance.directory import NewBucket
 from balance.journal import history as account_history
-from balance.ledger import Draft
-from balance.model import MAIN_BUCKET, Account, AccountKind, LedgerError, Unit
+from balance.model import Account, AccountKind, LifeState, Unit
 from balance.records import JournalRecord
 from balance.store import Store
-from occ.cli_sessions import session_json, sessions_table
+from occ import cli_account_changes as changes
+from occ.cli_account_view import (
+    DAY_MS,
+    DEFAULT_REASON,
+    AccountName,
+    Reason,
+    ValidFor,
+    account_json,
+    main_bucket_text,
+    new_bucket,
+    show_account,
+    time_ms,
+)
 from occ.cli_shell import (
     AsJson,
     Limit,
-    bucket_text,
     console,
     existing_account,
     money,
@@ -26,7 +33,6 @@ from occ.cli_shell import (
     on_store,
     print_json,
     settings_of,
-    size,
     table,
     text_of,
     time_json,
@@ -34,19 +40,22 @@ from occ.cli_shell import (
     units_text,
 )
 from occ.clock import now_ms
-from occ.rating.catalogue import SIZES, load_catalogue
-from occ.rating.currency import NUMERIC, currency_name
-from occ.yamlmap import nearest
+from occ.rating.catalogue import load_catalogue
+from occ.rating.currency import NUMERIC
 
-account_app = typer.Typer(no_args_is_help=True, help="Create, show, top up and list accounts.")
+account_app = typer.Typer(no_args_is_help=True, help="Create, show, change and list accounts.")
+bucket_app = typer.Typer(no_args_is_help=True, help="Buckets of an account.")
+account_app.add_typer(bucket_app, name="bucket")
+account_app.command("top-up")(changes.top_up)
+account_app.command("adjust", context_settings=changes.MAY_BE_NEGATIVE)(changes.adjust)
+account_app.command("transfer")(changes.transfer)
+account_app.command("transfers")(changes.transfers)
+account_app.command("limit")(changes.limit)
+account_app.command("state")(changes.state)
+account_app.command("expires")(changes.expires)
+bucket_app.command("add")(changes.add_bucket)
 
-DEFAULT_REASON: Final = "occ command line"
-
-_BUCKET: Final = re.compile(r"(\S+ \S+?)(?: priority ([0-9]{1,9}))?(?: until ([0-9-]+))?")
 _REQUEST_TYPES: Final = {1: "INITIAL", 2: "UPDATE", 3: "TERMINATION", 4: "EVENT"}
-
-AccountName = Annotated[str, typer.Argument(metavar="ACCOUNT", help="Account identifier, such as acc-491700000001.")]
-Reason = Annotated[str, typer.Option(help="Why, for the journal.")]
 
 
 @account_app.command("create")
@@ -64,97 +73,46 @@ def create(
             "'until 2027-01-31' if wanted; buckets with low priority numbers are spent first, the main one has 100."
         ),
     ] = None,
+    ordered: Annotated[bool, typer.Option("--ordered", help="Not in service before it is activated.")] = False,
+    valid_for: ValidFor = None,
     reason: Reason = DEFAULT_REASON,
     as_json: AsJson = False,
 ) -> None:
     """Create an account with a money bucket, and more buckets if wanted."""
-    numeric = _currency(context, currency)
+    settings = settings_of(context)
+    catalogue = load_catalogue(settings.catalogue)
+    numeric = catalogue.currency if currency is None else _currency(currency)
     balance_micro = money(balance, "--balance")
     limit_micro = money(credit_limit, "--credit-limit")
-    buckets = [_new_bucket(written, numeric) for written in bucket or ()]
+    buckets = [new_bucket(written, numeric, catalogue.calendar) for written in bucket or ()]
     kind = AccountKind.POSTPAID if postpaid else AccountKind.PREPAID
+    valid_ms = 0 if postpaid else settings.charging.prepaid_valid_days * DAY_MS
+    if valid_for is not None:
+        valid_ms = time_ms(valid_for, "--valid-for")
 
     async def work(store: Store) -> Account:
+        now = now_ms()
         return await directory.create_account(
             store,
             name_octets(account),
             kind,
             numeric,
-            now_ms=now_ms(),
+            now_ms=now,
             reason=reason,
             balance_micro=balance_micro,
             credit_limit_micro=limit_micro,
             buckets=buckets,
+            state=LifeState.ORDERED if ordered else LifeState.ACTIVE,
+            expires_ms=now + valid_ms if valid_ms else 0,
         )
 
-    _show_account(on_store(context, work), as_json)
+    show_account(on_store(context, work), as_json)
 
 
 @account_app.command("show")
 def show(context: typer.Context, account: AccountName, as_json: AsJson = False) -> None:
-    """Balances, reservations and open sessions of an account."""
-    _show_account(on_store(context, lambda store: existing_account(store, account)), as_json)
-
-
-@account_app.command("top-up")
-def top_up(
-    context: typer.Context,
-    account: AccountName,
-    amount: Annotated[str, typer.Argument(help="Money such as 10.00, or a size such as '1 GiB' for an allowance.")],
-    bucket: Annotated[int, typer.Option(min=1, help="Number of the bucket; 1 is the main one.")] = MAIN_BUCKET,
-    reference: Annotated[
-        str | None, typer.Option(help="Names the payment: the same reference counts once within 7 days.")
-    ] = None,
-    reason: Reason = DEFAULT_REASON,
-    as_json: AsJson = False,
-) -> None:
-    """Add money, or units of an allowance, to a bucket."""
-
-    async def work(store: Store) -> tuple[Account, directory.TopUp]:
-        found = await existing_account(store, account)
-        target = found.bucket(bucket)
-        if target is None:
-            raise LedgerError(f"account {account} has no bucket {bucket}")
-        unit = Unit(target.unit)
-        units = money(amount, "AMOUNT") if unit == Unit.MONEY else size(amount, unit, "AMOUNT")
-        done = await directory.top_up_account(
-            store,
-            found.account_id,
-            units,
-            now_ms=now_ms(),
-            reason=reason,
-            bucket_id=bucket,
-            reference=reference,
-        )
-        from occ.server_requests import credit_has_come  # noqa: PLC0415 - other commands do without the protocols
-
-        await credit_has_come(store, found.account_id)
-        return found, done
-
-    found, done = on_store(context, work)
-    target = found.bucket(bucket)
-    assert target is not None
-    if as_json:
-        print_json(
-            {
-                "account": account,
-                "bucket": done.bucket_id,
-                "unit": Unit(target.unit).name.lower(),
-                "amount": done.amount,
-                "balance_after": done.balance_after,
-                "version": done.version,
-                "repeated": done.repeated,
-            }
-        )
-        return
-    added = bucket_text(target, done.amount, found.currency)
-    after = bucket_text(target, done.balance_after, found.currency)
-    if done.repeated:
-        console().print(
-            f"Reference {reference} was used before: {added} had been added, to {after}; nothing was changed."
-        )
-    else:
-        console().print(f"Added {added} to bucket {bucket} of {account}, which now holds {after}.")
+    """All of an account: state, buckets, offers, meters, open sessions."""
+    show_account(on_store(context, lambda store: existing_account(store, account)), as_json)
 
 
 @account_app.command("history")
@@ -208,16 +166,16 @@ def list_accounts(context: typer.Context, limit: Limit = 50, as_json: AsJson = F
 
     accounts, count = on_store(context, work)
     if as_json:
-        print_json([_account_json(account) for account in accounts])
+        print_json([account_json(account) for account in accounts])
         return
-    shown = table("account", "kind", ">balance", ">reserved", ">credit limit", ">buckets", ">sessions")
+    shown = table("account", "kind", "state", ">balance", ">reserved", ">credit limit", ">buckets", ">sessions")
     for account in accounts:
-        main = account.bucket(MAIN_BUCKET)
         shown.add_row(
             text_of(account.account_id),
             AccountKind(account.kind).name.lower(),
-            bucket_text(main, main.balance, account.currency) if main else "",
-            bucket_text(main, main.reserved, account.currency) if main else "",
+            LifeState(account.state).name.lower(),
+            main_bucket_text(account),
+            main_bucket_text(account, reserved=True),
             units_text(account.credit_limit_micro, Unit.MONEY, account.currency),
             str(len(account.buckets)),
             str(len(account.sessions)),
@@ -226,98 +184,11 @@ def list_accounts(context: typer.Context, limit: Limit = 50, as_json: AsJson = F
     console().print(f"{len(accounts)} of {count} accounts.")
 
 
-def _currency(context: typer.Context, code: str | None) -> int:
-    if code is None:
-        return load_catalogue(settings_of(context).catalogue).currency
+def _currency(code: str) -> int:
     if code not in NUMERIC:
         hint = f"; did you mean {code.upper()!r}?" if code.upper() in NUMERIC else ""
         raise typer.BadParameter(f"{code[:40]!r} is not a code of ISO 4217 such as EUR{hint}", param_hint="--currency")
     return NUMERIC[code]
-
-
-def _new_bucket(written: str, currency: int) -> NewBucket:
-    """'5 GiB priority 10 until 2027-01-31' and the like. Raises BadParameter."""
-    match = _BUCKET.fullmatch(written)
-    if match is None:
-        raise typer.BadParameter(
-            f"{written[:80]!r} is not a bucket such as '5 GiB', '100 min priority 10' or '20 events until 2027-01-31'",
-            param_hint="--bucket",
-        )
-    amount, priority, until = match.groups()
-    number, word = amount.split(" ")
-    unit = next((unit for unit, words in SIZES.items() if word in words), Unit.MONEY)
-    if unit != Unit.MONEY:
-        units = size(amount, unit, "--bucket")
-    elif word == currency_name(currency):
-        units = money(number, "--bucket")
-    else:
-        words = [currency_name(currency), *(name for names in SIZES.values() for name in names)]
-        raise typer.BadParameter(
-            f"{word[:40]!r} is neither the account's currency nor a unit{nearest(word, words)}", param_hint="--bucket"
-        )
-    return NewBucket(unit, units, int(priority or 100), _midnight_ms(until) if until else 0)
-
-
-def _midnight_ms(written: str) -> int:
-    """The end of a day, UTC, in ms since the epoch. Raises BadParameter."""
-    try:
-        day = datetime.strptime(written, "%Y-%m-%d").replace(tzinfo=UTC)
-    except ValueError:
-        raise typer.BadParameter(f"{written!r} is not a date such as 2027-01-31", param_hint="--bucket") from None
-    if not 1970 < day.year < 9999:
-        raise typer.BadParameter(f"{written!r}: give a year from 1971 to 9998", param_hint="--bucket")
-    return (int(day.timestamp()) + 86_400) * 1000
-
-
-def _show_account(account: Account, as_json: bool) -> None:
-    if as_json:
-        print_json(_account_json(account))
-        return
-    out = console()
-    limit = ""
-    if account.kind == AccountKind.POSTPAID:
-        limit = f", credit limit {units_text(account.credit_limit_micro, Unit.MONEY, account.currency)}"
-    available = Draft(account, now_ms()).available_micro()
-    out.print(
-        f"{text_of(account.account_id)}: {AccountKind(account.kind).name.lower()}{limit}, "
-        f"{units_text(available, Unit.MONEY, account.currency)} available, version {account.version}"
-    )
-    shown = table(">bucket", "unit", ">balance", ">reserved", ">priority", "expires (UTC)")
-    for bucket in account.buckets:
-        shown.add_row(
-            str(bucket.bucket_id),
-            Unit(bucket.unit).name.lower(),
-            bucket_text(bucket, bucket.balance, account.currency),
-            bucket_text(bucket, bucket.reserved, account.currency),
-            str(bucket.priority),
-            time_text(bucket.expires_ms),
-        )
-    out.print(shown)
-    if account.sessions:
-        out.print(sessions_table([(account, session) for session in account.sessions.values()]))
-
-
-def _account_json(account: Account) -> dict[str, Any]:
-    return {
-        "account": text_of(account.account_id),
-        "kind": AccountKind(account.kind).name.lower(),
-        "currency": currency_name(account.currency),
-        "credit_limit_micro": account.credit_limit_micro,
-        "available_micro": Draft(account, now_ms()).available_micro(),
-        "version": account.version,
-        "buckets": [
-            {
-                "bucket": bucket.bucket_id,
-                "unit": Unit(bucket.unit).name.lower(),
-                "balance": bucket.balance,
-                "reserved": bucket.reserved,
-                "priority": bucket.priority,
-                "expires": time_json(bucket.expires_ms),
-            }
-            for bucket in account.buckets
-        ],
-        "sessions": [session_json(account, session) for session in account.sessions.values()],
-    }
 
 
 def _record_json(record: JournalRecord, account: Account) -> dict[str, Any]:

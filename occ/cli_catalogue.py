@@ -22,7 +22,6 @@ from occ.cli_shell import (
     text_of,
     units_text,
 )
-from occ.price_text import price_text
 from occ.rating.allowances import Allowance, Bonus, Lasting, Validity
 from occ.rating.call_price import CallPrice
 from occ.rating.catalogue import Catalogue, load_catalogue
@@ -30,6 +29,7 @@ from occ.rating.changes import changes
 from occ.rating.criteria import ROLES
 from occ.rating.currency import currency_name, format_amount
 from occ.rating.discount import Discounted
+from occ.rating.explain import in_words
 from occ.rating.final_units import FinalUnits
 from occ.rating.offers import Every, Offer, Starts
 from occ.rating.percent import percent_text
@@ -102,7 +102,7 @@ def _show_zones(catalogue: Catalogue) -> None:
 
 
 def _show_prices(catalogue: Catalogue) -> None:
-    prices = table("plan", "service", "zone", ">price", "for each started", "from")
+    prices = table("plan", "service", "zone", "price", "for each started", "from")
     caps = table("plan", "cap", "of", ">at most", "per")
     timed = False
     for plan, sold in catalogue.plans.items():
@@ -276,7 +276,7 @@ def _price_text(price: Price, currency: int) -> tuple[str, str]:
     """A price, and the step it is for where that is all there is to it."""
     if isinstance(price, StepPrice):
         return units_text(price.step_price_micro, Unit.MONEY, currency), units_text(price.step_units, price.unit, 0)
-    return price_text(price, currency), ""
+    return in_words(price), ""
 
 
 # -- check, as JSON ----------------------------------------------------------------------------------------------

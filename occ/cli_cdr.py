@@ -4,9 +4,10 @@ from collections import deque
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 import typer
+from rich.table import Table
 
 from balance.model import Unit
 from occ.cdr_parquet import PyarrowMissingError, write_parquet
@@ -26,13 +27,15 @@ from occ.cli_shell import (
 from occ.clock import now_ms
 from occ.rating.catalogue import parse_size
 from occ.rating.currency import NUMERIC, format_amount
+from occ.rating.explain import explain
+from occ.rating.price import price_of
 from occ.yamlmap import shown
 
 cdr_app = typer.Typer(no_args_is_help=True, help="Charging data records.")
 
-WHEN = "a time such as 2026-01-31 or 2026-01-31T12:00+01:00 (UTC if it names no zone), or a duration such as 90 min"
+_WHEN: Final = "2026-01-31, 2026-01-31T12:00+01:00 (without a zone it is UTC) or 90 min (so long ago)"
 
-Since = Annotated[str | None, typer.Option(help=f"Made since then: {WHEN} ago.")]
+Since = Annotated[str | None, typer.Option(help=f"Made since then: {_WHEN}.")]
 Until = Annotated[str | None, typer.Option(help="Made before then.")]
 Directory = Annotated[
     list[Path] | None, typer.Option(help="Where they are, once for each directory; left out: cdr.directory.")
@@ -156,7 +159,7 @@ def _moment_ms(written: str, option: str) -> int:
         try:
             return now_ms() - 1000 * parse_size(written, Unit.SECONDS)
         except ValueError:
-            raise typer.BadParameter(f"{written[:40]!r} is not {WHEN}", param_hint=option) from None
+            raise typer.BadParameter(f"{written[:40]!r} is no time such as {_WHEN}", param_hint=option) from None
     if moment.tzinfo is None:
         moment = moment.replace(tzinfo=UTC)
     if not 1970 < moment.year < 9999:
@@ -166,41 +169,50 @@ def _moment_ms(written: str, option: str) -> int:
 
 # -- one record for people ---------------------------------------------------------------------------------------
 
-_SHOWN_ALONE = ("periods", "buckets", "reporting_reasons", "promotions", "price_terms")
+_LISTS: Final = ("reporting_reasons", "promotions")
+_BELOW: Final = ("periods", "buckets", "price", "price_terms", "step_units", "step_price_micro", *_LISTS)
+"""Fields that do not stand in the list of a record's fields as they are."""
 
 
 def _show(fields: dict[str, Any]) -> None:
     out = console()
-    currency, unit = fields["currency"], fields["unit"]
+    unit, currency = fields["unit"], fields["currency"]
     lines = table("", "")
     for name, value in fields.items():
-        if value is not None and name not in _SHOWN_ALONE:
+        if value is not None and name not in _BELOW:
             lines.add_row(name, _shown(name, value, unit, currency))
-    for name in ("reporting_reasons", "promotions", "price_terms"):
+    for name in _LISTS:
         if fields[name]:
-            lines.add_row(name, ", ".join(_text(str(each)) for each in fields[name]))
+            lines.add_row(name, ", ".join(map(_text, fields[name])))
     out.print(lines)
-    if fields["periods"]:
-        periods = table("from (UTC)", "until", ">used", ">counted", ">cost", ">leaked", "price", "catalogue")
-        for each in fields["periods"]:
-            periods.add_row(
-                time_text(each["from_ms"]),
-                time_text(each["until_ms"]),
-                _units(each["units"], unit, currency),
-                f"{each['counted_from']} to {each['counted_to']}",
-                _money(each["cost_micro"], currency),
-                _money(each["leaked_micro"], currency),
-                _price(each, unit, currency),
-                _text(each["catalogue"]),
-            )
-        out.print(periods)
+    for period in fields["periods"] or ():
+        out.print(_period(period, unit, currency))
     if fields["buckets"]:
-        buckets = table(">bucket", "name", ">taken")
+        buckets = table("", ">bucket", "name", ">taken")
         for each in fields["buckets"]:
             amount = _units(each["amount"], each["unit"], currency)
-            buckets.add_row(str(each["bucket_id"]), _text(each["name"] or ""), amount)
+            buckets.add_row("", str(each["bucket_id"]), _text(each["name"]), amount)
         out.print(buckets)
     out.print()
+
+
+def _period(period: dict[str, Any], unit: str, currency: str) -> Table:
+    """What was used at one price, and what its cost is made of."""
+    lines = table("", "what", ">cost")
+    used = _units(period["units"], unit, currency)
+    began, ended = time_text(period["from_ms"]), time_text(period["until_ms"])
+    lines.add_row("", f"{used} from {began} to {ended}: {_text(period['price'] or 'several prices')}", "")
+    rest = period["cost_micro"]
+    if period["step_units"]:
+        price = price_of(Unit[unit.upper()], period["step_units"], period["step_price_micro"], tuple(period["terms"]))
+        for line in explain(price, period["counted_from"], period["counted_to"]):
+            lines.add_row("", f"  {line.text}", _money(line.micro, currency))
+            rest -= line.micro
+    if rest:
+        lines.add_row("", "  beyond a cap" if rest < 0 else "  in all", _money(rest, currency))
+    if period["leaked_micro"]:
+        lines.add_row("", "  not covered by any balance", _money(-period["leaked_micro"], currency))
+    return lines
 
 
 def _shown(name: str, value: Any, unit: str, currency: str) -> str:
@@ -213,18 +225,6 @@ def _shown(name: str, value: Any, unit: str, currency: str) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     return _text(str(value))
-
-
-def _price(period: dict[str, Any], unit: str, currency: str) -> str:
-    if not period["step_units"]:
-        return "several"
-    if unit == Unit.AMOUNT.name.lower():
-        return "rated by the client"
-    if period["terms"]:
-        return f"terms {', '.join(str(each) for each in period['terms'])}"
-    if not period["step_price_micro"]:
-        return "free"
-    return f"{_money(period['step_price_micro'], currency)} per {_units(period['step_units'], unit, currency)}"
 
 
 def _text(value: str | None) -> str:

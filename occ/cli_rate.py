@@ -8,10 +8,10 @@ import typer
 from balance.model import Unit
 from occ.cli_shell import REFUSED, AsJson, WrongUsageError, console, print_json, settings_of, size, table, units_text
 from occ.clock import now_ms
-from occ.price_text import Step, price_text, steps_of
 from occ.rating.catalogue import Catalogue, load_catalogue
 from occ.rating.criteria import ROLES, RequestFacts
 from occ.rating.currency import currency_name, format_amount
+from occ.rating.explain import Line, explain, in_words
 from occ.rating.percent import percent_text
 from occ.rating.plans import ZoneTariffs
 from occ.rating.price import price_of
@@ -201,10 +201,10 @@ class _Answer:
         steps = table("", ">", ">")
         for period in self.rated.record["periods"]:
             steps.add_row(f"{self._when(period)}: {self._price(period)}", "", "")
+            for name in period["promotions"]:
+                steps.add_row(f"  by the promotion {name}", "", "")
             for step in self._steps(period):
-                steps.add_row(f"  {step.words}", self._money(step.micro), "")
-        for name in self.rated.record["promotions"]:
-            steps.add_row(f"promotion {name if isinstance(name, str) else name.get('name')}", "", "")
+                steps.add_row(f"  {step.text}", self._money(step.micro), "")
         steps.add_row("Total", "", self._money(self.rated.cost_micro))
         rate_ppm = self.catalogue.tax.rate_ppm
         if rate_ppm:
@@ -235,11 +235,11 @@ class _Answer:
                     "units": period["units"],
                     "price": self._price(period),
                     "cost": format_amount(period["cost_micro"]),
-                    "steps": [{"what": step.words, "cost": format_amount(step.micro)} for step in self._steps(period)],
+                    "promotions": list(period["promotions"]),
+                    "steps": [{"what": step.text, "cost": format_amount(step.micro)} for step in self._steps(period)],
                 }
                 for period in rated.record.get("periods", ())
             ],
-            "promotions": list(rated.record.get("promotions", ())),
             "cost": format_amount(rated.cost_micro) if rated.record else None,
             "cost_micro": rated.cost_micro if rated.record else None,
             "tax": format_amount(self.catalogue.tax.of(rated.cost_micro)) if rated.record else None,
@@ -259,7 +259,7 @@ class _Answer:
             parts.append(f"called {self._called()}")
         if criteria.network:
             network = self.catalogue.network(question.facts)
-            parts.append(f"in network {network.plmn or 'of home'}, zone {network.zone}")
+            parts.append(f"in network {network.plmn or 'not named'}, zone {network.zone}")
         if criteria.sip_method is not None:
             parts.append(criteria.sip_method.decode("utf-8", "backslashreplace"))
         if criteria.role is not None:
@@ -290,22 +290,20 @@ class _Answer:
         return f"{where}, by {by}: {zone}{'' if self.rated.zone in sold.zones else ', among the others'}"
 
     def _price(self, period: dict[str, Any]) -> str:
-        return (
-            f"{units_text(period['units'], self.question.unit, 0)} at {price_text(self._rate(period), self.currency)}"
-        )
+        return f"{units_text(period['units'], self.question.unit, 0)} at {in_words(self._rate(period))}"
 
     def _rate(self, period: dict[str, Any]) -> Any:
         terms = tuple(period["terms"])
         return price_of(self.question.unit, period["step_units"], period["step_price_micro"], terms)
 
-    def _steps(self, period: dict[str, Any]) -> list[Step]:
+    def _steps(self, period: dict[str, Any]) -> list[Line]:
         """What the period cost, and what its price does not explain: caps."""
-        steps = steps_of(self._rate(period), period["counted_from"], period["counted_to"], self.currency)
+        steps = explain(self._rate(period), period["counted_from"], period["counted_to"])
         rest = period["cost_micro"] - sum(step.micro for step in steps)
         if rest:
             service = self.rated.service.name if self.rated.service is not None else ""
-            names = ", ".join(cap.name for cap in self.catalogue.caps(self.question.plan, service))
-            steps.append(Step(f"capped ({names})" if names and rest < 0 else "otherwise", rest))
+            names = ", ".join(dict.fromkeys(cap.name for cap in self.catalogue.caps(self.question.plan, service)))
+            steps.append(Line(f"beyond the cap, of {names}" if names and rest < 0 else "otherwise", rest))
         return steps
 
     def _when(self, period: dict[str, Any]) -> str:

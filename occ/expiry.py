@@ -98,7 +98,9 @@ class Expiry:
         fees = renew_due(draft, self._charging.rules.catalogue)
         expire_buckets(draft)
         end_of_life(draft, self._charging.rules.settings.grace_ms)
-        records = cdr.fee_records(draft, ((fee.offer, fee.owner, fee.amount_micro, fee.from_ms) for fee in fees))
+        version = self._charging.rules.catalogue.version
+        told = [(fee.offer, fee.owner, fee.amount_micro, fee.from_ms, fee.taken) for fee in fees]
+        records = cdr.fee_records(draft, told, version)
         return _indexed(draft, "renew" if fees else "expire", ("supervision",), records)
 
     # -- clients that lost their state ---------------------------------------------------------------------------

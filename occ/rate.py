@@ -79,11 +79,14 @@ def rate(catalogue: Catalogue, question: Question) -> Rated:
     """Charge the use and say what came of it. Raises NotRatedError if it takes too many requests."""
     service, zone = catalogue.find(question.facts, question.rating_group, question.service_identifier)
     criteria = catalogue.criteria(question.facts, question.rating_group, question.service_identifier)
-    if service is not None and service.unit != question.unit:
-        raise NotRatedError(
-            f"it belongs to the service {service.name}, which is counted in {service.unit.name.lower()}, not in "
-            f"{question.unit.name.lower()}"
-        )
+    if service is not None:
+        if service.unit != question.unit:
+            raise NotRatedError(
+                f"it belongs to the service {service.name}, which is counted in {service.unit.name.lower()}, not in "
+                f"{question.unit.name.lower()}"
+            )
+        if max(question.units, question.already_units) > REPORTS_AT_MOST * service.maximum_quota_units:
+            raise NotRatedError(f"so much takes more than {REPORTS_AT_MOST} requests; ask about less")
     client = _Client(catalogue, question)
     if question.already_units:
         client.use(service, question.already_units, b"before")
@@ -218,21 +221,29 @@ def why_not(service: Service, facts: Criteria) -> str:
         ("Service-Identifier", service.service_identifiers, facts.service_identifier),
     ):
         if mine is not None and asked not in mine:
-            return f"it is for {what} {_numbers(mine)}, not {'none' if asked < 0 else asked}"
+            return f"it is for {what} {_numbers(mine)}{_but('' if asked < 0 else str(asked))}"
     if service.apns is not None and facts.apn not in service.apns:
-        return f"it is for the APN {' or '.join(service.apns.written)}, not {facts.apn or 'none'}"
+        return f"it is for the APN {' or '.join(service.apns.written)}{_but(facts.apn or '')}"
     for what, zones, zone in (
         ("destination", service.destinations, facts.destination),
         ("network", service.networks, facts.network),
     ):
         if zones is not None and zone not in zones:
-            return f"it is for the {what} {' or '.join(sorted(zones))}, not {zone or 'none'}"
+            return f"it is for the {what} {' or '.join(sorted(zones))}{_but(zone)}"
     if service.sip_methods is not None and facts.sip_method not in service.sip_methods:
         methods = " or ".join(sorted(method.decode() for method in service.sip_methods))
-        return f"it is for {methods}, not {(facts.sip_method or b'no SIP method').decode()}"
+        return f"it is for {methods}{_but((facts.sip_method or b'').decode('utf-8', 'backslashreplace'))}"
     if service.role is not None and facts.role != service.role:
-        return f"it is for calls that are {next(word for word, role in ROLES.items() if role == service.role)}"
+        return f"it is for {_role(service.role)} calls{_but('' if facts.role is None else _role(facts.role))}"
     return ""
+
+
+def _but(asked: str) -> str:
+    return f", not {asked}" if asked else ", and none is named"
+
+
+def _role(number: int) -> str:
+    return next((word for word, role in ROLES.items() if role == number), str(number))
 
 
 def _numbers(numbers: frozenset[int]) -> str:

@@ -32,6 +32,8 @@ class Fee:
     amount_micro: int
     from_ms: int
     """The beginning of the period it is for."""
+    taken: tuple[int, ...] = ()
+    """What of it was taken from buckets beside the main one, as in ``ServiceUse.taken``."""
 
 
 def take_offer(draft: Draft, catalogue: Catalogue, name: str, owner: bytes = b"") -> Fee | None:
@@ -91,7 +93,8 @@ def _renew(draft: Draft, catalogue: Catalogue, offer: Offer, sold: Sold) -> Fee 
     first = due_ms == offer.since_ms
     share = sold.first_share(offer.since_ms, catalogue.calendar) if first else None
     fee_micro = sold.fee_micro if share is None else prorated_fee(sold.fee_micro, share)
-    if fee_micro and not charge_fee(draft, fee_micro):
+    taken = charge_fee(draft, fee_micro)
+    if taken is None:
         offer.unpaid_ms = due_ms
         offer.next_ms = draft.now_ms + sold.retry_s * 1000 if sold.retry_s else 0
         return None
@@ -107,7 +110,7 @@ def _renew(draft: Draft, catalogue: Catalogue, offer: Offer, sold: Sold) -> Fee 
             if share is not None:
                 units = prorated_units(units, share)
             _give(draft, catalogue, given, units, offer, due_ms)
-    return Fee(offer.name, offer.owner, fee_micro, due_ms) if fee_micro else None
+    return Fee(offer.name, offer.owner, fee_micro, due_ms, taken) if fee_micro else None
 
 
 def _give(draft: Draft, catalogue: Catalogue, given: Allowance | Bonus, units: int, offer: Offer, from_ms: int) -> None:

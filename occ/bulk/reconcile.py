@@ -12,8 +12,8 @@ from balance.bulk import check_terms, open_account
 from balance.ledger import Draft, add_bucket
 from balance.model import MAIN_BUCKET, Account, AccountKind, Bucket, LedgerError, Meter, Offer, Unit
 from occ.bulk import values
-from occ.bulk.rows import AccountRow, AnyRow, BucketRow, Detail, MeterRow, OfferRow, digest
-from occ.bulk.spool import Kept
+from occ.bulk.rows import AccountRow, AnyRow, BucketRow, MeterRow, OfferRow, digest
+from occ.bulk.spool import Place
 from occ.lifecycle import check_change
 from occ.rating.catalogue import Catalogue
 from occ.renewals import OFFERS_AN_ACCOUNT
@@ -46,7 +46,7 @@ class Item:
     """A row and what became of it."""
 
     row: AnyRow
-    kept: Kept
+    place: Place
     verdict: Verdict = Verdict.UNCHANGED
     reason: str = ""
 
@@ -60,11 +60,10 @@ class Work:
 
     account: bytes
     items: list[Item]
-    done_before: Counter[str] = field(default_factory=Counter)
-    """Digests of rows that the journal says this import has done."""
-
-    def place(self) -> Kept:
-        return self.items[0].kept
+    done_before: Counter[str] | None = None
+    """Digests of rows that the journal says this import has done; None: nobody has looked."""
+    currency: int = 0
+    """Of the account, once that is known."""
 
     def digests(self) -> str:
         """Of the rows that are accepted, for the journal."""
@@ -78,18 +77,22 @@ class Rules:
     catalogue: Catalogue
     on_existing: OnExisting
     now_ms: int
+    repeated: bool = False
+    """The import has been begun before: what it did is in the journal."""
 
 
 def reconcile(work: Work, account: Account | None, rules: Rules) -> Draft | None:
     """Judge all rows; the draft of what is to be written, None if nothing is."""
     _reject_repeated(work)
-    items = [item for item in work.items if item.verdict is not Verdict.REJECTED or not item.reason]
+    items = [item for item in work.items if item.verdict is not Verdict.REJECTED]
     if account is not None:
+        work.currency = account.currency
         return _existing(items, work, account, rules)
     own = items[0] if items and isinstance(items[0].row, AccountRow) else None
     if own is None:
         for item in items:
-            item.judge(Verdict.REJECTED, f"there is no account {work.account.decode()}")
+            reason = f"there is no account {work.account.decode()}, neither in the store nor in an accepted row"
+            item.judge(Verdict.REJECTED, reason)
         return None
     try:
         draft = _open(own.row, rules)
@@ -98,6 +101,7 @@ def reconcile(work: Work, account: Account | None, rules: Rules) -> Draft | None
         for item in items[1:]:
             item.judge(Verdict.REJECTED, f"its account is rejected: {error}")
         return None
+    work.currency = draft.account.currency
     own.judge(Verdict.ACCEPTED)
     for item in items[1:]:
         _add(draft, item, rules)
@@ -106,18 +110,13 @@ def reconcile(work: Work, account: Account | None, rules: Rules) -> Draft | None
 
 def _reject_repeated(work: Work) -> None:
     """Rows that say the same of one account twice: one of them is a mistake of whoever made the file."""
-    first: dict[AnyRow, Kept] = {}
+    first: dict[tuple[type[AnyRow], AnyRow], Item] = {}
     for item in work.items:
         item.judge(Verdict.UNCHANGED)
-        known = first.setdefault(item.row, item.kept)
-        if known is not item.kept or (isinstance(item.row, Detail) and _stands_twice(work, item)):
+        known = first.setdefault((type(item.row), item.row), item)
+        if known is not item:
             hint = "; number them if there are two" if isinstance(item.row, BucketRow) else ""
-            item.judge(Verdict.REJECTED, f"line {known.line} says the same{hint}")
-
-
-def _stands_twice(work: Work, item: Item) -> bool:
-    """In one line of JSON, where all rows are kept as the same line."""
-    return next(each for each in work.items if each.row == item.row) is not item
+            item.judge(Verdict.REJECTED, f"line {known.place.line} says the same{hint}")
 
 
 def _open(row: AnyRow, rules: Rules) -> Draft:
@@ -193,28 +192,27 @@ def _add_meter(draft: Draft, row: MeterRow) -> None:
 def _existing(items: list[Item], work: Work, account: Account, rules: Rules) -> Draft | None:
     """Compare the rows with the account; all that is new is added, or nothing if any row differs."""
     draft = Draft(account, rules.now_ms)
-    done_before = work.done_before.copy()
+    done_before = Counter(work.done_before)
     left = [bucket for bucket in account.buckets if bucket.bucket_id != MAIN_BUCKET]
     new: list[Item] = []
     changed: list[Item] = []
     differs = False
     for item in items:
-        known = digest(item.row) if done_before else ""
-        is_done = done_before[known] > 0
-        done_before[known] -= is_done
-        differences = _compare(item, draft, left, rules)
-        if differences is None:
-            if is_done:
-                continue  # what it had made is there no longer
-            new.append(item)
-        elif rules.on_existing is OnExisting.SKIP or is_done:
+        is_done = bool(done_before) and done_before[known := digest(item.row)] > 0
+        if is_done:
+            done_before[known] -= 1
+        differences = _compare(item, draft, left, rules, rules.on_existing is OnExisting.UPDATE and not is_done)
+        if is_done or (differences is not None and rules.on_existing is OnExisting.SKIP):
             continue
+        if differences is None:
+            new.append(item)
         elif differences.refused:
             item.judge(Verdict.DIFFERS, ", ".join(differences.refused))
             differs = True
         elif differences.applied:
             changed.append(item)
-    if differs:
+    # What this import did itself may not look like it any longer; before anything is added twice, the journal is asked.
+    if differs or (new and rules.repeated and work.done_before is None):
         for item in (*new, *changed):
             item.judge(Verdict.DIFFERS, "nothing was done, as another row of the account differs")
         return None
@@ -233,11 +231,10 @@ class _Differences:
     """Something was changed on the draft."""
 
 
-def _compare(item: Item, draft: Draft, left: list[Bucket], rules: Rules) -> _Differences | None:
+def _compare(item: Item, draft: Draft, left: list[Bucket], rules: Rules, update: bool) -> _Differences | None:
     """How a row differs from the account; None: there is nothing yet of what it says. Updates are made on the draft."""
     row = item.row
     found = _Differences()
-    update = rules.on_existing is OnExisting.UPDATE
     if isinstance(row, AccountRow):
         _compare_terms(row, draft, found, update)
     elif isinstance(row, BucketRow):

@@ -10,6 +10,8 @@ from enum import StrEnum
 from hashlib import blake2b
 from typing import Any, Final, NamedTuple
 
+import msgpack
+
 from balance.model import IdentityType
 from occ.bulk import values
 from occ.yamlmap import nearest
@@ -264,3 +266,18 @@ def read_cells(kind: Kind, cells: Iterable[tuple[Column, str]], decimal_comma: b
 def digest(row: AnyRow) -> str:
     """A short name of what a row says, for the journal: rows that say the same have the same."""
     return blake2b(repr((type(row).__name__, *row)).encode(), digest_size=6).hexdigest()
+
+
+_TYPES: Final[tuple[type[Any], ...]] = (AccountRow, BucketRow, OfferRow, MeterRow, UnitRow, SubscriberRow)
+
+
+def pack_row(row: AnyRow) -> bytes:
+    """A row for the spool."""
+    packed: bytes = msgpack.packb((_TYPES.index(type(row)), *row))
+    return packed
+
+
+def unpack_row(packed: bytes) -> AnyRow:
+    number, *fields = msgpack.unpackb(packed, use_list=False)
+    row: AnyRow = _TYPES[number](*fields)
+    return row

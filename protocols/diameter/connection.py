@@ -63,6 +63,7 @@ class DiameterConnection(asyncio.Protocol):
         "_paused",
         "_seen_base_messages",
         "_timer",
+        "_timer_at",
         "_transport",
         "link",
     )
@@ -73,6 +74,7 @@ class DiameterConnection(asyncio.Protocol):
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport | None = None
         self._timer: asyncio.TimerHandle | None = None
+        self._timer_at = 0.0
         self._flush_due = False
         self._paused = False
         self._seen_base_messages = 0
@@ -240,10 +242,12 @@ class DiameterConnection(asyncio.Protocol):
     def _set_timer(self, when: float | None) -> None:
         """A timer that fires too early does no harm and is cheaper than moving it with every message."""
         timer = self._timer
-        if timer is not None and (when is None or when < timer.when()):
+        if timer is not None and (when is None or when < self._timer_at):
             timer.cancel()
             timer = self._timer = None
         if timer is None and when is not None:
+            # Kept here: what uvloop returns for a moment that is due does not tell it.
+            self._timer_at = when
             self._timer = self._loop.call_at(when, self._time_out)
 
     def _time_out(self) -> None:

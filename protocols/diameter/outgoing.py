@@ -43,13 +43,14 @@ Find = Callable[[tuple[str, ...], Link | None], DiameterConnection | None]
 class RequestQueue:
     """All our requests that wait for an answer, over all connections of a node."""
 
-    __slots__ = ("_count", "_deadlines", "_find", "_timer")
+    __slots__ = ("_count", "_deadlines", "_find", "_timer", "_timer_at")
 
     def __init__(self, find: Find) -> None:
         self._find = find
         self._deadlines: list[tuple[float, int, OutgoingRequest]] = []
         self._count = 0
         self._timer: asyncio.TimerHandle | None = None
+        self._timer_at = 0.0
 
     def send(self, request: OutgoingRequest) -> None:
         """Send by the best connection there is; without one, fail soon."""
@@ -110,9 +111,10 @@ class RequestQueue:
     def _arm(self) -> None:
         when = self._deadlines[0][0]
         if self._timer is not None:
-            if self._timer.when() <= when:
+            if self._timer_at <= when:
                 return
             self._timer.cancel()
+        self._timer_at = when  # kept here: what uvloop returns for a moment that is due does not tell it
         self._timer = asyncio.get_running_loop().call_at(when, self._expire)
 
     def _expire(self) -> None:

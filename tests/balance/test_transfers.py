@@ -121,7 +121,7 @@ async def test_transfers_that_cannot_be(store: Store) -> None:
     await directory.create_account(store, b"swiss", AccountKind.PREPAID, FRANC, now_ms=NOW, reason="test")
     before = await balances(store)
     for source, target, amount, reference, reason in (
-        (b"a", b"b", 1001, "R", "bucket 1 of account a can give 1000, which is less than 1001"),
+        (b"a", b"b", 1001, "R", "bucket 1 of account a can give 1000 micro-units, which is less than 1001"),
         (b"a", b"b", 0, "R", "must be of more than nothing"),
         (b"a", b"b", -5, "R", "must be of more than nothing"),
         (b"a", b"a", 5, "R", "from one account to another"),

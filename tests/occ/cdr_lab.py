@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from balance.embedded import Address
-from balance.model import Account, AccountKind, Bucket, Lookup, Outcome, Plan, Session, Step, Subscriber, Unit
+from balance.model import Account, AccountKind, Bucket, Lookup, Offer, Outcome, Plan, Session, Step, Subscriber, Unit
 from balance.records import pack_account, pack_session, unpack_account, unpack_outbox, unpack_session
 from balance.store import ABSENT, Store, StoreSettings
 from occ.cdr import as_json_fields, unrecorded_micro
@@ -78,6 +78,13 @@ class Ledger:
     def sell(self, sold: Catalogue) -> None:
         """Charge by another catalogue from now on."""
         self.charging.rules = Rules(sold, self.settings)
+
+    def rent(self, name: str, bonus: int) -> None:
+        """Give the account an offer whose fee is due now, and some money in a bucket that is spent first."""
+        account = self.account
+        account.offers = [*account.offers, Offer(name, self.now - HOUR, self.now)]
+        account.buckets.append(Bucket(len(account.buckets) + 1, Unit.MONEY, bonus, priority=1))
+        self._value = pack_account(account)
 
     def send(self, kind: int, number: int, *services: ServiceRequest, session: bytes = b"s", **told: Any) -> Outcome:
         request = CreditControlRequest(

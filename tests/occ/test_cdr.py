@@ -383,6 +383,26 @@ def test_a_refund_is_a_record_below_zero_of_the_same_buckets() -> None:
     assert [bucket.balance for bucket in ledger.account.buckets] == [1_000_000, 4]
 
 
+def test_fees_that_fall_due_at_once_have_a_record_each() -> None:
+    more = "offers:\n  first: {fee: 0.10, every: month}\n  second: {fee: 0.20, every: day}\n"
+    ledger = Ledger(sold=catalogue(more=more))
+    ledger.rent("first", 40_000)
+    ledger.rent("second", 0)
+    ledger.expire()
+    assert [
+        (fee["cause"], fee["service"], fee["debited_micro"], fee["used"], fee["final"], fee["partial"])
+        for fee in ledger.records
+    ] == [("recurring", "first", 100_000, 1, True, False), ("recurring", "second", 200_000, 1, True, False)]
+    assert [{each["bucket_id"]: each["amount"] for each in fee["buckets"]} for fee in ledger.records] == [
+        {2: 40_000, 1: 60_000},
+        {1: 200_000},
+    ]
+    first, second = ledger.records
+    assert first["record_id"] != second["record_id"]
+    assert (first["catalogue"], first["price"]) == ("v1", "0.10 per 1 event")
+    assert (first["requests"], first["first_request"], first["last_request"]) == (0, None, None)
+
+
 # -- the document ------------------------------------------------------------------------------------------------
 
 
