@@ -451,6 +451,8 @@ class Outcome:
     """0: enough credit, 1: none (RFC 8506 section 8.6); -1: not asked."""
     avps: bytes = b""
     """What else the client is told at command level, encoded as it is sent: failure handling, low balance, ..."""
+    currency: int = 0
+    """Of the money in it, ISO 4217 numeric code; 0: that of the catalogue."""
 
 
 @dataclass(slots=True)

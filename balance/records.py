@@ -200,7 +200,7 @@ def pack_outcome(outcome: Outcome) -> bytes:
         outcome.cost_micro,
         outcome.check_balance_result,
     )
-    packed: bytes = _pack((*fields, outcome.avps) if outcome.avps else fields)
+    packed: bytes = _pack((*fields, outcome.avps, outcome.currency) if outcome.avps or outcome.currency else fields)
     return packed
 
 

@@ -239,7 +239,7 @@ class Charge:
         if kind == INITIAL or kind == EVENT:
             if ended is not None and ended is not ABSENT:
                 return Plan(Outcome(UNABLE_TO_COMPLY))
-            if account.currency != self.rules.catalogue.currency:
+            if account.currency != self._currency():
                 return Plan(Outcome(RATING_FAILED))  # its money is not the money the prices are in
             draft = Draft(account, self.now_ms)
             plan = self._event(draft) if kind == EVENT else self._initial(draft)
@@ -462,8 +462,14 @@ class Charge:
             via=self.via,
             customer=self._customer(subscriber),
             caps=(subscriber.cap_day_micro, subscriber.cap_month_micro) if _has_caps(subscriber) else (),
-            catalogue=self.rules.catalogue.version,
+            catalogue=self.rules.catalogue.edition,
         )
+
+    def _currency(self) -> int:
+        """The currency of what the request will be charged."""
+        subscriber = self.subscriber
+        assert subscriber is not None
+        return self.rules.catalogue.currency_of(subscriber.plan_at(self.now_ms))
 
     def _customer(self, subscriber: Subscriber) -> tuple[Any, ...]:
         """What promotions will want to know of the user, where there are promotions."""

@@ -1,7 +1,8 @@
 """The command ``occ``: serve, simulate, and look after accounts, subscribers and the ledger.
 
 Commands on accounts, customers, subscribers, sessions and the ledger are in ``occ.cli_accounts``,
-``occ.cli_customers``, ``occ.cli_subscribers``, ``occ.cli_sessions`` and ``occ.cli_ledger``, what all commands share in ``occ.cli_shell``.
+``occ.cli_customers``, ``occ.cli_subscribers``, ``occ.cli_sessions`` and ``occ.cli_ledger``, what all commands share in
+``occ.cli_shell``.
 """
 
 import asyncio
@@ -22,6 +23,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from balance.model import Unit
 from occ.cli_accounts import account_app
+from occ.cli_bulk import export_rows, import_rows
 from occ.cli_catalogue import catalogue_app
 from occ.cli_cdr import cdr_app
 from occ.cli_customers import customer_app
@@ -74,6 +76,8 @@ app.add_typer(catalogue_app, name="catalogue")
 app.add_typer(cdr_app, name="cdr")
 app.command()(decode)
 app.command()(rate)
+app.command("import")(import_rows)
+app.command("export")(export_rows)
 
 
 @app.callback()

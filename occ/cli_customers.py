@@ -52,7 +52,7 @@ def add(
     reason: Reason = DEFAULT_REASON,
     as_json: AsJson = False,
 ) -> None:
-    """Add a household, a company or another customer, or a unit below one; one that is there already is left as it is."""
+    """Add a household, a company or another customer, or a unit below one; one that is there already stays as it is."""
     if kind not in KINDS:
         raise typer.BadParameter(
             f"{kind[:40]!r} is not one of {', '.join(KINDS)}{nearest(kind, KINDS)}", param_hint="--kind"
@@ -181,7 +181,7 @@ def _show_change(done: Reorganised, as_json: bool) -> None:
         print_json({**_unit_json(unit, done.payer), "moved": done.moved})
         return
     place = f" below {text_of(unit.parent)}" if unit.parent else ""
-    moved = f", now also for {done.moved} subscribers that another one paid for" if done.moved else ""
+    moved = f"; {done.moved} subscriber{'' if done.moved == 1 else 's'} had another payer" if done.moved else ""
     console().print(
         f"{text_of(unit.unit_id)}: {UnitKind(unit.kind).name.lower()}{place}, account {text_of(unit.account_id)}, "
         f"account {text_of(done.payer)} pays{moved}."

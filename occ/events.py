@@ -124,7 +124,7 @@ def give_back(draft: Draft, request: CreditControlRequest, debited: Session) -> 
         wanted.append((use, units, grant))
     if not wanted:
         return Outcome(UNABLE_TO_COMPLY)
-    outcome = Outcome(SUCCESS, cost_micro=0)
+    outcome = Outcome(SUCCESS, cost_micro=0, currency=draft.account.currency)
     for use, units, grant in wanted:
         rate = price_of(use.unit, use.step_units, use.step_price_micro, use.terms)
         outcome.cost_micro += refund(draft, use, rate, units)

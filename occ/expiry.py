@@ -98,7 +98,7 @@ class Expiry:
         fees = renew_due(draft, self._charging.rules.catalogue)
         expire_buckets(draft)
         end_of_life(draft, self._charging.rules.settings.grace_ms)
-        version = self._charging.rules.catalogue.version
+        version = self._charging.rules.catalogue.edition
         told = [(fee.offer, fee.owner, fee.amount_micro, fee.from_ms, fee.taken) for fee in fees]
         records = cdr.fee_records(draft, told, version)
         return _indexed(draft, "renew" if fees else "expire", ("supervision",), records)

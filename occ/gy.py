@@ -105,7 +105,6 @@ class Gy:
         self._route = route
         self._in_flight_limit = in_flight_limit
         self._clock = clock
-        self._currency = charging.rules.catalogue.currency
         self.statistics = RequestStatistics()
         self._client_states: dict[bytes, int] = {}
         self.on_client_state: Callable[[bytes, int], None] | None = None
@@ -170,15 +169,16 @@ class Gy:
         answer = CreditControlAnswer(result_code)
         if outcome.failed_avp:
             answer.failed_avp = outcome.failed_avp
+        currency = outcome.currency or self._charging.rules.catalogue.currency
         if outcome.cost_micro >= 0:
-            answer.cost = cc_money(outcome.cost_micro, self._currency)
+            answer.cost = cc_money(outcome.cost_micro, currency)
         if outcome.check_balance_result >= 0:
             answer.check_balance_result = outcome.check_balance_result
         answer.members = outcome.avps
         if outcome.command_level:
-            _grant_at_command_level(answer, outcome.grants[0], self._currency)
+            _grant_at_command_level(answer, outcome.grants[0], currency)
         elif outcome.grants:
-            answer.services = [_service_answer(grant, self._currency) for grant in outcome.grants]
+            answer.services = [_service_answer(grant, currency) for grant in outcome.grants]
         peer.send(encode_answer(request, answer, self._origin))
         self.statistics.answered(request.request_type, result_code, perf_counter() - started)
 

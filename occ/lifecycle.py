@@ -12,7 +12,13 @@ terminated   gone                                                         nothin
 ===========  ===========================================================  ==========================================
 
 An *essential* service (``essential: yes`` in the catalogue: emergency calls) is granted in every state but the last.
-Usage that is reported is charged in every state.
+Usage that is reported is charged in every state. Of an account and a subscriber the stricter state holds.
+
+Money: a top-up, a further bucket or a transfer is taken in every state but terminated; one from outside, a top-up or a
+transfer, brings an account in grace back. By transfer money leaves an active account only. An adjustment is allowed in
+every state, so that what is left on a terminated account can be cleared (``balance.directory``, ``balance.transfers``).
+
+Subscribers are never in grace, postpaid accounts neither.
 """
 
 from typing import Final

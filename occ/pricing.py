@@ -106,9 +106,9 @@ class Pricing:
 
     @property
     def version(self) -> str:
-        """Version of the catalogue now, if it is another than when the session began; else nothing."""
-        version = self._catalogue.version
-        return version if version != self._session.catalogue else ""
+        """Edition of the catalogue now, if it is another than when the session began; else nothing."""
+        edition = self._catalogue.edition
+        return edition if edition != self._session.catalogue else ""
 
     def _told(self, price: Rate | Refusal, unit: int) -> Rate | Refusal:
         """A price as such a client can be told it: one that takes 4011 for a refusal is granted free units instead."""

@@ -402,6 +402,8 @@ class RequestServices:
             if part.grant.result_code != SUCCESS:
                 failures.append(part.grant.result_code)
         outcome = Outcome(SUCCESS, grants, command_level=bool(grants) and not request.services)
+        if self.draft.account.currency != self.rules.catalogue.currency:
+            outcome.currency = self.draft.account.currency
         if failures and len(failures) == len(self.parts) and (refuse_if_none or outcome.command_level):
             outcome.result_code = failures[0]
         if RATING_FAILED in failures:

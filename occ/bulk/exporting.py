@@ -62,9 +62,7 @@ Row = dict[str, str]
 """What a row says, by columns; what it does not say is left out."""
 
 
-async def export(
-    store: Store, path: Path, form: Format, only: Iterable[str] | None, progress: OnProgress
-) -> Exported:
+async def export(store: Store, path: Path, form: Format, only: Iterable[str] | None, progress: OnProgress) -> Exported:
     """Write accounts into a folder of CSV files or a file of JSON Lines, which must not be there yet.
 
     ``only``: the names of the accounts to export; None: all. Raises ConfigError for files that are there, StoreError.
@@ -199,10 +197,10 @@ def _rows(account: Account, unit: CustomerUnit | None, members: list[Subscriber]
     }
 
 
-def _row(kind: Kind, **said: Any) -> Row:
+def _row(of: Kind, /, **said: Any) -> Row:
     """What a row says, by columns, without what is empty."""
     row: Row = {}
-    for column in COLUMNS[kind]:
+    for column in COLUMNS[of]:
         if column.name in said:
             written = column.write(said[column.name])
             if written:
@@ -332,7 +330,9 @@ class _Lines:
 
 def _nested(row: Row) -> dict[str, Any]:
     return {
-        name: written.split() if name in _LIST_COLUMNS else written for name, written in row.items() if name != "account"
+        name: written.split() if name in _LIST_COLUMNS else written
+        for name, written in row.items()
+        if name != "account"
     }
 
 
@@ -343,4 +343,3 @@ def _part(path: Path) -> Path:
 def _must_be_new(path: Path) -> None:
     if path.exists():
         raise ConfigError(shown(path), None, "is there already; name another place, or move it away")
-

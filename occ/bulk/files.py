@@ -287,9 +287,7 @@ def read_csv(source: Source) -> Iterator[Record]:
         yield Record(line.number, text, [] if fault else cells, fault)
 
 
-def _several_lines(
-    line: Line, lines: Iterator[Line], waiting: deque[Line], source: Source
-) -> tuple[str, list[str]]:
+def _several_lines(line: Line, lines: Iterator[Line], waiting: deque[Line], source: Source) -> tuple[str, list[str]]:
     """A record whose quotes go on over the line end; no cells if they are not closed where they should be.
 
     Then the lines after the first are read again, each for itself.

@@ -428,7 +428,8 @@ class Import:
                         yield Item(row, place)
 
     async def _settle_subscribers(self, items: list[Item]) -> None:
-        self.report.accepted.subscribers += await self._members().settle(items)
+        added = await self._members().settle(items)
+        self.report.accepted.subscribers += added
         for item in items:
             self._count(item, 0)
 

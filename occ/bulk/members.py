@@ -74,7 +74,9 @@ class Members:
         """Raises LedgerError."""
         currency = account.currency if account is not None else self.new_currency(row.account)
         if currency is None:
-            raise LedgerError(f"there is no account {row.account.decode()}, neither in the store nor in an accepted row")
+            raise LedgerError(
+                f"there is no account {row.account.decode()}, neither in the store nor in an accepted row"
+            )
         if row.plan is None:
             raise LedgerError("plan is missing, and the subscriber is new")
         self._check_currency(row, currency)
@@ -117,7 +119,9 @@ class Members:
             for identity in each.identities:
                 if (holder := holders[identity]) is not None:
                     owner = unpack_subscriber(holder).subscriber_id.decode()
-                    refusal = LedgerError(f"identity {describe_identity(*identity)} belongs to subscriber {owner} already")
+                    refusal = LedgerError(
+                        f"identity {describe_identity(*identity)} belongs to subscriber {owner} already"
+                    )
                 elif self.claimed(*identity):
                     refusal = LedgerError(f"identity {describe_identity(*identity)} belongs to another row already")
             refusals.append(refusal)
@@ -155,7 +159,9 @@ class Members:
         changed = await subscribers.change_subscriber(
             self.store, name, lambda now: replace(_wanted(row, now), state=now.state)
         )
-        await subscribers.note(self.store, changed.account_id, f"{IMPORT}-subscriber", (self.reference, name, what), now_ms)
+        await subscribers.note(
+            self.store, changed.account_id, f"{IMPORT}-subscriber", (self.reference, name, what), now_ms
+        )
 
     # -- units -----------------------------------------------------------------------------------------------------
 
@@ -259,7 +265,9 @@ def _differences(row: SubscriberRow, known: Subscriber, wanted: Subscriber) -> l
     found: list[str] = []
     _differ(found, "account", own_account(known), row.account, values.write_name)
     for name, write in _WRITERS.items():
-        _differ(found, name.removesuffix("_micro").removesuffix("_ms"), getattr(known, name), getattr(wanted, name), write)
+        _differ(
+            found, name.removesuffix("_micro").removesuffix("_ms"), getattr(known, name), getattr(wanted, name), write
+        )
     for column, kind in IDENTITY_COLUMNS.items():
         _differ(found, column, _of_type(known, kind), _of_type(wanted, kind), values.write_list)
     return found

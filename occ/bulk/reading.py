@@ -14,7 +14,6 @@ from occ.bulk.files import Record, Source, unguarded
 from occ.bulk.rows import (
     DETAILS,
     IDENTITY_COLUMNS,
-    IGNORED,
     AccountRow,
     AnyRow,
     BucketRow,
@@ -162,31 +161,19 @@ class RowReader:
 
     def _bucket(self, found: dict[str, Any]) -> BucketRow:
         name: str = found.get("name", "")
-        allowance = bonus = None
-        if name:
-            _check_word("name", name)
-            if self.catalogue is not None:
-                allowance, bonus = self.catalogue.allowance(name), self.catalogue.bonus(name)
-                if allowance is None and bonus is None:
-                    known = nearest(name, (*self.catalogue.allowances, *self.catalogue.bonuses))
-                    raise RowError(f"name: the catalogue has no allowance or bonus {values.shown(name)}{known}")
-        expected = Unit.MONEY if bonus is not None else None if allowance is None else allowance.unit
-        written = found["amount"]
-        unit = found.get("unit", expected)
+        written: str = found["amount"]
+        expected = self._unit_of(name) if name else None
+        unit: int | None = found.get("unit", expected)
         if unit is None:
             unit = values.unit_of_size(written)
         if unit is None:
             raise RowError("unit is missing: money, octets, seconds or events, or an amount such as '5 GiB'")
-        if expected not in (None, unit):
-            is_of = Unit(expected).name.lower() if expected is not None else ""
-            raise RowError(f"unit: {name} is an amount of {is_of}, not {Unit(unit).name.lower()}")
+        if expected is not None and unit != expected:
+            raise RowError(f"unit: {name} is counted in {expected.name.lower()}, not {Unit(unit).name.lower()}")
         try:
             amount = values.read_units(written, Unit(unit))
         except ValueError as error:
             raise RowError(f"amount: {error}") from None
-        owner = found.get("owner", b"")
-        if owner:
-            check_name("subscriber", owner)
         return BucketRow(
             found["account"],
             name,
@@ -194,9 +181,21 @@ class RowReader:
             amount,
             found.get("priority"),
             found.get("expires"),
-            owner,
+            _owner(found),
             found.get("number"),
         )
+
+    def _unit_of(self, name: str) -> Unit | None:
+        """What an allowance or bonus of the catalogue is counted in; None: the catalogue is not asked."""
+        _check_word("name", name)
+        if self.catalogue is None:
+            return None
+        if (allowance := self.catalogue.allowance(name)) is not None:
+            return allowance.unit
+        if self.catalogue.bonus(name) is not None:
+            return Unit.MONEY
+        known = nearest(name, (*self.catalogue.allowances, *self.catalogue.bonuses))
+        raise RowError(f"name: the catalogue has no allowance or bonus {values.shown(name)}{known}")
 
     def _offer(self, found: dict[str, Any]) -> OfferRow:
         name: str = found["offer"]
@@ -204,11 +203,8 @@ class RowReader:
         if self.catalogue is not None and self.catalogue.offer(name) is None:
             known = nearest(name, self.catalogue.offers)
             raise RowError(f"offer: the catalogue has no offer {values.shown(name)}{known}")
-        owner = found.get("owner", b"")
-        if owner:
-            check_name("subscriber", owner)
         return OfferRow(
-            found["account"], name, found.get("since"), found.get("next"), owner, found.get("unpaid")
+            found["account"], name, found.get("since"), found.get("next"), _owner(found), found.get("unpaid")
         )
 
     def _meter(self, found: dict[str, Any]) -> MeterRow:
@@ -226,9 +222,7 @@ class RowReader:
             check_name("unit", parent)
         if not parent and found.get("pays") == Pays.PARENT:
             raise RowError("pays: a unit without a parent pays itself")
-        return UnitRow(
-            found["account"], found["unit"], found.get("kind"), found.get("name"), parent, found.get("pays")
-        )
+        return UnitRow(found["account"], found["unit"], found.get("kind"), found.get("name"), parent, found.get("pays"))
 
     def _subscriber(self, found: dict[str, Any]) -> SubscriberRow:
         identities = tuple(
@@ -274,6 +268,13 @@ _MAKERS: Final[dict[Kind, Callable[[RowReader, dict[str, Any]], AnyRow]]] = {
     Kind.UNITS: RowReader._unit,
     Kind.SUBSCRIBERS: RowReader._subscriber,
 }
+
+
+def _owner(found: dict[str, Any]) -> bytes:
+    owner: bytes = found.get("owner", b"")
+    if owner:
+        check_name("subscriber", owner)
+    return owner
 
 
 def _check_word(column: str, name: str) -> None:

@@ -281,8 +281,10 @@ def _compare_terms(row: AccountRow, draft: Draft, found: _Differences, update: b
             check_change(state, new_state)
         check_terms(account.kind, new_limit, new_state, new_expires_ms)
         if main and new_limit < limit and main.balance - main.reserved < -new_limit:
-            raise LedgerError(f"credit_limit cannot be less than what is owed and reserved, from a balance of "
-                              f"{values.write_money(main.balance)}")
+            raise LedgerError(
+                f"credit_limit cannot be less than what is owed and reserved, from a balance of "
+                f"{values.write_money(main.balance)}"
+            )
     except LedgerError as error:
         found.refused.append(str(error))
         return

@@ -35,7 +35,7 @@ def reject_paths(sources: list[Source], told: Path | None) -> list[Path]:
 
 
 def _beside(path: Path, folder: Path) -> Path:
-    """"accounts.rejected.csv" for "accounts.csv"."""
+    """ "accounts.rejected.csv" for "accounts.csv"."""
     return folder / f"{path.stem}{MARK}{path.suffix}"
 
 
@@ -81,9 +81,7 @@ def _write(source: Source, stream: IO[str], rejected: Iterator[tuple[int, str]])
     return count
 
 
-def _joined(
-    rows: Iterator[tuple[int, str]], rejected: Iterator[tuple[int, str]]
-) -> Iterator[tuple[int, str, str]]:
+def _joined(rows: Iterator[tuple[int, str]], rejected: Iterator[tuple[int, str]]) -> Iterator[tuple[int, str, str]]:
     """The rejected ones among the rows, both by line: line, reason, text."""
     wanted = next(rejected, None)
     for number, text in rows:

@@ -1,7 +1,7 @@
 """The kinds of rows of a bulk file, their columns, and the rows themselves once they are read.
 
-A CSV file has rows of one kind; a line of JSON Lines is an account whose other rows stand in it, by the same names. What
-a row leaves out is None and stays as it is, or becomes the default of something new.
+A CSV file has rows of one kind; a line of JSON Lines is an account whose other rows stand in it, by the same names.
+What a row leaves out is None and stays as it is, or becomes the default of something new.
 """
 
 from collections.abc import Iterable, Mapping

@@ -104,7 +104,7 @@ class Line(NamedTuple):
 def compare(before: Totals, accepted: Totals, after: Totals) -> Iterator[Line]:
     """The figures side by side; those that are 0 throughout are left out."""
     three = [each.figures() for each in (before, accepted, after)]
-    order = {figure: None for figure in before.plus(accepted).plus(after).figures()}
+    order = dict.fromkeys(before.plus(accepted).plus(after).figures())
     for figure in order:
         line = Line(figure, *(each.get(figure, 0) for each in three))
         if any(line[1:]):

@@ -10,15 +10,13 @@ The first row names the columns: the key (``prefix`` or ``network``), ``zone``, 
 Semicolons or tabs may stand for the commas, as spreadsheets write them. The file is taken as a whole or not at all.
 """
 
-import csv
 import re
-from collections.abc import Callable, Iterable, Iterator
-from io import StringIO
-from pathlib import Path
+from collections.abc import Callable, Iterable
 from typing import Final, NamedTuple
 
+from occ.rating.csv_file import Row, read_rows
 from occ.rating.sizes import single_value
-from occ.yamlmap import ConfigError, Node, nearest, shown
+from occ.yamlmap import ConfigError, Node, nearest
 
 __all__ = ["RESERVED", "Entry", "read_zone_files", "zone_name"]
 
@@ -72,9 +70,7 @@ def read_zone_files(
 def _read_file(
     node: Node, column: str, parse: Callable[[str], str], forbidden: frozenset[str], table: dict[str, Entry]
 ) -> None:
-    path = node.file_path()
-    source = shown(path)
-    rows = _rows(_content(path, source, node), source)
+    source, rows = read_rows(node)
     key_at, zone_at, name_at, width = _columns(next(rows, (1, [])), column, source)
     zones: dict[str, str] = {}
     mistake: ConfigError | None = None
@@ -102,32 +98,7 @@ def _read_file(
         raise _together(mistake, further)
 
 
-def _content(path: Path, source: str, node: Node) -> str:
-    try:
-        return path.read_bytes().decode("utf-8-sig")
-    except OSError as error:
-        raise node.error(f"{node.path}: {source} cannot be read: {(error.strerror or str(error)).lower()}") from None
-    except UnicodeDecodeError as error:
-        line = error.object.count(b"\n", 0, error.start) + 1
-        raise ConfigError(source, line, "is not UTF-8 text; save it as 'CSV UTF-8'") from None
-
-
-def _rows(content: str, source: str) -> Iterator[tuple[int, list[str]]]:
-    """Line and cells of each row that is not empty; empty cells at the end, which spreadsheets leave, are cut off."""
-    heading = content.partition("\n")[0]
-    delimiter = max(",;\t", key=heading.count)
-    reader = csv.reader(StringIO(content, newline=""), delimiter=delimiter, strict=True)
-    try:
-        for row in reader:
-            while row and not row[-1].strip():
-                row.pop()
-            if row:
-                yield reader.line_num, row
-    except csv.Error as error:
-        raise ConfigError(source, reader.line_num, f"is not valid CSV: {error}") from None
-
-
-def _columns(heading: tuple[int, list[str]], column: str, source: str) -> tuple[int, int, int, int]:
+def _columns(heading: Row, column: str, source: str) -> tuple[int, int, int, int]:
     """Where key, zone and name (-1: nowhere) stand, and how many columns there are."""
     line, cells = heading
     names = [cell.strip().lower() for cell in cells]

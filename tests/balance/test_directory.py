@@ -6,17 +6,20 @@ from collections.abc import AsyncIterator
 import pytest
 
 from balance import directory, subscribers
-from balance.directory import NewBucket
+from balance.directory import NewBucket, Posting
 from balance.embedded import Address
 from balance.journal import history
 from balance.keys import Keys
-from balance.ledger import Draft, settle
+from balance.ledger import Draft, add_bucket, settle
 from balance.model import (
     MAIN_BUCKET,
     Account,
     AccountKind,
+    Bucket,
     IdentityType,
     LedgerError,
+    LifeState,
+    Offer,
     Plan,
     ServiceUse,
     Session,
@@ -27,6 +30,7 @@ from balance.records import Change, make_plan
 from balance.resp import StoreError
 from balance.store import Store, StoreSettings
 from balance.verify import verify
+from occ.lifecycle import check_change
 from occ.rating.price import StepPrice
 
 NOW = 1_700_000_000_000
@@ -359,3 +363,174 @@ async def test_charging_after_a_top_up_sees_it(store: Store) -> None:
     assert plan.account is not None
     assert plan.account.buckets[0].balance == 0
     assert (await verify(store)).consistent
+
+
+# -- adjustments, limits, states, expiry, buckets ----------------------------------------------------------------------
+
+
+async def adjust(store: Store, amount: int, reference: str | None = None, account_id: bytes = b"acc-1") -> Posting:
+    return await directory.adjust_account(
+        store, account_id, amount, now_ms=NOW, reason="complaint", reference=reference
+    )
+
+
+async def read(store: Store, account_id: bytes = b"acc-1") -> Account:
+    found = await directory.read_account(store, account_id)
+    assert found is not None
+    return found
+
+
+async def test_what_is_taken_once_is_not_refused_when_repeated(store: Store) -> None:
+    """Though nothing is left to take."""
+    await create(store, balance_micro=100)
+    first = await adjust(store, -100, "C-1")
+    again = await adjust(store, -100, "C-1")
+    assert (again.balance_after, again.version, again.repeated) == (0, first.version, True)
+    with pytest.raises(LedgerError, match="for -100 on bucket 1, and cannot stand for -99"):
+        await adjust(store, -99, "C-1")
+    with pytest.raises(LedgerError, match="can give 0 micro-units, which is less than 100"):
+        await adjust(store, -100, "C-2")
+
+
+async def test_many_take_what_there_is_once(store: Store, clean_redis: Address) -> None:
+    await create(store, balance_micro=1000)
+    other = Store(StoreSettings(clean_redis))
+    await other.start()
+    results = await asyncio.gather(
+        *(adjust((store, other)[number % 2], -300, f"C-{number}") for number in range(8)), return_exceptions=True
+    )
+    await other.stop()
+    assert sum(isinstance(result, Posting) for result in results) == 3
+    assert (await read(store)).buckets[0].balance == 100
+    report = await verify(store)
+    assert report.consistent
+    assert (report.totals[0].adjusted, report.totals[0].debited) == (-900, 0)
+
+
+async def test_a_postpaid_account_is_adjusted_down_to_its_limit(store: Store) -> None:
+    await directory.create_account(
+        store, b"post", AccountKind.POSTPAID, EURO, now_ms=NOW, reason="test", credit_limit_micro=500
+    )
+    await adjust(store, -500, account_id=b"post")
+    with pytest.raises(LedgerError, match="can give 0 micro-units"):
+        await adjust(store, -1, account_id=b"post")
+    for limit, reason in ((499, "has used or reserved 500"), (-1, "must not be negative"), (1 << 63, "nor more than")):
+        with pytest.raises(LedgerError, match=reason):
+            await directory.set_credit_limit(store, b"post", limit, NOW, "test")
+    await directory.set_credit_limit(store, b"post", 600, NOW, "test")
+    assert (await adjust(store, -100, account_id=b"post")).balance_after == -600
+    assert (await verify(store)).consistent
+
+
+async def test_a_lapsed_bucket_is_not_adjusted(store: Store) -> None:
+    lapses = NewBucket(Unit.EVENTS, 5, expires_ms=NOW + 10)
+    await directory.create_account(
+        store, b"acc-1", AccountKind.PREPAID, EURO, now_ms=NOW, reason="test", buckets=[lapses]
+    )
+    for amount in (1, -1):
+        with pytest.raises(LedgerError, match="bucket 2 of account acc-1 has expired"):
+            await directory.adjust_account(store, b"acc-1", amount, now_ms=NOW + 10, reason="test", bucket_id=2)
+
+
+async def test_money_has_waiting_fees_tried_again(store: Store) -> None:
+    """The account wakes up at once, whoever looks after offers."""
+    await create(store, balance_micro=0)
+
+    def owe(account: Account | None, _: Session | None) -> Plan:
+        assert account is not None
+        draft = Draft(account, NOW)
+        draft.account.offers = [Offer("rent", NOW - 9, 0, unpaid_ms=NOW - 5), Offer("paid", NOW - 9, NOW + 99)]
+        return make_plan(draft, "renew", ("supervision",), None)
+
+    for pay in (
+        directory.top_up_account(store, b"acc-1", 5, now_ms=NOW + 7, reason="voucher"),
+        directory.adjust_account(store, b"acc-1", 5, now_ms=NOW + 7, reason="complaint"),
+    ):
+        await store.commit(b"acc-1", owe)
+        await pay
+        found = await read(store)
+        assert [offer.next_ms for offer in found.offers] == [NOW + 7, NOW + 99]
+        assert found.watch_ms <= NOW + 7
+        assert float(await store.call("ZSCORE", store.keys.watch(0), b"acc-1")) == found.watch_ms
+
+
+async def test_what_else_comes_with_a_top_up_is_in_the_same_step(store: Store) -> None:
+    await create(store, balance_micro=0)
+
+    def bonus(draft: Draft) -> None:
+        add_bucket(draft, Unit.MONEY, 3, 5, NOW + 100, "welcome")
+
+    async def top_up() -> Posting:
+        return await directory.top_up_account(
+            store, b"acc-1", 10, now_ms=NOW, reason="voucher", reference="V", also=bonus
+        )
+
+    assert not (await top_up()).repeated
+    assert (await top_up()).repeated
+    assert [(bucket.balance, bucket.name) for bucket in (await read(store)).buckets] == [(10, ""), (3, "welcome")]
+    assert (await verify(store)).totals[0].credited == 13
+
+
+async def test_top_ups_and_the_end_of_an_account(store: Store) -> None:
+    """(state, expires) before and after a top-up that is valid for 50 ms, or says nothing."""
+    cases = [
+        (LifeState.ACTIVE, 0, 50, LifeState.ACTIVE, 0),
+        (LifeState.ACTIVE, 10, 50, LifeState.ACTIVE, 50),
+        (LifeState.ACTIVE, 70, 50, LifeState.ACTIVE, 70),
+        (LifeState.ACTIVE, 10, 0, LifeState.ACTIVE, 10),
+        (LifeState.GRACE, 10, 50, LifeState.ACTIVE, 50),
+        (LifeState.GRACE, 10, 0, LifeState.ACTIVE, 0),
+        (LifeState.BLOCKED, 10, 50, LifeState.BLOCKED, 50),
+    ]
+    for number, (state, expires, valid_for, state_after, expires_after) in enumerate(cases):
+        name = b"acc-%d" % number
+        await directory.create_account(
+            store, name, AccountKind.PREPAID, EURO, now_ms=NOW, reason="test", expires_ms=expires and NOW + expires
+        )
+        await directory.set_account_state(store, name, state, NOW, "test", check_change)
+        await directory.top_up_account(store, name, 1, now_ms=NOW, reason="voucher", valid_for_ms=valid_for)
+        found = await read(store, name)
+        assert (found.state, found.expires_ms) == (state_after, expires_after and NOW + expires_after)
+
+
+async def test_accounts_begin_active_or_ordered(store: Store) -> None:
+    for state in LifeState:
+        name = state.name.encode()
+        made = directory.create_account(store, name, AccountKind.PREPAID, EURO, now_ms=NOW, reason="test", state=state)
+        if state in (LifeState.ACTIVE, LifeState.ORDERED):
+            assert (await made).state == state
+            continue
+        with pytest.raises(LedgerError, match="begins as active or ordered"):
+            await made
+    with pytest.raises(LedgerError, match="only prepaid accounts can be in grace"):
+        await directory.create_account(store, b"post", AccountKind.POSTPAID, EURO, now_ms=NOW, reason="test")
+        await directory.set_account_state(store, b"post", LifeState.GRACE, NOW, "test", check_change)
+    with pytest.raises(LedgerError, match="at a time that is past"):
+        await directory.create_account(
+            store, b"late", AccountKind.PREPAID, EURO, now_ms=NOW, reason="test", expires_ms=NOW
+        )
+
+
+async def test_an_account_that_expires_is_woken_for_it(store: Store) -> None:
+    await create(store)
+    await directory.set_expiry(store, b"acc-1", NOW + 500, NOW, "test")
+    assert float(await store.call("ZSCORE", store.keys.watch(0), b"acc-1")) == NOW + 500
+
+
+async def test_a_bucket_with_a_name_and_an_owner(store: Store) -> None:
+    await create(store)
+    await subscribers.add_subscriber(store, subscriber(b"anna", MSISDN))
+    changed = await directory.add_account_bucket(
+        store, b"acc-1", NewBucket(Unit.OCTETS, 7, 10, NOW + 5, "data", b"anna"), NOW, "welcome"
+    )
+    assert changed.buckets[1] == Bucket(2, int(Unit.OCTETS), 7, 0, 10, NOW + 5, "data", b"anna")
+    assert (await read(store)).buckets == changed.buckets
+    for wrong, reason in (
+        (NewBucket(Unit.OCTETS, -1), "cannot start with -1"),
+        (NewBucket(Unit.OCTETS, 1, name="two words"), "not a name of a bucket"),
+        (NewBucket(Unit.OCTETS, 1, owner=b"ben"), "acc-1 pays for no subscriber ben"),
+        (NewBucket(Unit.OCTETS, 1, expires_ms=NOW), "cannot expire before it exists"),
+    ):
+        with pytest.raises(LedgerError, match=reason):
+            await directory.add_account_bucket(store, b"acc-1", wrong, NOW, "test")
+    assert (await read(store)).version == 2

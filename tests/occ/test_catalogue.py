@@ -70,6 +70,7 @@ def test_the_sample_says_what_the_documents_say(sample: Catalogue) -> None:
     assert sample.includes("small") == ("small",)
 
 
+@pytest.mark.shows("kamailio-long-context")
 @pytest.mark.parametrize(
     ("context", "rating_group", "service_identifier", "name"),
     [

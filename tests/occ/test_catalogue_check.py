@@ -8,6 +8,7 @@ from typing import Any
 from typer.testing import CliRunner
 
 from occ.cli import app
+from tests.occ.test_catalogue_reference import write_examples
 
 CATALOGUE = """\
 version: test
@@ -118,3 +119,83 @@ def test_the_same_as_json(tmp_path: Path) -> None:
         "calls": {"result_code": 4010},
         "sms": {"price": "0.05", "step_units": 1},
     }
+
+
+# -- the examples of docs/catalogue.md ------------------------------------------------------------------------------
+
+
+def examples(tmp_path: Path, *options: str) -> str:
+    result = CliRunner().invoke(app, ["catalogue", "check", str(write_examples(tmp_path)), *options])
+    assert result.exit_code == 0, result.output
+    return result.output
+
+
+def test_criteria_zones_and_what_is_given_are_shown(tmp_path: Path) -> None:
+    shown = [re.sub(" {2,}", " | ", line.strip()) for line in examples(tmp_path).splitlines()]
+    assert re.fullmatch(r"Version example-1 \([0-9a-f]{8}\), prices in EUR, written with 19 % tax\.", shown[0])
+    for line in (
+        "internet | apn | internet, *.corp",
+        "emergency-call | destinations | emergency",
+        "emergency-call | essential | yes",
+        "roaming-call | networks | eu-roaming, world-roaming",
+        "roaming-call | role | terminating",
+        "message | sip_methods | MESSAGE",
+        "Destinations, 7 prefixes: emergency, eu, kazakhstan, national, premium, world.",
+        "Networks: eu-roaming, home, world-roaming.",
+        "standard | international | kazakhstan | 0.10 for the connection, then 0.49 per 60 s | 08:00",
+        "standard | international | kazakhstan | 0.29 EUR | 60 s | 20:00",
+        "standard | international | others | 0.99 EUR | 60 s",
+        "standard | roaming-call | eu-roaming | 0.04 per 60 s, 0.10 at least",
+        "heavy | internet | 0.005 per 1 MiB up to 10 GiB, 0.001 per 1 MiB beyond, counted over the month",
+        "abroad | call | uncontrolled",
+        "standard | internet | internet | 5.00 EUR | day",
+        "standard | all | call | 200.00 EUR | month",
+        "data-5gb | 5 GiB | internet | 10 | 2592000 s | 1 GiB | yes",
+        "talk | 2.00 EUR | call, international | 5 | 1209600 s",
+        "small | 9.99 EUR | month | first of month, prorated | data-5gb, talk | retry every 86400 s | heavy",
+        "Promotions, tried in this order: welcome, long-evenings, heavy-use, newcomers, family, faithful.",
+    ):
+        assert line in shown
+
+
+def test_criteria_zones_and_what_is_given_as_json(tmp_path: Path) -> None:
+    checked: dict[str, Any] = json.loads(examples(tmp_path, "--json"))
+    assert checked["tax"] == {"rate_ppm": 190_000, "exclusive": False}
+    assert checked["networks"] == ["eu-roaming", "home", "world-roaming"]
+    assert checked["prefixes"] == 7
+    services = {service["name"]: service for service in checked["services"]}
+    assert services["internet"]["apns"] == ["internet", "*.corp"]
+    assert services["international"]["destinations"] == ["eu", "kazakhstan", "world"]
+    assert services["message"]["sip_methods"] == ["MESSAGE"]
+    assert (services["roaming-call"]["role"], services["emergency-call"]["essential"]) == (1, True)
+    standard, heavy, abroad = (checked["plans"][plan] for plan in ("standard", "heavy", "abroad"))
+    assert standard["international"]["by_destination"]["others"] == {"price": "0.99", "step_units": 60}
+    assert standard["roaming-call"]["by_network"]["world-roaming"]["free_units"] == 10
+    assert heavy["internet"]["counted"] == "month"
+    assert [tier["up_to_units"] for tier in heavy["internet"]["tiers"]] == [10 << 30, None]
+    assert abroad["call"] == {"result_code": 4011}
+    assert checked["currencies"] == {"standard": "EUR", "heavy": "EUR", "abroad": "USD"}
+    assert checked["includes"]["heavy"] == ["small"]
+    assert checked["caps"]["standard"]["internet"][0] == {"name": "internet", "limit": "5.00", "per": "day"}
+    assert checked["allowances"][0]["validity"] == "2592000 s"
+    assert (checked["offers"][0]["fee"], checked["offers"][0]["every"]) == ("9.99", "month")
+    assert checked["bonuses"][0]["name"] == "talk"
+    assert checked["promotions"][0] == "welcome"
+
+
+def test_what_is_allowed_but_seldom_meant_is_noted(tmp_path: Path) -> None:
+    write_examples(tmp_path)
+    for file in tmp_path.glob("*.yaml"):
+        text = file.read_text().replace("        others: 0.99 per 60 s ", "# ").replace("message: 0.05", "# ")
+        file.write_text(text.replace("message: denied", "# "))
+    (tmp_path / "heavy.csv").write_text("service,price\ncall,free\n")
+    result = CliRunner().invoke(app, ["catalogue", "check", str(tmp_path)])
+    assert result.exit_code == 0
+    notes = [line for line in result.output.splitlines() if line.startswith("Note: ")]
+    assert notes == ["Note: no plan sells the service message."]
+    (tmp_path / "world.csv").write_text("zone,price\nworld,free\n")
+    result = CliRunner().invoke(app, ["catalogue", "check", str(tmp_path), "--json"])
+    assert json.loads(result.output)["remarks"] == [
+        "no plan sells the service message",
+        "plan standard does not sell international in kazakhstan",
+    ]

@@ -42,7 +42,8 @@ def test_a_long_session_is_in_files_of_both_formats_that_are_closed_when_the_ser
         sums = sums_of(path, name)
         assert json.loads(path.with_name(path.name + ".sum").read_text()) == {"file": path.name, **sums}
         assert (sums["records"], sums["debited_micro"]) == (2, 7 * CENT)
-    with path.open(newline="") as file:
+    (csv_file,) = directory.glob("*.csv")
+    with csv_file.open(newline="") as file:
         rows = list(csv.DictReader(file))
     lines = [json.loads(line) for line in record_lines(directory, "jsonl")]
     assert [row["record_id"] for row in rows] == [line["record_id"] for line in lines]
