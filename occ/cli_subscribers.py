@@ -414,9 +414,11 @@ def _show_changed(context: typer.Context, change: Callable[[Store], Awaitable[Su
 
 
 def _kind(subscriber: Subscriber, payer: Account) -> str:
-    """Which of the four kinds of line it is: one with an IMSI is mobile, what has none is in a fixed network."""
-    network = "mobile" if any(kind == IdentityType.IMSI for kind, _ in subscriber.identities) else "fixed"
-    return f"{network} {AccountKind(payer.kind).name.lower()}"
+    """Which of the four kinds of line it is: one with an IMSI is mobile, one with other identities only is fixed."""
+    paid = AccountKind(payer.kind).name.lower()
+    if not subscriber.identities:
+        return paid
+    return f"{'mobile' if any(kind == IdentityType.IMSI for kind, _ in subscriber.identities) else 'fixed'} {paid}"
 
 
 def _show(found: Shown, as_json: bool) -> None:

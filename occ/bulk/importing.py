@@ -240,15 +240,18 @@ class Import:
             self._spool.order_details()
 
     def _set_unit_aside(self, row: UnitRow, place: Place) -> None:
-        if self._is_first("unit", row.unit, place, Kind.UNITS):
+        if self._is_first("unit", row.unit, [Item(row, place)]):
             self._spool.keep_unit(row.unit, row.parent or b"", place, pack_row(row))
 
-    def _is_first(self, what: str, key: bytes, place: Place, kind: Kind) -> bool:
-        """Whether a row is the only one so far about something; if not it is rejected."""
-        earlier = self._spool.first_seen(what, key, place)
-        if earlier is not None:
-            self._unreadable(kind, place, f"{what} {key.decode()} stands in {self._where(earlier)} already")
-        return earlier is None
+    def _is_first(self, what: str, key: bytes, items: list[Item]) -> bool:
+        """Whether rows, of one place, are the only ones so far about something; if not they are rejected."""
+        earlier = self._spool.first_seen(what, key, items[0].place)
+        if earlier is None:
+            return True
+        for item in items:
+            item.judge(Verdict.REJECTED, f"{what} {key.decode()} stands in {self._where(earlier)} already")
+            self._count(item, 0)
+        return False
 
     def _where(self, place: Place) -> str:
         return f"{self.sources[place.source].name}:{place.line}"
@@ -260,8 +263,9 @@ class Import:
                 yield from self._json_works(source)
             elif source.kind is Kind.ACCOUNTS:
                 for place, row in self._rows(source):
-                    if self._is_first("account", row.account, place, Kind.ACCOUNTS):
-                        yield Work(row.account, [Item(row, place), *self._details_of(row.account)])
+                    own = Item(row, place)
+                    if self._is_first("account", row.account, [own]):
+                        yield Work(row.account, [own, *self._details_of(row.account)])
         if self._details:
             rest = self._spool.details_without("account")
             for account, group in groupby(rest, key=lambda each: each[0]):
@@ -285,7 +289,7 @@ class Import:
                 self._unreadable(Kind.ACCOUNTS, place, str(error))
                 continue
             account = bundle.account.account
-            if not self._is_first("account", account, place, Kind.ACCOUNTS):
+            if not self._is_first("account", account, [Item(row, place) for row in bundle.rows()]):
                 continue
             self._spool.keep_for_later((place, pack_row(row)) for row in bundle.subscribers)
             if bundle.unit is not None:
@@ -414,18 +418,21 @@ class Import:
 
     def _subscribers(self) -> Iterator[Item]:
         for place, packed in self._spool.kept_for_later():
-            row = unpack_row(packed)
-            assert isinstance(row, SubscriberRow)
+            item = Item(unpack_row(packed), place)
             if self._spool.is_rejected_whole(place):
-                self._unreadable(Kind.SUBSCRIBERS, place, "its subscribers are left out")
-            elif self._is_first("subscriber", row.subscriber, place, Kind.SUBSCRIBERS):
-                yield Item(row, place)
+                item.judge(Verdict.REJECTED, "its subscribers are left out")
+                self._count(item, 0)
+            elif self._is_new_subscriber(item):
+                yield item
         for source in self.sources:
             if source.kind is Kind.SUBSCRIBERS:
                 for place, row in self._rows(source):
-                    assert isinstance(row, SubscriberRow)
-                    if self._is_first("subscriber", row.subscriber, place, Kind.SUBSCRIBERS):
-                        yield Item(row, place)
+                    if self._is_new_subscriber(item := Item(row, place)):
+                        yield item
+
+    def _is_new_subscriber(self, item: Item) -> bool:
+        assert isinstance(item.row, SubscriberRow)
+        return self._is_first("subscriber", item.row.subscriber, [item])
 
     async def _settle_subscribers(self, items: list[Item]) -> None:
         added = await self._members().settle(items)

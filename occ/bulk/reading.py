@@ -48,6 +48,11 @@ class Bundle(NamedTuple):
     unit: UnitRow | None
     subscribers: tuple[SubscriberRow, ...]
 
+    def rows(self) -> tuple[AnyRow, ...]:
+        """All of them."""
+        unit = () if self.unit is None else (self.unit,)
+        return (self.account, *self.details, *unit, *self.subscribers)
+
 
 @dataclass(frozen=True, slots=True)
 class RowReader:

@@ -502,8 +502,8 @@ async def test_accounts_begin_active_or_ordered(store: Store) -> None:
             continue
         with pytest.raises(LedgerError, match="begins as active or ordered"):
             await made
+    await directory.create_account(store, b"post", AccountKind.POSTPAID, EURO, now_ms=NOW, reason="test")
     with pytest.raises(LedgerError, match="only prepaid accounts can be in grace"):
-        await directory.create_account(store, b"post", AccountKind.POSTPAID, EURO, now_ms=NOW, reason="test")
         await directory.set_account_state(store, b"post", LifeState.GRACE, NOW, "test", check_change)
     with pytest.raises(LedgerError, match="at a time that is past"):
         await directory.create_account(

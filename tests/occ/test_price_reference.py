@@ -34,7 +34,8 @@ SUNDAYS = st.sampled_from(
 amounts = st.integers(1, 2_000_000).map(lambda micro: str(Decimal(micro) / 1_000_000)) | st.sampled_from(["0.09", "1"])
 step_lengths = st.sampled_from([1, 6, 30, 60, 47])
 minutes_of_day = st.integers(0, 95).map(lambda quarter: quarter * 15)
-weekdays = st.sets(st.integers(0, 6), min_size=1)
+EVERY_DAY = set(range(7))
+weekdays = st.sampled_from([EVERY_DAY, EVERY_DAY, {4, 5, 6}]) | st.sets(st.integers(0, 6), min_size=1)
 
 
 def steps() -> st.SearchStrategy[Any]:
@@ -65,15 +66,15 @@ def prices(draw: st.DrawFn) -> PriceSpec:
 
 @st.composite
 def tariffs(draw: st.DrawFn) -> list[tuple[set[int], int, PriceSpec]]:
-    every_day = set(range(7))
-    if draw(st.booleans()):
-        return [(every_day, 0, draw(prices()))]
-    sold = draw(st.lists(prices(), min_size=1, max_size=3))
-    times = draw(st.lists(st.tuples(weekdays | st.just(every_day), minutes_of_day), min_size=1, max_size=4))
+    count = draw(st.sampled_from([1, 2, 2, 3, 4]))
+    sold = draw(st.lists(prices(), min_size=min(count, 3), max_size=3))
+    if count == 1:
+        return [(EVERY_DAY, 0, sold[0])]
+    times = draw(st.lists(st.tuples(weekdays, minutes_of_day), min_size=count, max_size=count))
     found: list[tuple[set[int], int, PriceSpec]] = []
     for days, minute in times:
         if not any(minute == other and days & others for others, other, _ in found):
-            found.append((days, minute, draw(st.sampled_from(sold))))
+            found.append((days, minute, sold[len(found)] if len(found) < 2 else draw(st.sampled_from(sold))))
     return found
 
 
@@ -107,14 +108,16 @@ def catalogues(draw: st.DrawFn) -> Catalogue:
 
 
 @st.composite
-def moments(draw: st.DrawFn, catalogue: Catalogue) -> datetime:
-    """Most of them shortly before something changes: a tariff, happy hours, the day."""
+def calls(draw: st.DrawFn, catalogue: Catalogue) -> tuple[datetime, int]:
+    """When a call begins, UTC, and its seconds; most of them last while something changes: tariff, hours, day."""
+    seconds = draw(st.sampled_from([1500, 1200, 900, 600, 301, 60, 1]) | st.integers(60, 1500))
     hours = [minute for each in catalogue.promotions if each.hours for minute in each.hours[1:]]
-    minute = draw(st.sampled_from([0, *(minute for _, minute, _ in catalogue.tariff), *hours]) | minutes_of_day)
+    minute = draw(st.sampled_from([*[minute for _, minute, _ in catalogue.tariff] * 2, *hours, 0]))
     day = draw(SUNDAYS | st.integers(0, 364).map(lambda days: date(2026, 1, 1) + timedelta(days=days)))
     local = datetime(day.year, day.month, day.day, minute // 60, minute % 60, tzinfo=catalogue.zone)
-    before = draw(st.integers(-300_000, 1_200_000) | st.integers(-300, 1200).map(lambda seconds: seconds * 1000))
-    return local.astimezone(UTC) - timedelta(milliseconds=before)
+    part = draw(st.sampled_from([50, 10, 90, 100, 0, -5]) | st.integers(1, 99))
+    before_ms = seconds * 10 * part + draw(st.sampled_from([0, 0, 1, 999]))
+    return local.astimezone(UTC) - timedelta(milliseconds=before_ms), seconds
 
 
 # -- the same, as the product reads it -------------------------------------------------------------------------------
@@ -207,15 +210,14 @@ def product_price(
 @given(
     data=st.data(),
     catalogue=catalogues(),
-    seconds=st.integers(1, 1500),
     counted=st.integers(0, 1000),
     cap_left=st.lists(st.integers(0, 5_000_000), max_size=2),
     reports=st.lists(st.integers(1, 700), max_size=4),
 )
 def test_a_call_costs_what_the_reference_says(
-    data: st.DataObject, catalogue: Catalogue, seconds: int, counted: int, cap_left: list[int], reports: list[int]
+    data: st.DataObject, catalogue: Catalogue, counted: int, cap_left: list[int], reports: list[int]
 ) -> None:
-    begins = data.draw(moments(catalogue))
+    begins, seconds = data.draw(calls(catalogue))
     product = product_price(catalogue, begins, seconds, counted, cap_left, reports, running=True)
     customer = Customer(counted, [Decimal(left) / 1_000_000 for left in cap_left])
     assert Decimal(product) / 1_000_000 == ReferenceRater(catalogue, customer).call(begins, seconds)
@@ -233,7 +235,7 @@ def test_a_call_costs_what_the_reference_says(
 def test_what_is_used_at_once_costs_what_the_reference_says(
     data: st.DataObject, catalogue: Catalogue, units: int, counted: int, cap_left: list[int], reports: list[int]
 ) -> None:
-    at = data.draw(moments(catalogue))
+    at, _ = data.draw(calls(catalogue))
     product = product_price(catalogue, at, units, counted, cap_left, reports, running=False)
     customer = Customer(counted, [Decimal(left) / 1_000_000 for left in cap_left])
     assert Decimal(product) / 1_000_000 == ReferenceRater(catalogue, customer).at_once(at, units)

@@ -2,14 +2,16 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from balance import directory, subscribers
+from balance import directory, structure, subscribers
 from balance.embedded import Address
 from balance.model import MAIN_BUCKET, AccountKind, IdentityType, Subscriber
 from balance.store import Store, StoreSettings
+from balance.structure import Pays
 from balance.verify import verify
 from occ.rating.catalogue import load_catalogue
 from occ.seed import load_population, seed
@@ -167,6 +169,91 @@ async def test_a_mistake_is_named_and_nothing_created(
 ) -> None:
     source = tmp_path / "population.yaml"
     source.write_text(SMALL.replace(replaced, by, 1))
+    with pytest.raises(ConfigError) as caught:
+        await seed(store, source, NOW, load_catalogue(CONFIG / "catalogue.yaml"))
+    assert str(caught.value).startswith(f"{source}:{line}: ")
+    assert reason in str(caught.value)
+    assert set(await store.call("KEYS", "*")) == {b"occ:layout"}
+
+
+# -- customers and shared accounts -------------------------------------------------------------------------------------
+
+COMPANY = """\
+currency: EUR
+accounts:
+  acme: {kind: postpaid, credit_limit: 500.00}
+  north: {kind: postpaid}
+customers:
+  acme: {kind: company, name: Acme}
+  desk: {kind: branch, below: acme, account: north}
+groups:
+  staff:
+    account: north
+    count: 3
+    first_msisdn: 493010000001
+    first_imsi: 262010000001001
+    plan: standard
+    segment: business
+    cap_day: 5.00
+    cap_month: 50.00
+    friends: [+4930123456]
+"""
+
+
+async def test_a_company_is_created_once(store: Store, tmp_path: Path) -> None:
+    source = tmp_path / "population.yaml"
+    source.write_text(COMPANY)
+    seeded = await seed(store, source, NOW)
+    assert (seeded.accounts_created, seeded.customers_created, seeded.subscribers_created) == (2, 2, 3)
+    found = await subscribers.subscriber_named(store, b"493010000002")
+    assert found == Subscriber(
+        b"493010000002",
+        b"acme",
+        "standard",
+        ((0, b"493010000002"), (1, b"262010000001002")),
+        cap_day_micro=5_000_000,
+        cap_month_micro=50_000_000,
+        segment="business",
+        friends=(b"4930123456",),
+        member_of=b"north",
+    )
+    assert [(each.unit.unit_id, each.payer, each.subscribers) async for each in structure.tree(store)] == [
+        (b"acme", b"acme", 0),
+        (b"desk", b"acme", 3),
+    ]
+    # What has been changed since is kept, and who is missing is entered as the structure is now.
+    await structure.change_unit(store, b"desk", lambda unit: replace(unit, pays=int(Pays.ITSELF)), NOW, "test")
+    await store.call("DEL", "sub:493010000003", "id:0:493010000003", "id:1:262010000001003")
+    again = await seed(store, source, NOW + 1)
+    assert (again.accounts_created, again.customers_created, again.subscribers_created) == (0, 0, 1)
+    for name in (b"493010000001", b"493010000003"):
+        found = await subscribers.subscriber_named(store, name)
+        assert found is not None
+        assert (found.account_id, found.member_of) == (b"north", b"")
+    assert (await verify(store)).consistent
+
+
+@pytest.mark.parametrize(
+    ("replaced", "by", "line", "reason"),
+    [
+        ("kind: company", "kind: compny", 6, "did you mean 'company'?"),
+        ("below: acme", "below: acmee", 7, "no customer 'acmee' stands above this; did you mean 'acme'?"),
+        ("account: north}", "account: south}", 7, "there is no account 'south' under accounts"),
+        ("name: Acme", "pays: parent", 6, "stands at the top, so it has no parent that could pay"),
+        ("    account: north", "    account: nort", 10, "did you mean 'north'?"),
+        ("    count: 3", "    balance: 1.00\n    count: 3", 11, "balance is said under accounts.north"),
+        ("    account: north\n", "", 10, "'kind' is missing, or the account that they share"),
+        ("segment: business", "segment: two words", 10, "is not a word"),
+        ("cap_day: 5.00", "cap_day: 5,00", 16, "not an amount"),
+        ("[+4930123456]", "[4930-1]", 10, "E164 '4930-1' is malformed"),
+        ("north: {kind: postpaid}", "north: {kind: prepaid, credit_limit: 1.00}", 4, "have no credit limit"),
+    ],
+)
+async def test_a_mistake_in_a_company_is_named(
+    store: Store, tmp_path: Path, replaced: str, by: str, line: int, reason: str
+) -> None:
+    source = tmp_path / "population.yaml"
+    source.write_text(COMPANY.replace(replaced, by, 1))
     with pytest.raises(ConfigError) as caught:
         await seed(store, source, NOW, load_catalogue(CONFIG / "catalogue.yaml"))
     assert str(caught.value).startswith(f"{source}:{line}: ")
