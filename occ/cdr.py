@@ -8,6 +8,7 @@ field.
 """
 
 from collections.abc import Iterable
+from functools import lru_cache
 from typing import Any, Final
 
 import msgpack
@@ -38,21 +39,8 @@ PRICE_CHANGE: Final = "price-change"
 _OTHER_REASON: Final = 31
 _REASONS: Final = {int(reason): reason.name.lower().replace("_", "-") for reason in ReportingReason}
 
-_FACTS: Final = (
-    "service_context_id",
-    "member_of",
-    "calling_party",
-    "called_party",
-    "called_station_id",
-    "sgsn_mcc_mnc",
-    "rat_type",
-    "user_location",
-    "sip_method",
-    "role_of_node",
-    "number_portability",
-    "user_name",
-    "correlation_id",
-)
+_NO_FACTS: Final = (None,) * 13
+_UNITS: Final = {int(unit): unit.name.lower() for unit in Unit}
 
 _pack = msgpack.Packer(autoreset=True).pack
 
@@ -251,7 +239,9 @@ def _bucket_name(draft: Draft, bucket_id: int) -> str:
 
 
 def as_json_fields(record: bytes) -> dict[str, Any]:
-    """One packed record as a dictionary of JSON values: every field of ``docs/cdr.md``, None where it is not told."""
+    """One packed record as JSON values: every field of ``occ.cdr_fields`` but ``entry``, in that order; None where it
+    is not told.
+    """
     head, position, sequence, *service = _unpack(record)
     cause, final, key, subscriber_id, account_id, account_version, currency, plan, catalogue, *times, client = _unpack(
         head
@@ -259,49 +249,62 @@ def as_json_fields(record: bytes) -> dict[str, Any]:
     started_ms, since_ms, closed_ms = times
     origin_host, origin_realm, requests, first, last, packed_facts = client
     session_id, sub_session_id = _session_and_sub_session(key)
+    told: tuple[Any, ...] = _unpack(packed_facts) if packed_facts else _NO_FACTS
+    account = _text(account_id)
     fields: dict[str, Any] = {
-        "record_id": b"%d-%d-%d-%b" % (closed_ms, account_version, position, account_id),
+        "record_id": f"{closed_ms}-{account_version}-{position}-{account}",
         "sequence": sequence,
         "partial": sequence > 1 or not final,
         "final": final,
         "cause": cause,
-        "session_id": session_id,
+        "session_id": _text(session_id),
         "sub_session_id": sub_session_id,
-        "subscriber_id": subscriber_id,
-        "account_id": account_id,
+        "subscriber_id": _text(subscriber_id),
+        "account_id": account,
         "account_version": account_version,
+        "member_of": _text(told[1]),
         "plan": plan,
-        **_service_fields(service, catalogue, started_ms),
-        "currency": currency_name(currency),
-        "requests": requests,
-        "first_request": first if requests else None,
-        "last_request": last if requests else None,
-        "started_ms": started_ms,
-        "since_ms": since_ms,
-        "closed_ms": closed_ms,
-        "duration_ms": closed_ms - since_ms,
-        "origin_host": origin_host,
-        "origin_realm": origin_realm,
-        **_told(packed_facts),
     }
-    return {
-        name: value.decode("utf-8", "backslashreplace") if isinstance(value, bytes) else value
-        for name, value in fields.items()
-    }
+    _add_service(fields, service, catalogue, started_ms, currency_name(currency))
+    fields["requests"] = requests
+    fields["first_request"] = first if requests else None
+    fields["last_request"] = last if requests else None
+    fields["reporting_reasons"] = _reasons(service[-1])
+    fields["started_ms"] = started_ms
+    fields["since_ms"] = since_ms
+    fields["closed_ms"] = closed_ms
+    fields["duration_ms"] = closed_ms - since_ms
+    fields["origin_host"] = _text(origin_host)
+    fields["origin_realm"] = _text(origin_realm)
+    _add_facts(fields, told)
+    return fields
 
 
 def _unpack(packed: bytes) -> Any:
     return msgpack.unpackb(packed, raw=False, use_list=False)
 
 
-def _told(packed_facts: bytes) -> dict[str, Any]:
-    told: dict[str, Any] = dict.fromkeys(_FACTS)
-    if packed_facts:
-        told = dict(zip(_FACTS, _unpack(packed_facts), strict=True))
-    for name in ("rat_type", "user_location"):
-        if told[name] is not None:
-            told[name] = told[name].hex()
-    return told
+def _text(value: bytes | None) -> str | None:
+    return None if value is None else value.decode("utf-8", "backslashreplace")
+
+
+def _add_facts(fields: dict[str, Any], told: tuple[Any, ...]) -> None:
+    """What ``facts`` has packed."""
+    context, _, calling, called, station, network, rat_type, location, method, role, portability, user, correlation = (
+        told
+    )
+    fields["service_context_id"] = _text(context)
+    fields["calling_party"] = _text(calling)
+    fields["called_party"] = _text(called)
+    fields["called_station_id"] = _text(station)
+    fields["sgsn_mcc_mnc"] = _text(network)
+    fields["rat_type"] = None if rat_type is None else rat_type.hex()
+    fields["user_location"] = None if location is None else location.hex()
+    fields["sip_method"] = _text(method)
+    fields["role_of_node"] = role
+    fields["number_portability"] = _text(portability)
+    fields["user_name"] = _text(user)
+    fields["correlation_id"] = _text(correlation)
 
 
 def _session_and_sub_session(key: bytes) -> tuple[bytes, int | None]:
@@ -310,59 +313,65 @@ def _session_and_sub_session(key: bytes) -> tuple[bytes, int | None]:
     return (session_id, int(sub_session)) if separator and sub_session.isdigit() else (key, None)
 
 
-def _service_fields(service: list[Any], catalogue: str, started_ms: int) -> dict[str, Any]:
-    name, rating_group, service_identifier, zone, unit, disbelieved, over, running, taken, names, reasons = service
+def _add_service(fields: dict[str, Any], service: list[Any], catalogue: str, started_ms: int, currency: str) -> None:
+    name, rating_group, service_identifier, zone, unit, disbelieved, over, running, taken, names, _ = service
     last = Period._make(running)
-    periods = [*map(Period._make, over), last]
-    used = sum(period.units for period in periods)
-    paid = sum(period.counted_to - period.counted_from for period in periods)
-    cost = sum(period.cost_micro for period in periods)
-    leaked = sum(period.leaked_micro for period in periods)
-    if not (last.units or last.cost_micro or last.leaked_micro):
-        periods.pop()
-    return {
-        "catalogue": last.version or catalogue,
-        "service": name,
-        "rating_group": rating_group if rating_group >= 0 else None,
-        "service_identifier": service_identifier if service_identifier >= 0 else None,
-        "zone": zone or None,
-        "unit": Unit(unit).name.lower(),
-        "used": used,
-        "disbelieved": disbelieved,
-        "reported": used + disbelieved,
-        "paid_units": paid,
-        "allowance_units": used - paid,
-        "cost_micro": cost,
-        "debited_micro": cost - leaked,
-        "leaked_micro": leaked,
-        "step_units": last.step_units,
-        "step_price_micro": last.step_price_micro,
-        "price_terms": last.terms,
-        "price": _price_in_words(last, unit),
-        "periods": [_period_fields(period, unit, catalogue, started_ms) for period in periods],
-        "buckets": _buckets(taken, names, cost - leaked),
-        "promotions": tuple(dict.fromkeys(name for period in periods for name in period.promotions)),
-        "reporting_reasons": [_REASONS.get(bit, "other") for bit in range(reasons.bit_length()) if reasons >> bit & 1],
-    }
+    periods = [Period._make(each) for each in over]
+    used, paid = last.units, last.counted_to - last.counted_from
+    cost, leaked = last.cost_micro, last.leaked_micro
+    for period in periods:
+        used += period.units
+        paid += period.counted_to - period.counted_from
+        cost += period.cost_micro
+        leaked += period.leaked_micro
+    if last.units or last.cost_micro or last.leaked_micro:
+        periods.append(last)
+    unit_name = _UNITS[unit]
+    fields["catalogue"] = last.version or catalogue
+    fields["service"] = name
+    fields["rating_group"] = rating_group if rating_group >= 0 else None
+    fields["service_identifier"] = service_identifier if service_identifier >= 0 else None
+    fields["zone"] = zone or None
+    fields["unit"] = unit_name
+    fields["used"] = used
+    fields["disbelieved"] = disbelieved
+    fields["reported"] = used + disbelieved
+    fields["paid_units"] = paid
+    fields["allowance_units"] = used - paid
+    fields["cost_micro"] = cost
+    fields["debited_micro"] = cost - leaked
+    fields["leaked_micro"] = leaked
+    fields["currency"] = currency
+    fields["step_units"] = last.step_units
+    fields["step_price_micro"] = last.step_price_micro
+    fields["price_terms"] = last.terms
+    fields["price"] = _price_in_words(unit, last.step_units, last.step_price_micro, last.terms)
+    fields["periods"] = [_period_fields(period, unit, catalogue, started_ms) for period in periods]
+    fields["buckets"] = _buckets(taken, names, cost - leaked)
+    fields["promotions"] = tuple(dict.fromkeys(name for period in periods for name in period.promotions))
+
+
+def _reasons(bits: int) -> list[str]:
+    return [_REASONS.get(bit, "other") for bit in range(bits.bit_length()) if bits >> bit & 1]
 
 
 def _buckets(taken: tuple[int, ...], names: tuple[str, ...], debited_micro: int) -> list[dict[str, Any]]:
     """What was taken from which bucket: money that came from no other is from the main one."""
-    found: list[dict[str, Any]] = [
-        {"bucket_id": which >> 3, "name": name or None, "unit": Unit(which & 7).name.lower(), "amount": amount}
-        for which, amount, name in zip(taken[::2], taken[1::2], names, strict=True)
-    ]
-    money = Unit.MONEY.name.lower()
-    main = debited_micro - sum(each["amount"] for each in found if each["unit"] == money)
+    found: list[dict[str, Any]] = []
+    main = debited_micro
+    for which, amount, name in zip(taken[::2], taken[1::2], names, strict=True):
+        if which & 7 == Unit.MONEY:
+            main -= amount
+        if amount:
+            found.append({"bucket_id": which >> 3, "name": name or None, "unit": _UNITS[which & 7], "amount": amount})
     if main:
-        found.append({"bucket_id": MAIN_BUCKET, "name": None, "unit": money, "amount": main})
-    return [each for each in found if each["amount"]]
+        found.append({"bucket_id": MAIN_BUCKET, "name": None, "unit": _UNITS[Unit.MONEY], "amount": main})
+    return found
 
 
-def _price_in_words(period: Period, unit: int) -> str | None:
-    if not period.step_units:
-        return None
-    return in_words(price_of(unit, period.step_units, period.step_price_micro, period.terms))
+@lru_cache(maxsize=4096)
+def _price_in_words(unit: int, step_units: int, step_price_micro: int, terms: tuple[int, ...]) -> str | None:
+    return in_words(price_of(unit, step_units, step_price_micro, terms)) if step_units else None
 
 
 def _period_fields(period: Period, unit: int, catalogue: str, started_ms: int) -> dict[str, Any]:
@@ -377,7 +386,7 @@ def _period_fields(period: Period, unit: int, catalogue: str, started_ms: int) -
         "step_units": period.step_units,
         "step_price_micro": period.step_price_micro,
         "terms": period.terms,
-        "price": _price_in_words(period, unit),
+        "price": _price_in_words(unit, period.step_units, period.step_price_micro, period.terms),
         "catalogue": period.version or catalogue,
         "promotions": period.promotions,
     }

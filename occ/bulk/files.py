@@ -222,16 +222,23 @@ def _read_heading(source: Source, mapping: Mapping[str, str], delimiter: str | N
 
 
 def _understand(source: Source, mapping: Mapping[str, str], where: str) -> None:
+    """Find the column of each heading. Raises ConfigError."""
     assert source.kind is not None
+    unknown: list[tuple[str, str]] = []
     for written in source.heading:
         try:
             column = find_column(source.kind, written, mapping)
         except RowError as error:
-            hint = "; leave it out with --map"
-            raise ConfigError(where, source.first_line, f"{error}{hint} {plain_name(written)!r}=") from None
+            unknown.append((plain_name(written), str(error)))
+            continue
         if column is not None and column in source.columns:
             raise ConfigError(where, source.first_line, f"column {column.name} is there twice, also as {written!r}")
         source.columns.append(column)
+    if unknown:
+        others = ", ".join(repr(name) for name, _ in unknown[1:])
+        nor = f"; nor for {others}" if others else ""
+        name, first = unknown[0]
+        raise ConfigError(where, source.first_line, f"{first}{nor}; --map '{name}=' leaves it out")
     names = {column.name for column in source.columns if column is not None}
     for name in REQUIRED[source.kind]:
         if name not in names:

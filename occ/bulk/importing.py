@@ -403,11 +403,19 @@ class Import:
         """Units from the top down: those of one depth at a time."""
         for _, group in groupby(self._spool.units_in_order(), key=lambda each: each[0]):
             items = (Item(unpack_row(packed), place) for _, place, packed in group)
-            await self._each(items, self._settle_units)
+            await self._each((item for item in items if not self._is_left_out(item)), self._settle_units)
         for place, packed in self._spool.units_in_a_circle():
-            row = unpack_row(packed)
-            assert isinstance(row, UnitRow)
-            self._unreadable(Kind.UNITS, place, f"unit {row.unit.decode()} stands below itself, or below one that does")
+            item = Item(unpack_row(packed), place)
+            item.judge(Verdict.REJECTED, "the unit stands below itself, or below one that does")
+            self._count(item, 0)
+
+    def _is_left_out(self, item: Item) -> bool:
+        """What stands in a line of JSON whose account is rejected is rejected as well."""
+        if not self._spool.is_rejected_whole(item.place):
+            return False
+        item.judge(Verdict.REJECTED, "nothing else of the line is taken")
+        self._count(item, 0)
+        return True
 
     async def _settle_units(self, items: list[Item]) -> None:
         await self._members().settle_units(items)
@@ -419,10 +427,7 @@ class Import:
     def _subscribers(self) -> Iterator[Item]:
         for place, packed in self._spool.kept_for_later():
             item = Item(unpack_row(packed), place)
-            if self._spool.is_rejected_whole(place):
-                item.judge(Verdict.REJECTED, "its subscribers are left out")
-                self._count(item, 0)
-            elif self._is_new_subscriber(item):
+            if not self._is_left_out(item) and self._is_new_subscriber(item):
                 yield item
         for source in self.sources:
             if source.kind is Kind.SUBSCRIBERS:

@@ -5,6 +5,7 @@ import shlex
 from pathlib import Path
 
 from balance.embedded import Address
+from occ.lifecycle import ALLOWED
 from tests.shell import Shell
 
 PAGE = Path(__file__).parents[2] / "docs" / "accounts.md"
@@ -50,3 +51,10 @@ def test_a_wrong_line_would_be_noticed() -> None:
     assert re.fullmatch(as_pattern(["a: 1 EUR, version …", "…", "end"]), "a:  1 EUR, version 7\nb\nc\nend\n")
     assert not re.fullmatch(as_pattern(["a: 1 EUR", "…", "end"]), "a: 2 EUR\nend\n")
     assert not re.fullmatch(as_pattern(["a", "b"]), "a\nx\nb\n")
+
+
+def test_the_table_of_states_is_the_life_cycle() -> None:
+    rows = re.findall(r"^\| (\w+)[^|]*\| ([^|]+) \| ([a-z, ]*) ?\|$", PAGE.read_text(encoding="utf-8"), re.MULTILINE)
+    told = {name: {each for each in following.strip().split(", ") if each} for name, _, following in rows}
+    named = {state.name.lower(): {each.name.lower() for each in following} for state, following in ALLOWED.items()}
+    assert {name: told[name] for name in named} == named

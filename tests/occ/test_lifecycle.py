@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
-from balance.directory import set_account_state
+from balance.directory import set_account_state, set_expiry, top_up_account
 from balance.model import Account, AccountKind, LedgerError, LifeState, Subscriber
 from balance.structure import add_member
 from balance.subscribers import session_accounts, set_subscriber_state
@@ -21,6 +21,9 @@ from tests.reauthorisation_lab import Lab, eventually
 ACTIVE, ORDERED, SUSPENDED, BLOCKED, GRACE, TERMINATED = (
     LifeState.ACTIVE, LifeState.ORDERED, LifeState.SUSPENDED, LifeState.BLOCKED, LifeState.GRACE, LifeState.TERMINATED,
 )  # fmt: skip
+
+
+DAY_MS = 86_400_000
 
 
 def account(state: LifeState, **out_of_service: LifeState) -> Account:
@@ -85,7 +88,7 @@ def test_what_may_follow(old: LifeState, new: LifeState) -> None:
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
-    with LiveServer(tmp_path_factory.mktemp("lifecycle")) as running:
+    with LiveServer(tmp_path_factory.mktemp("lifecycle"), {"charging.grace_days": "5"}) as running:
         yield running
 
 
@@ -183,3 +186,37 @@ async def test_an_account_is_barred_with_all_whom_it_pays_for(lab: Lab) -> None:
         await client.end(f"{lab.session};{number}", used_mib=0)
     assert (await client.begin("another", lab.subscriber)).result_code == END_USER_SERVICE_DENIED
     assert lab.money() == (97, 0)
+
+
+async def test_a_prepaid_account_expires_is_brought_back_and_ends(lab: Lab) -> None:
+    """By the clock: in grace for as long as the settings say, then terminated, unless somebody tops it up."""
+    server, store, name = lab.server, lab.server.server.store, lab.name.encode()
+    client = await lab.client()
+
+    async def live_until(days: int) -> None:
+        await set_expiry(store, name, server.now_ms() + days * DAY_MS, server.now_ms(), "test")
+
+    async def top_up(valid_days: int) -> None:
+        await top_up_account(store, name, 1, now_ms=server.now_ms(), reason="voucher", valid_for_ms=valid_days * DAY_MS)
+
+    async def pass_days(days: int) -> None:
+        await asyncio.to_thread(server.pass_time, days * DAY_MS)
+
+    async def begin(session: str) -> int:
+        return (await client.begin(f"{lab.session};{session}", lab.subscriber)).result_code
+
+    await asyncio.to_thread(server.run, live_until(10))
+    await pass_days(9)
+    assert (lab.account().state, await begin("a")) == (ACTIVE, 2001)
+    await client.end(f"{lab.session};a", used_mib=0)
+    await pass_days(2)
+    assert (lab.account().state, await begin("b")) == (GRACE, END_USER_SERVICE_DENIED)
+    await asyncio.to_thread(server.run, top_up(20))
+    assert (lab.account().state, await begin("c")) == (ACTIVE, 2001)
+    await client.end(f"{lab.session};c", used_mib=0)
+    await pass_days(21)
+    assert lab.account().state == GRACE
+    await pass_days(5)
+    assert (lab.account().state, await begin("d")) == (TERMINATED, USER_UNKNOWN)
+    with pytest.raises(LedgerError, match="terminated and takes no money"):
+        await asyncio.to_thread(server.run, top_up(20))
