@@ -37,6 +37,7 @@ _COUNTED_AS: Final = {
     TRANSFER_IN: _TRANSFERRED,
     TRANSFER_OUT: _TRANSFERRED,
     EXPIRE: _LAPSED,
+    "import": _CREDITED,
 }
 """Where an operation's changes of a balance belong; those of all others are debits, or given back of these."""
 

@@ -263,7 +263,7 @@ def as_json_fields(record: bytes) -> dict[str, Any]:
         "account_id": account,
         "account_version": account_version,
         "member_of": _text(told[1]),
-        "plan": plan,
+        "plan": plan or None,
     }
     _add_service(fields, service, catalogue, started_ms, currency_name(currency))
     fields["requests"] = requests
@@ -285,7 +285,7 @@ def _unpack(packed: bytes) -> Any:
 
 
 def _text(value: bytes | None) -> str | None:
-    return None if value is None else value.decode("utf-8", "backslashreplace")
+    return value.decode("utf-8", "backslashreplace") if value else None
 
 
 def _add_facts(fields: dict[str, Any], told: tuple[Any, ...]) -> None:

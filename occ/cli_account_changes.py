@@ -10,6 +10,7 @@ from balance.directory import NewBucket, Posting
 from balance.model import MAIN_BUCKET, Account, AccountKind, Bucket, LedgerError, LifeState, Unit
 from balance.store import Store
 from balance.transfers import Transferred, Unfinished, transfer_money, unfinished_transfers
+from occ.awards import awards_for
 from occ.cli_account_view import (
     DAY_MS,
     DEFAULT_REASON,
@@ -44,7 +45,8 @@ from occ.clock import now_ms
 from occ.lifecycle import check_change
 from occ.rating.allowances import Allowance
 from occ.rating.catalogue import Catalogue, load_catalogue
-from occ.yamlmap import nearest
+from occ.rating.promotions import Award
+from occ.yamlmap import ConfigError, nearest
 
 MAY_BE_NEGATIVE: Final = {"ignore_unknown_options": True}
 """For commands with an amount such as -5.00, which looks like an option."""
@@ -71,24 +73,37 @@ def top_up(
 ) -> None:
     """Add money, or units of an allowance, to a bucket; a prepaid account that has expired is in service again."""
     valid_ms = _valid_ms(context, valid_for)
+    try:
+        catalogue = load_catalogue(settings_of(context).catalogue)
+    except ConfigError as error:  # money comes in whatever is wrong with the prices
+        catalogue = None
+        typer.echo(f"Bonuses are left out: {error}", err=True)
 
-    async def work(store: Store) -> tuple[Account, Posting]:
+    async def work(store: Store) -> tuple[Account, Posting, tuple[Award, ...]]:
         found = await existing_account(store, account)
-        units = amount_of(amount, _bucket(found, bucket), "AMOUNT")
+        target = _bucket(found, bucket)
+        units = amount_of(amount, target, "AMOUNT")
+        at_ms = now_ms()
+        awards = None
+        if catalogue is not None and target.unit == Unit.MONEY:
+            awards = await awards_for(store, catalogue, found.account_id, units, at_ms)
         done = await directory.top_up_account(
             store,
             found.account_id,
             units,
-            now_ms=now_ms(),
+            now_ms=at_ms,
             reason=reason,
             bucket_id=bucket,
             reference=reference,
             valid_for_ms=valid_ms,
+            also=None if awards is None else awards.give,
         )
+        if awards is not None and not done.repeated:
+            await awards.spent(store)
         await _credit_has_come(store, found)
-        return found, done
+        return found, done, () if awards is None or done.repeated else awards.awards
 
-    found, done = on_store(context, work)
+    found, done, given = on_store(context, work)
     target = _bucket(found, bucket)
     if as_json:
         print_json(_posting_json(account, target, done))
@@ -101,6 +116,9 @@ def top_up(
         )
     else:
         console().print(f"Added {added} to bucket {bucket} of {account}, which now holds {after}.")
+        for award in given:
+            gift = units_text(award.amount, award.unit, found.currency)
+            console().print(f"{award.name} gave {gift} on top, in a bucket {award.bucket}.")
 
 
 def adjust(

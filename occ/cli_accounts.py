@@ -23,6 +23,7 @@ from occ.cli_account_view import (
     show_account,
     time_ms,
 )
+from occ.cli_offers import offer_app
 from occ.cli_shell import (
     AsJson,
     Limit,
@@ -46,6 +47,7 @@ from occ.rating.currency import NUMERIC
 account_app = typer.Typer(no_args_is_help=True, help="Create, show, change and list accounts.")
 bucket_app = typer.Typer(no_args_is_help=True, help="Buckets of an account.")
 account_app.add_typer(bucket_app, name="bucket")
+account_app.add_typer(offer_app, name="offer")
 account_app.command("top-up")(changes.top_up)
 account_app.command("adjust", context_settings=changes.MAY_BE_NEGATIVE)(changes.adjust)
 account_app.command("transfer")(changes.transfer)

@@ -177,7 +177,7 @@ def _rows(account: Account, unit: CustomerUnit | None, members: list[Subscriber]
                 since=offer.since_ms,
                 next=offer.next_ms,
                 owner=offer.owner,
-                unpaid=offer.unpaid_ms,
+                
             )
             for offer in account.offers
         ],

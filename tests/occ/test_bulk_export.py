@@ -287,7 +287,7 @@ def test_nothing_is_overwritten(lab: Lab) -> None:
         assert result.exit_code == 2
         assert "is there already" in result.stderr
     assert lab.run("export", str(folder), "--all", "--accounts", str(path)).exit_code == 2
-    assert not [each for each in lab.folder.rglob("*.part")]
+    assert not list(lab.folder.rglob("*.part"))
 
 
 def test_a_subscriber_without_an_account_is_not_lost(lab: Lab) -> None:

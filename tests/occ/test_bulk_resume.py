@@ -14,8 +14,8 @@ import redis
 from balance import directory, structure
 from balance.embedded import Address
 from balance.store import Store
-from occ.bulk.importing import Import, Report
 from occ.bulk.files import find_sources
+from occ.bulk.importing import Import, Report
 from occ.bulk.reading import RowReader
 from occ.bulk.reconcile import OnExisting, Rules
 from occ.bulk.rejects import reject_paths

@@ -401,6 +401,7 @@ def test_fees_that_fall_due_at_once_have_a_record_each() -> None:
     assert first["record_id"] != second["record_id"]
     assert (first["catalogue"], first["price"]) == ("v1", "0.10 per 1 event")
     assert (first["requests"], first["first_request"], first["last_request"]) == (0, None, None)
+    assert (first["subscriber_id"], first["plan"], first["origin_host"]) == (None, None, None)
 
 
 # -- the document ------------------------------------------------------------------------------------------------

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from balance.directory import create_account
-from balance.subscribers import add_subscriber
 from balance.model import AccountKind, IdentityType, Rate, Subscriber, Unit
+from balance.subscribers import add_subscriber
 from occ.rating.catalogue import Catalogue
 from occ.rating.price import StepPrice
 from protocols.credit_control import ServiceRequest, Units

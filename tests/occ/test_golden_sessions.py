@@ -1,4 +1,4 @@
-"""Whole sessions with the richer catalogue: bundles, shared buckets, tiers, caps, members, promotions, states, zones."""
+"""Whole sessions by a richer catalogue: bundles, shared buckets, tiers, caps, members, promotions, states, zones."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -63,7 +63,7 @@ plans:
     caps: {capped: 0.35 per day}
   other:
     internet: 0.20 per 1 MiB
-"""
+"""  # noqa: E501 - a table is read across
 
 
 class Golden:

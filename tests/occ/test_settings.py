@@ -124,8 +124,10 @@ def test_cdrs_go_where_the_data_goes(config: Path) -> None:
         ("\nmetriks: {}\n", "config/occ.yaml:2: unknown key 'metriks'; did you mean 'metrics'?"),
         (
             "cdr:\n  zzz: 1\n",
-            "config/occ.yaml:2: unknown key 'zzz' in cdr; known: directory, format, partial_seconds, rotate_bytes, "
-            "rotate_seconds",
+            (
+                "config/occ.yaml:2: unknown key 'zzz' in cdr; known: directory, format, partial_seconds, rotate_bytes, "
+                "rotate_seconds"
+            ),
         ),
         ("diameter:\n  port: 65536", ":2: diameter.port must be a whole number from 0 to 65535, not '65536'"),
         ("diameter:\n  port: 1e3", ":2: diameter.port must be a whole number from 0 to 65535, not '1e3'"),

@@ -274,20 +274,13 @@ class Run:
             self.connections.pop(client).close()
             self._await_state(client, None)
         elif verb == "top" and rest.startswith("up "):
-            amount, _, _ = rest[3:].partition(" by the operator")
-            self.server.top_up(self.account, money_micro(amount.strip()))
-            if rest.endswith("by the operator"):
-                self.server.run(credit_has_come(self.server.server.store, self.account.encode()))
+            self._top_up(rest[3:])
         elif sends == A_MOMENT:
             pass  # the check of the account waits
-        elif re.fullmatch(r"it is \d\d:\d\d", sends):
-            self.server.pass_time(self._next(sends[6:]) - self.server.now_ms())
         elif verb in ("reauthorise", "abort"):
             self._server_asks(verb, rest, self._session_id(client, step.session or "s1"), step.answer == "nothing")
-        elif sends.endswith(" passes"):
-            self.server.pass_time(duration_s(sends.removesuffix(" passes")) * 1000)
-        elif sends.endswith(" of silence"):
-            self.server.fall_silent(duration_s(sends.removesuffix(" of silence")))
+        elif self._passes_time(sends):
+            pass
         elif sends in ("Redis stops", "Redis starts"):
             self._redis(starts=sends.endswith("starts"))
         elif sends == "the server stops":
@@ -296,6 +289,25 @@ class Run:
             raise NotationError(f"{sends!r} is not understood")
         if step.answer:
             self._expect(step, client)
+
+    def _passes_time(self, sends: str) -> bool:
+        """``it is 19:50``, ``10 min passes``, ``9 s of silence``."""
+        if re.fullmatch(r"it is \d\d:\d\d", sends):
+            self.server.pass_time(self._next(sends[6:]) - self.server.now_ms())
+        elif sends.endswith(" passes"):
+            self.server.pass_time(duration_s(sends.removesuffix(" passes")) * 1000)
+        elif sends.endswith(" of silence"):
+            self.server.fall_silent(duration_s(sends.removesuffix(" of silence")))
+        else:
+            return False
+        return True
+
+    def _top_up(self, written: str) -> None:
+        """``0.05``, or ``0.05 by the operator``: as ``occ account top-up`` does it."""
+        amount, by, _ = written.partition(" by the operator")
+        self.server.top_up(self.account, money_micro(amount.strip()))
+        if by:
+            self.server.run(credit_has_come(self.server.server.store, self.account.encode()))
 
     def _server_asks(self, verb: str, rest: str, session_id: str, unasked: bool) -> None:
         """``reauthorise``, ``reauthorise RG 10``, ``abort``: begun here, answered by a row of its own.
