@@ -533,6 +533,8 @@ def refund(draft: Draft, use: ServiceUse, rate: Rate, units: int) -> int:
     """
     if not 0 < units <= use.used:
         raise LedgerError(f"{units} units cannot be refunded of a debit of {use.used}")
+    if units == use.used:
+        return _refund_all(draft, use)
     in_money = min(units, use.paid_units)
     use.used -= units
     use.paid_units -= in_money
@@ -552,6 +554,21 @@ def refund(draft: Draft, use: ServiceUse, rate: Rate, units: int) -> int:
     if missing[True] or missing[False]:
         raise LedgerError("more is to be refunded than was taken")  # the kept debit and its price disagree: a bug
     use.parts = parts[::-1]
+    draft.refunded_micro += money
+    return money
+
+
+def _refund_all(draft: Draft, use: ServiceUse) -> int:
+    """Give back all that is left of a debit, whatever its price was made of; micro-units given back."""
+    money = 0
+    for bucket_id, amount in use.parts:
+        bucket = draft.bucket(bucket_id)
+        bucket.balance += amount
+        _took(draft, use, bucket, -amount)
+        if bucket.unit == _MONEY:
+            money += amount
+    use.parts = []
+    use.used = use.paid_units = use.priced_micro = use.earlier_micro = use.leaked_micro = 0
     draft.refunded_micro += money
     return money
 

@@ -507,11 +507,11 @@ class Store:
     def _again(self, operation: _Operation, reason: int, value: bytes) -> None:
         """Decide once more: on a fresher snapshot, or knowing that the session has ended already."""
         operation.plan = None
-        if reason == 1:
+        operation.attempts += 1
+        if reason == 1 and operation.attempts < MAX_ATTEMPTS:
             self._decide(operation, unpack_session(value))
             return
         self.statistics.conflicts += 1
-        operation.attempts += 1
         if operation.attempts >= MAX_ATTEMPTS:
             operation.line.loaded = False
             self._finish(operation, StoreError("the account changes faster than this operation can follow"))

@@ -78,7 +78,10 @@ def _spendable_micro(services: RequestServices) -> int:
     """Money on the account, what is reserved included, and the credit limit of a postpaid one."""
     account = services.draft.account
     limit = account.credit_limit_micro if account.kind == AccountKind.POSTPAID else 0
-    return limit + sum(bucket.balance for bucket in account.buckets if bucket.unit == Unit.MONEY)
+    use = next((part.use for part in services.parts if part.use is not None), None)
+    now_ms = services.draft.now_ms
+    buckets = services.draft.in_order(Unit.MONEY, use)
+    return limit + sum(bucket.balance for bucket in buckets if not 0 < bucket.expires_ms <= now_ms)
 
 
 def _advice(services: RequestServices, asked: int, debited_before_micro: int, currency: int) -> AdviceOfCharge:

@@ -41,7 +41,7 @@ from occ.codes import (
 )
 from occ.profiles import Profile
 from occ.rules import Rules
-from occ.services import RequestServices
+from occ.services import FUTURE_ALLOWED_MS, RequestServices
 from protocols.credit_control import CreditControlRequest
 from protocols.diameter.codec import avp
 
@@ -51,9 +51,6 @@ ANSWERS_KEPT: Final = 64
 """Outcomes an open session remembers at most, however fast its requests come."""
 
 _E164: Final = 0
-
-FUTURE_ALLOWED_MS: Final = 60_000
-"""How far a client's clock may be ahead and its Event-Timestamp still be taken for the time of use."""
 
 OnOutcome = Callable[[Outcome], None]
 
@@ -256,7 +253,8 @@ class Charge:
 
         Nothing can be inferred where either is absent (RFC 6733 section 8.16).
         """
-        return 0 < session.origin_state_id < (self.request.origin_state_id or 0)
+        same = session.origin_host.lower() == self.request.origin_host.lower()
+        return same and 0 < session.origin_state_id < (self.request.origin_state_id or 0)
 
     def _begin_anew(self, account: Account) -> Plan:
         """Close the session if it is still open, and open it again."""
@@ -412,13 +410,15 @@ class Charge:
         debit_key = self.key if named is None else named
         if found is None:
             return Lookup(debit_key)
+        if found.session_id == self.key != debit_key:
+            return Plan(Outcome(UNABLE_TO_COMPLY))  # this refund had its answer, and this is another one
         draft = Draft(account, self.now_ms)
         own = self._new_session()
         subscriber = own.subscriber_id  # nobody is given what another has paid
         if found.session_id != debit_key or found.subscriber_id != subscriber or not found.services:
             return self._not_refunded(draft, own, events.nothing_to_refund(named), debit_key)
         debited = found.copy()
-        outcome = events.give_back(draft, self.request, debited)
+        outcome = events.give_back(draft, self.request, debited, self.rules.catalogue.calendar)
         if outcome.result_code != SUCCESS:
             return self._not_refunded(draft, own, outcome, debit_key)
         records = cdr.refund_records(draft, debited, self.request)

@@ -4,7 +4,7 @@ Each function works on the services of one request and returns the ``Outcome``; 
 """
 
 from balance.ledger import Draft, refund, release, reserve
-from balance.model import Grant, Outcome, ServiceUse, Session
+from balance.model import Grant, Outcome, ServiceUse, Session, Unit
 from occ.codes import (
     CREDIT_LIMIT_REACHED,
     ENOUGH_CREDIT,
@@ -16,6 +16,8 @@ from occ.codes import (
     UNABLE_TO_COMPLY,
 )
 from occ.pricing import Pricing
+from occ.rating.local_time import Calendar
+from occ.rating.periods import Period, Periods
 from occ.rating.price import price_of
 from occ.service_units import event_units, measure, micro
 from occ.services import Part, RequestServices
@@ -111,15 +113,16 @@ def nothing_to_refund(named: bytes | None) -> Outcome:
     return Outcome(INVALID_AVP_VALUE, failed_avp=avp("Refund-Information", named))
 
 
-def give_back(draft: Draft, request: CreditControlRequest, debited: Session) -> Outcome:
+def give_back(draft: Draft, request: CreditControlRequest, debited: Session, calendar: Calendar) -> Outcome:
     """Refund what a direct debit took, into the buckets it came from, no more than once (RFC 8506 section 6.4).
 
     ``debited`` is the session of the debit, a copy that may be changed. A request that names amounts gets these back,
-    one that names none all that is left. Asked for more than is left, nothing is given: 5012.
+    one that names none all that is left. Asked for more than is left, nothing is given: 5012; so it is for a part of
+    what was priced by a cap or a tier of the month, of which no part has a price of its own.
     """
     wanted: list[tuple[ServiceUse, int, Grant]] = []
     for use, grant, units in _asked_back(draft, request, debited):
-        if not 0 < units <= use.used:
+        if not 0 < units <= use.used or (use.meters and units != use.used):
             return Outcome(UNABLE_TO_COMPLY)
         wanted.append((use, units, grant))
     if not wanted:
@@ -127,11 +130,25 @@ def give_back(draft: Draft, request: CreditControlRequest, debited: Session) -> 
     outcome = Outcome(SUCCESS, cost_micro=0, currency=draft.account.currency)
     for use, units, grant in wanted:
         rate = price_of(use.unit, use.step_units, use.step_price_micro, use.terms)
-        outcome.cost_micro += refund(draft, use, rate, units)
+        in_allowances = sum(amount for which, amount in use.parts if draft.bucket(which).unit != Unit.MONEY)
+        money = refund(draft, use, rate, units)
+        outcome.cost_micro += money
+        _uncount(draft, use, units - in_allowances, money, debited.started_ms, calendar)
         grant.unit, grant.units = use.unit, units
         outcome.grants.append(grant)
     outcome.command_level = not request.services
     return outcome
+
+
+def _uncount(draft: Draft, use: ServiceUse, units: int, money_micro: int, debited_ms: int, calendar: Calendar) -> None:
+    """Take what was given back off the meters that counted it, unless their period is over."""
+    periods = Periods(calendar)
+    for _, name, period, _ in use.meters:
+        known = draft.metered(name)
+        if known is not None and periods.end_ms(Period(period), debited_ms) == known.resets_ms:
+            meter = draft.meter(name, known.resets_ms)
+            meter.units = max(0, meter.units - units)
+            meter.micro = max(0, meter.micro - money_micro)
 
 
 def _asked_back(draft: Draft, request: CreditControlRequest, debited: Session) -> list[tuple[ServiceUse, Grant, int]]:
@@ -140,7 +157,7 @@ def _asked_back(draft: Draft, request: CreditControlRequest, debited: Session) -
         services = [draft.service(debited, use.rating_group, use.service_identifier) for use in debited.services]
         uses = [use for use in services if use is not None and use.used]
         asked = request.requested if len(uses) == 1 else None
-        return [(use, Grant(-1, (), SUCCESS), _units_back(asked, use)) for use in uses]
+        return [(use, Grant(-1, (), SUCCESS), _units_back(asked, use, draft.account.currency)) for use in uses]
     found = []
     for each in request.services:
         group = -1 if each.rating_group is None else each.rating_group
@@ -148,11 +165,17 @@ def _asked_back(draft: Draft, request: CreditControlRequest, debited: Session) -
         use = draft.service(debited, group, identifier)
         if use is None:
             return []
-        found.append((use, Grant(group, each.service_identifiers, SUCCESS), _units_back(each.requested, use)))
+        found.append(
+            (
+                use,
+                Grant(group, each.service_identifiers, SUCCESS),
+                _units_back(each.requested, use, draft.account.currency),
+            )
+        )
     return found
 
 
-def _units_back(requested: Units | None, use: ServiceUse) -> int:
+def _units_back(requested: Units | None, use: ServiceUse, currency: int) -> int:
     """Units of a debit that a refund asks back: those it names, those an amount of money paid for, or all.
 
     0 for an amount that no number of units cost.
@@ -164,6 +187,8 @@ def _units_back(requested: Units | None, use: ServiceUse) -> int:
         return units
     if requested.money is None:
         return use.used
+    if requested.money[2] not in (None, currency):
+        return 0
     rate = price_of(use.unit, use.step_units, use.step_price_micro, use.terms)
     left_micro = use.priced_micro - micro(requested.money)
     kept = rate.affordable_units(left_micro)

@@ -5,9 +5,10 @@ change, or conditions do (row 37), whatever becomes of the catalogue. What is co
 and promotions, is counted by meters of the account (``balance.model.Meter``).
 """
 
+from collections.abc import Iterator
 from typing import Any, Final
 
-from balance.ledger import Draft, begin_period, count_from, mark_period, settle, write_off
+from balance.ledger import Draft, begin_period, count_from, mark_period, reserved_money, settle, write_off
 from balance.model import Notes, Rate, ServiceUse, Session, Unit
 from occ.codes import CREDIT_CONTROL_NOT_APPLICABLE
 from occ.profiles import Profile
@@ -231,12 +232,30 @@ class Pricing:
         if applied.names or use.notes is not None:
             use.notes = (use.notes or Notes())._replace(promotions=applied.names)
 
-    def aligned(self, use: ServiceUse, rate: Rate) -> None:
-        """Have a price that is counted over a day or a month go on from where the account's meter is."""
+    def aligned(self, use: ServiceUse, rate: Rate, to_grant: bool = False) -> None:
+        """Have a price that is counted over a day or a month go on from where the account's meter is.
+
+        ``to_grant``: from where it will be once others have used what they are granted: a cheap tier is given once.
+        """
         over = counted_over(rate)
-        if over != Period.SESSION:
-            meter = self._draft.metered(counter_of(use.name, over).name)
-            count_from(use, rate, meter.units if meter is not None else 0)
+        if over == Period.SESSION:
+            return
+        name = counter_of(use.name, over).name
+        meter = self._draft.metered(name)
+        units = meter.units if meter is not None else 0
+        if to_grant:
+            units += sum(
+                other.granted for _, other in self._others(use) if any(each[1] == name for each in other.meters)
+            )
+        count_from(use, rate, units)
+
+    def _others(self, use: ServiceUse) -> Iterator[tuple[Session, ServiceUse]]:
+        """The other services of the account that are being used, of this session and all others."""
+        sessions = self._draft.account.sessions
+        for session in (self._session, *(each for key, each in sessions.items() if key != self._session.session_id)):
+            for other in session.services:
+                if other is not use:
+                    yield session, other
 
     def for_usage(self, use: ServiceUse, rate: Rate) -> Rate:
         """The price of what was used: what is beyond a cap costs nothing. ``aligned`` must come before."""
@@ -247,7 +266,13 @@ class Pricing:
         """The price of what is to be granted: no more than what the member may spend."""
         rate = self.for_usage(use, rate)
         left_micro = self._left(use, LIMITS)
-        return rate if left_micro is None else Limited(rate, use.priced_micro, left_micro)
+        if left_micro is None:
+            return rate
+        member = self._session.subscriber_id
+        held = sum(
+            reserved_money(self._draft, other) for whose, other in self._others(use) if whose.subscriber_id == member
+        )
+        return Limited(rate, use.priced_micro, left_micro - held)
 
     def _left(self, use: ServiceUse, kind: int) -> int | None:
         """Micro-units that are left of the caps of a kind, the smallest; None: there are none."""

@@ -42,7 +42,7 @@ from occ.rating.price import FreePrice
 from occ.rating.service import Service
 from occ.rating.tariff import Refusal
 from occ.rules import Rules
-from occ.service_units import believable, measure, units_reported, units_wanted
+from occ.service_units import believable, measure, money_of, units_reported, units_wanted
 from protocols.credit_control import CreditControlRequest, ServiceRequest
 from protocols.diameter.codec import avp
 
@@ -55,6 +55,8 @@ DEFAULT_VALIDITY_S: Final = 1800
 _FINAL_GRANTED: Final = int(FinalUnits.GRANTED)
 _FINAL_ACTING: Final = int(FinalUnits.ACTING)
 _SECONDS: Final = int(Unit.SECONDS)
+FUTURE_ALLOWED_MS: Final = 60_000
+"""How far a client's clock may be ahead and be believed."""
 _AMOUNT: Final = int(Unit.AMOUNT)
 
 
@@ -84,7 +86,7 @@ _FREE: Final = FreePrice(Unit.EVENTS)
 class RequestServices:
     """Every service that one request names. ``when_ms``: when what it reports happened, for prices that change."""
 
-    __slots__ = ("draft", "now_ms", "parts", "pricing", "profile", "request", "rules", "session", "when_ms")
+    __slots__ = ("_covered", "draft", "now_ms", "parts", "pricing", "profile", "request", "rules", "session", "when_ms")
 
     def __init__(
         self,
@@ -103,6 +105,8 @@ class RequestServices:
         self.now_ms = draft.now_ms
         draft.subscriber = session.subscriber_id
         self.when_ms = when_ms
+        self._covered: dict[int, int] = {}
+        """By service: units of its grant that no report of this request has used up."""
         self.pricing = Pricing(rules.catalogue, request, profile, draft, session, when_ms)
         asked = request.services
         if not asked and (request.requested is not None or request.used):
@@ -121,6 +125,11 @@ class RequestServices:
         grant = Grant(group, asked.service_identifiers, SUCCESS)
         use = self.draft.service(session, group, identifier)
         if use is not None:
+            money = money_of(asked)
+            if use.unit == _AMOUNT and money is not None and money[2] not in (None, self.draft.account.currency):
+                grant.result_code = INVALID_AVP_VALUE  # money of another kind is not worth the same
+                return Part(asked, grant, _UNRATED, _FREE, None)
+            self._covered.setdefault(id(use), use.granted)
             return Part(asked, grant, self.pricing.service_of(use), self.pricing.rate_of(use), use)
         found, rate, use = self.pricing.begin(asked, group, identifier)
         if found is None or rate is None or isinstance(rate, Refusal):
@@ -164,13 +173,15 @@ class RequestServices:
     def _settle_usage(self, part: Part, use: ServiceUse, late: bool) -> None:
         units = self._believed(part, use)
         waived = 0
-        if units > use.granted and not late:
-            if not part.service.charges_overshoot:
-                waived = units - use.granted
-                units = use.granted
-            elif use.pool:
+        covered = self._covered.get(id(use), use.granted)
+        self._covered[id(use)] = max(0, covered - units)
+        if units > covered and not late:
+            if use.pool:
                 price = part.rate.price_micro(use.paid_units + units) - use.priced_micro
                 borrow(self.draft, self.session, use, price - reserved_money(self.draft, use))
+            elif not part.service.charges_overshoot:
+                waived = units - covered
+                units = covered
         if use.ahead:
             units = self._settle_before_switch(part, use, units)
         self.pricing.settle(use, part.rate, units)
@@ -201,6 +212,8 @@ class RequestServices:
             side = each.tariff_change_usage
             labelled[2 if side is None or side > 2 else side] += measure(each, part.service.unit) or 0
         told = labelled[BEFORE_TARIFF_CHANGE] + labelled[AFTER_TARIFF_CHANGE]
+        if use.ahead[0] > max(self.when_ms, self.now_ms) + FUTURE_ALLOWED_MS:
+            return units  # nobody can have used anything after it yet, whatever the client says
         while use.ahead and (self.when_ms >= use.ahead[0] or labelled[AFTER_TARIFF_CHANGE]):
             before = min(labelled[BEFORE_TARIFF_CHANGE], units)
             after = min(labelled[AFTER_TARIFF_CHANGE], units - before)
@@ -294,7 +307,7 @@ class RequestServices:
         grant.validity_time_s = part.service.validity_time_s
         if use.unit == _SECONDS and self.profile.time_within_validity:
             wanted = min(wanted, grant.validity_time_s)
-        if ends_ms and ends_ms - self.now_ms < grant.validity_time_s * 1000:
+        if ends_ms and ends_ms - self.when_ms < grant.validity_time_s * 1000:
             granted = self._reserve_across(part, use, wanted, ends_ms)
         else:
             granted = self._reserve_at(part.rate, use, wanted)
@@ -315,14 +328,14 @@ class RequestServices:
         the client is made to ask again at the switch instead.
         """
         grant, draft = part.grant, self.draft
-        left_s = max(1, -(-(ends_ms - self.now_ms) // 1000))
+        left_s = max(1, -(-(ends_ms - self.when_ms) // 1000))  # by the clock that the client goes by
         if use.ahead:
             following = self.pricing.rate_ahead(use)
             running = _runs_on(part)
             knows = self.profile.tariff_switch and not running
             if knows and part.service.two_quotas and not draft.in_order(use.unit, use):
                 # An allowance would take its share from one side or the other, and money the rest, unevenly.
-                self.pricing.aligned(use, part.rate)
+                self.pricing.aligned(use, part.rate, to_grant=True)
                 both = HalfEach(part.rate, following, use.paid_units, use.priced_micro)
                 if self._reserve_at(both, use, 2 * wanted) == 2 * wanted:
                     grant.switch_s = ends_ms // 1000
@@ -330,7 +343,7 @@ class RequestServices:
                     return 2 * wanted
                 release(draft, use)
             elif knows or running or left_s < self.profile.shortest_validity_s:
-                self.pricing.aligned(use, part.rate)
+                self.pricing.aligned(use, part.rate, to_grant=True)
                 worst = WorstOfTwo(part.rate, following, use.paid_units, use.priced_micro)
                 if self._reserve_at(worst, use, wanted) == wanted:
                     grant.switch_s = ends_ms // 1000 if knows else 0
@@ -345,7 +358,7 @@ class RequestServices:
         if not use.meters:
             return reserve(self.draft, use, rate, wanted)
         if not isinstance(rate, WorstOfTwo | HalfEach):
-            self.pricing.aligned(use, rate)
+            self.pricing.aligned(use, rate, to_grant=True)
         return reserve(self.draft, use, self.pricing.for_grant(use, rate), wanted)
 
     def _used_up(self, part: Part, use: ServiceUse) -> None:

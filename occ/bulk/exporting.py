@@ -253,7 +253,7 @@ def _subscriber(subscriber: Subscriber) -> Row:
         cap_day=subscriber.cap_day_micro,
         cap_month=subscriber.cap_month_micro,
         activated=subscriber.activated_ms,
-        
+        segment=subscriber.segment,
         friends=subscriber.friends,
         next_plan=subscriber.next_plan,
         **({"next_plan_from": subscriber.next_plan_ms} if subscriber.next_plan else {}),

@@ -6,10 +6,23 @@ from pathlib import Path
 import pytest
 
 from balance import directory, subscribers
+from balance.bulk import IMPORT, open_account
 from balance.embedded import Address
 from balance.journal import history
-from balance.model import MAIN_BUCKET, AccountKind, IdentityType, LifeState, Offer, Subscriber, Unit
-from balance.records import Change
+from balance.ledger import Draft
+from balance.model import (
+    MAIN_BUCKET,
+    Account,
+    AccountKind,
+    IdentityType,
+    LifeState,
+    Offer,
+    Plan,
+    Session,
+    Subscriber,
+    Unit,
+)
+from balance.records import Change, make_plan
 from balance.store import Store
 from balance.structure import CustomerUnit, Pays, UnitKind
 from occ.bulk.values import read_end
@@ -227,6 +240,37 @@ def test_repeated_it_leaves_alone_what_was_used_since(lab: Lab) -> None:
     assert "balance is 6.00 in the store and 10.00 in the row" in lab.reasons("accounts.rejected.csv")[2]
     assert "amount is 2147482648 in the store and 2147483648 in the row" in lab.reasons("buckets.rejected.csv")[2]
     assert [b.balance for b in lab.account("acc-1").buckets] == [6_000_000, (2 << 30) - 1000]
+
+
+def test_repeated_it_does_not_give_again_what_others_have_changed(lab: Lab) -> None:
+    """A bucket without a name is known by its priority and expiry; after these were changed, the journal knows it."""
+    files = [
+        lab.file("accounts.csv", "account,balance", "acc-1,1.00"),
+        lab.file("buckets.csv", "account,unit,amount,priority", "acc-1,octets,100,7"),
+    ]
+    lab.load(*files)
+
+    def change(account: Account | None, _: Session | None) -> Plan:
+        assert account is not None
+        draft = Draft(account, 1)
+        draft.bucket(2).priority = 8
+        return make_plan(draft, "test", ("changed",), None)
+
+    lab.on_store(lambda store: store.commit(b"acc-1", change))
+    for how in ("compare", "skip", "update"):
+        report = lab.load(*files, "--on-existing", how)
+        assert rows(report, "buckets") == (0, 1, 0)
+    assert [b.balance for b in lab.account("acc-1").buckets] == [1_000_000, 100]
+
+
+def test_of_two_buckets_that_are_alike_one_may_be_missing(lab: Lab) -> None:
+    accounts = lab.file("accounts.csv", "account", "acc-1")
+    buckets = lab.file("buckets.csv", "account,unit,amount,number", "acc-1,octets,5,1")
+    lab.load(accounts, buckets)
+    lab.file("buckets.csv", "account,unit,amount,number", "acc-1,octets,5,1", "acc-1,octets,5,2")
+    assert rows(lab.load(accounts, buckets), "buckets") == (1, 1, 0)
+    assert rows(lab.load(accounts, buckets), "buckets") == (0, 2, 0)
+    assert [b.balance for b in lab.account("acc-1").buckets] == [0, 5, 5]
 
 
 def test_the_same_reference_does_not_hide_another_figure(lab: Lab) -> None:
@@ -522,6 +566,29 @@ def test_totals_that_do_not_agree_are_an_error(lab: Lab, monkeypatch: pytest.Mon
     (sentence,) = report["disagreements"]
     assert sentence == "subscribers: 0 before and 2 accepted should make 2, but it is 3"
     assert lab.run("import", *three_files(lab)).exit_code in (0, 3)
+
+
+def test_what_the_journal_has_of_an_import_is_checked(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    from occ.bulk import importing
+
+    counted = importing.count
+
+    async def meddling(store: Store) -> importing.Totals:
+        """Somebody who runs an import of the same name at the same time."""
+
+        def step(account: Account | None, _: Session | None) -> Plan:
+            if account is not None:
+                return Plan(None)
+            return make_plan(open_account(b"acc-7", 0, 978, 1, balance_micro=5), IMPORT, ("same", "x:1", ""), None)
+
+        found = await counted(store)
+        await store.commit(b"acc-7", step)
+        return found
+
+    monkeypatch.setattr(importing, "count", meddling)
+    report = lab.load(*three_files(lab), "--reference", "same", code=3)
+    assert "2 changes were made to accounts, but the journal has 3 of this import" in report["disagreements"]
+    assert "6750000 were entered in buckets of number 1, but the journal says 6750005" in report["disagreements"]
 
 
 def test_json_lines(lab: Lab) -> None:

@@ -38,6 +38,7 @@ services:
   tiered: {context: 32251@3gpp.org, rating_groups: [20], unit: octets, quota: 1 MiB, maximum_quota: 100 MiB, validity: 30 min}
   capped: {context: 32251@3gpp.org, rating_groups: [30], unit: octets, quota: 1 MiB, maximum_quota: 100 MiB, validity: 30 min}
   happy: {context: 32251@3gpp.org, rating_groups: [40], unit: octets, quota: 1 MiB, maximum_quota: 100 MiB, validity: 30 min}
+  waived: {context: 32251@3gpp.org, rating_groups: [50], unit: octets, quota: 1 MiB, maximum_quota: 9 MiB, validity: 30 min, usage_beyond_grant: waive}
   internet: {context: 32251@3gpp.org, unit: octets, quota: 1 MiB, maximum_quota: 100 MiB, validity: 30 min}
   emergency: {context: 32260@3gpp.org, destinations: [emergency], essential: yes, unit: seconds, quota: 60 s, validity: 5 min}
   calls-kz: {context: 32260@3gpp.org, destinations: [kazakhstan], unit: seconds, quota: 60 s, validity: 5 min}
@@ -56,6 +57,7 @@ plans:
       tiers: [{up_to: 4 MiB, price: 0.10 per 1 MiB}, {price: 0.01 per 1 MiB}]
     capped: 0.10 per 1 MiB
     happy: 0.10 per 1 MiB
+    waived: 0.10 per 1 MiB
     internet: 0.10 per 1 MiB
     emergency: free
     calls-kz: 1.00 per 60 s
@@ -296,3 +298,42 @@ async def test_a_barred_member_may_only_call_for_help(golden: Golden, state: Lif
     assert (await golden.ask("bob", 1, wants=1, member=b"bob")).result_code == 2001
     await set_subscriber_state(golden.store, b"ann", LifeState.ACTIVE, golden.now, "test", check_change)
     assert (await golden.ask("again", 1, wants=1)).result_code == 2001
+
+
+async def test_a_members_cap_holds_over_sessions_at_once(golden: Golden) -> None:
+    outcomes = [await golden.ask(f"b{number}", 1, wants=10, member=b"bob") for number in range(3)]
+    assert [outcome.grants[0].units for outcome in outcomes] == [3 * MIB, -1, -1]
+    await golden.ask("b0", 3, used=3, member=b"bob")
+    assert await golden.money() == 970
+
+
+async def test_a_cheap_tier_is_granted_once(golden: Golden) -> None:
+    """Four MiB at 0.10 are promised to the first session: the second is granted, and reserved, at 0.01."""
+    await golden.ask("a", 1, group=20, wants=4)
+    await golden.ask("b", 1, group=20, wants=4)
+    assert (await golden.account()).buckets[0].reserved == 440_000
+
+
+async def test_what_is_said_to_be_used_after_a_switch_hours_ahead_is_not(golden: Golden) -> None:
+    await golden.ask("h", 1, group=40, wants=2)
+    golden.numbers["h"] = 2
+    used = Units(total_octets=2 * MIB, tariff_change_usage=1)
+    request = CreditControlRequest(
+        0xC0, 1, 2, b"h", b"pgw", b"r", b"r", DATA, 3, 1, services=(ServiceRequest(40, (), None, (used,)),)
+    )
+    future: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+    golden.charging.charge(request, LENIENT, b"pgw", golden.now, future.set_result)
+    await future
+    assert await golden.money() == 980
+
+
+async def test_a_waived_overshoot_is_that_of_the_whole_request(golden: Golden) -> None:
+    """A Rating-Group that is named twice has one grant, which both reports use up."""
+    await golden.ask("w", 1, group=50, wants=2)
+    half = Units(total_octets=MIB)
+    services = tuple(ServiceRequest(50, (), None, (half,)) for _ in range(2))
+    request = CreditControlRequest(0xC0, 1, 2, b"w", b"pgw", b"r", b"r", DATA, 3, 1, services=services)
+    future: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+    golden.charging.charge(request, LENIENT, b"pgw", golden.now, future.set_result)
+    await future
+    assert await golden.money() == 980
