@@ -533,11 +533,11 @@ def test_what_has_expired_is_taken_and_remarked(lab: Lab) -> None:
 def test_changes_of_others_are_told_from_a_disagreement(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     files = three_files(lab)
     lab.load(*files)
-    from occ.bulk import importing
+    from occ.bulk import importing, totals
 
-    counted = importing.count
+    counted = totals.count
 
-    async def meddling(store: Store) -> importing.Totals:
+    async def meddling(store: Store) -> totals.Totals:
         found = await counted(store)
         await directory.top_up_account(store, b"acc-1", 1, now_ms=1, reason="meanwhile")
         return found
@@ -549,11 +549,11 @@ def test_changes_of_others_are_told_from_a_disagreement(lab: Lab, monkeypatch: p
 
 
 def test_totals_that_do_not_agree_are_an_error(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
-    from occ.bulk import importing
+    from occ.bulk import importing, totals
 
-    counted = importing.count
+    counted = totals.count
 
-    async def smuggling(store: Store) -> importing.Totals:
+    async def smuggling(store: Store) -> totals.Totals:
         """Somebody who adds a subscriber without a trace in the journal."""
         found = await counted(store)
         if await store.call("EXISTS", store.keys.account(b"acc-1")):
@@ -569,11 +569,11 @@ def test_totals_that_do_not_agree_are_an_error(lab: Lab, monkeypatch: pytest.Mon
 
 
 def test_what_the_journal_has_of_an_import_is_checked(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
-    from occ.bulk import importing
+    from occ.bulk import importing, totals
 
-    counted = importing.count
+    counted = totals.count
 
-    async def meddling(store: Store) -> importing.Totals:
+    async def meddling(store: Store) -> totals.Totals:
         """Somebody who runs an import of the same name at the same time."""
 
         def step(account: Account | None, _: Session | None) -> Plan:
