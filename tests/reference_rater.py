@@ -50,7 +50,7 @@ class Customer:
     """What has happened before."""
 
     counted: int = 0
-    """Units used in the period that tiers are counted over."""
+    """Units that had a price which is counted over a period, in that period so far."""
     cap_left: list[Decimal] = field(default_factory=list)
     used_of_day: dict[tuple[int, date | None], int] = field(default_factory=dict)
     """Units priced while a promotion (by its place) applied, on a local day."""
@@ -150,8 +150,10 @@ class Period:
         for place in self.conditions.counts:
             key = place, self.conditions.day
             used[key] = used.get(key, 0) + 1
-        counted_before = self.rater.customer.counted
-        self.rater.customer.counted += 1
+        if self.price.get("counted", "session") != "session":
+            self._unit_of_a_long_count(self.rater.customer.counted)
+            self.rater.customer.counted += 1
+            return
         if self.free_left:
             self.free_left -= 1
             return
@@ -164,10 +166,7 @@ class Period:
         if self.first_left:
             self.first_left -= 1
             return
-        if self.price.get("counted", "session") != "session":
-            self._unit_of_a_long_count(counted_before)
-        else:
-            self._unit_of_the_session()
+        self._unit_of_the_session()
 
     def _tier(self, position: int) -> tuple[int, int, Any]:
         """Place, beginning and price of the tier that the next unit belongs to."""
