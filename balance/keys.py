@@ -21,6 +21,7 @@ key                              type        value
 ``units:<unit>``                 set         units directly below one; ``units:`` those at the top
 ``unit-changes``                 string      how often the structure of customers has been changed
 ``transfers``                    hash        transfers between accounts that are not finished (``balance.transfers``)
+``import:<reference>``           hash        where in the journal an import of that name first began
 ``s:<session>``                  string      session directory: account that holds an open session; expires
 ``occ:layout``                   hash        how the store is laid out; written once
 ===============================  ==========  =====================================================================

@@ -1,6 +1,7 @@
 """The commands ``occ import`` and ``occ export``."""
 
 import gc
+import re
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -93,7 +94,7 @@ def import_rows(
     paths = reject_paths(sources, rejects)
     catalogue = load_catalogue(settings_of(context).catalogue)
     reader = RowReader(None if any_names else catalogue, mapping, decimal_comma)
-    name = reference if reference is not None else "_".join(sources[0].name.split())
+    name = reference if reference is not None else re.sub(r"[^\x21-\x7e]", "_", sources[0].name)[:128]
 
     async def work(store: Store) -> Report:
         rules = Rules(catalogue, on_existing, now_ms())
@@ -128,7 +129,7 @@ def export_rows(
     if everything and accounts is not None:
         raise WrongUsageError("--all and --accounts exclude each other")
     form = form or (Format.JSONL if path.suffix.lower() in (".jsonl", ".ndjson", ".json") else Format.CSV)
-    only = None if accounts is None else accounts.read_text(encoding="utf-8-sig").split()
+    only = None if accounts is None else _names_in(accounts)
 
     async def work(store: Store) -> Exported:
         with _few_collections(), _progress(as_json) as progress:
@@ -141,6 +142,13 @@ def export_rows(
         _show_exported(exported)
     if exported.missing:
         raise typer.Exit(REFUSED)
+
+
+def _names_in(path: Path) -> list[str]:
+    try:
+        return path.read_text(encoding="utf-8-sig").split()
+    except UnicodeDecodeError:
+        raise WrongUsageError(f"{shown(path)} is not UTF-8 text") from None
 
 
 def _mapping(given: list[str]) -> dict[str, str]:

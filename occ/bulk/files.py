@@ -47,7 +47,8 @@ class Source:
 
     @property
     def name(self) -> str:
-        return self.path.name
+        """For messages and the journal."""
+        return self.path.name.encode("utf-8", "replace").decode()
 
 
 class Line(NamedTuple):

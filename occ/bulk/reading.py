@@ -3,7 +3,7 @@
 import json
 import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
 
 from balance.model import IdentityType, LedgerError, Unit
@@ -36,6 +36,7 @@ _NAME: Final = re.compile(r"[\x21-\x7e]{1,64}")
 _NESTED: Final = (*DETAILS, Kind.SUBSCRIBERS)
 _ALL_NESTED: Final = (*_NESTED, "unit")
 _LIST_COLUMNS: Final = frozenset((*IDENTITY_COLUMNS, "friends"))
+KEYS_REMEMBERED: Final = 1000
 UNREADABLE: Final = "text"
 """Where a rejected line that is no JSON object stands in the file of rejected lines."""
 
@@ -63,6 +64,8 @@ class RowReader:
     mapping: Mapping[str, str]
     """What ``--map`` says, by plain names."""
     decimal_comma: bool = False
+    _keys: dict[tuple[Kind, str], Column | None] = field(default_factory=dict)
+    """Keys of JSON that have been met, and what they stand for."""
 
     # -- CSV -------------------------------------------------------------------------------------------------------
 
@@ -133,7 +136,7 @@ class RowReader:
         try:
             cells: list[tuple[Column, str]] = []
             for key, value in given.items():
-                column = find_column(kind, key, self.mapping)
+                column = self._column(kind, key)
                 if column is None:
                     continue
                 if any(known is column for known, _ in cells):
@@ -143,6 +146,15 @@ class RowReader:
         except RowError as error:
             faults.append(f"{where}{error}")
             return None
+
+    def _column(self, kind: Kind, key: str) -> Column | None:
+        try:
+            return self._keys[kind, key]
+        except KeyError:
+            column = find_column(kind, key, self.mapping)
+            if len(self._keys) < KEYS_REMEMBERED:
+                self._keys[kind, key] = column
+            return column
 
     # -- rows ------------------------------------------------------------------------------------------------------
 

@@ -67,6 +67,8 @@ class Spool:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._database.close()
+        if isinstance(error, sqlite3.Error):
+            raise OSError(f"rows cannot be set aside in the directory for temporary files: {error}") from error
 
     def _pages(self, query: str, *arguments: object) -> Iterator[tuple[Any, ...]]:
         cursor = self._database.execute(query, arguments)

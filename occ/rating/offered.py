@@ -47,7 +47,7 @@ def effective(
             return Offered(continued(price, used_units, cost_micro), until_ms, NOTHING, price)
         return Offered(price, until_ms, NOTHING, price)
     applied = _on(price, promotions_at(at_ms))
-    found = _with(price, applied, used_units, cost_micro)
+    found = combined(price, applied, used_units, cost_micro)
     ends_ms = _earlier(until_ms, applied.ends_ms)
     for _ in range(_LOOK_AHEAD):
         if not ends_ms:
@@ -74,10 +74,15 @@ def _makes(price: Price, applied: Applied) -> object:
     return price, applied.discount_ppm, applied.free, applied.free_until_ms
 
 
-def _with(price: Price, applied: Applied, used_units: int, cost_micro: int) -> Price:
-    """Tariff and promotions in one: free units first, the discount on all that is left."""
+def combined(price: Price, applied: Applied, used_units: int, cost_micro: int) -> Price:
+    """Tariff and promotions in one, for a session that has used so much: first free units, then the discount.
+
+    ``price``: as the catalogue has it (``Offered.tariff_price``); to be combined when it comes into force, for only
+    then is known what was used before.
+    """
     if isinstance(price, Refusal):
         return price
+    applied = _on(price, applied)
     rate = continued(price, used_units, cost_micro) if used_units else price
     return discounted(with_free_units(rate, applied.free_units), applied.discount_ppm)
 

@@ -151,3 +151,27 @@ def total(report: Any, label: str) -> tuple[int, int, int]:
             assert line["agrees"]
             return line["before"], line["accepted"], line["after"]
     return 0, 0, 0
+
+
+def three_files(lab: Lab) -> list[str]:
+    """Two accounts with a bucket and a subscriber each."""
+    return [
+        lab.file(
+            "accounts.csv",
+            "account,kind,currency,balance,credit_limit,state,expires",
+            "acc-1,prepaid,EUR,10.00,,active,2037-01-31",
+            "acc-2,postpaid,EUR,-3.25,50.00,suspended,",
+        ),
+        lab.file(
+            "buckets.csv",
+            "account,name,unit,amount,priority,expires",
+            "acc-1,data-5gb,,2 GiB,,2036-12-31T12:00:00Z",
+            "acc-2,,seconds,600,7,never",
+        ),
+        lab.file(
+            "subscribers.csv",
+            "subscriber,account,plan,msisdn,imsi,state",
+            "line-1,acc-1,standard,+4917000001,26201000000001,active",
+            "line-2,acc-2,standard,4917000002,26201000000002,blocked",
+        ),
+    ]

@@ -261,6 +261,13 @@ def test_some_accounts_only(lab: Lab) -> None:
     assert [json.loads(line)["account"] for line in (lab.folder / "out.jsonl").read_text().splitlines()] == ["b"]
 
 
+def test_names_that_cannot_be_read(lab: Lab) -> None:
+    (lab.folder / "names.txt").write_bytes(b"\xff\xfe\x00")
+    result = lab.run("export", str(lab.folder / "out"), "--accounts", str(lab.folder / "names.txt"))
+    assert result.exit_code == 2
+    assert "names.txt is not UTF-8 text" in result.stderr
+
+
 def test_sessions_stay_and_what_they_hold_is_told(lab: Lab) -> None:
     sample(lab)
 

@@ -165,9 +165,6 @@ def test_many_accounts_take_no_more_time_each_than_few(lab: Lab) -> None:
 def test_an_import_that_loses_the_store_says_so_and_goes_on_when_repeated(lab: Lab) -> None:
     files = population(lab, 600)
 
-    async def lose(store: Store) -> None:
-        await store.call("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "no")
-
     from occ.bulk import importing
 
     settled = importing.Import._settled
