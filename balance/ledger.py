@@ -624,7 +624,7 @@ def affordable(draft: Draft, use: ServiceUse, rate: Rate) -> int:
     What is left of a step that was paid costs nothing more; of a step that leaked, nothing is given away on top.
     """
     available = draft.available_micro(use)
-    if use.leaked_micro and not available:
+    if use.leaked_micro and use.priced_micro and not available:
         return 0
     units = rate.affordable_units(use.priced_micro + available) - use.paid_units
     return units if units > 0 else 0
@@ -643,7 +643,7 @@ def has_more(draft: Draft, use: ServiceUse, rate: Rate) -> bool:
         else:
             granted_in_money -= amount
     spendable = reserved_micro + draft.available_micro(use)
-    if use.leaked_micro and not spendable:
+    if use.leaked_micro and use.priced_micro and not spendable:
         return False
     return rate.affordable_units(use.priced_micro + spendable) > use.paid_units + granted_in_money
 

@@ -360,6 +360,8 @@ class Charge:
 
     def _supervised_until(self, session: Session, outcome: Outcome, longest_s: int) -> int:
         """When supervision ends: not before the grants of services that this request did not name lapse."""
+        for grant in outcome.grants:
+            longest_s = max(longest_s, grant.validity_time_s)  # that of a redirection may be longer than that of units
         until_ms = self.now_ms + longest_s * 1000 * self.rules.settings.tcc_factor
         if until_ms < session.expires_ms:
             named = {grant.rating_group for grant in outcome.grants}
@@ -415,7 +417,8 @@ class Charge:
         draft = Draft(account, self.now_ms)
         own = self._new_session()
         subscriber = own.subscriber_id  # nobody is given what another has paid
-        if found.session_id != debit_key or found.subscriber_id != subscriber or not found.services:
+        is_debit = found.session_id == debit_key and found.state == SessionState.CLOSED and found.services
+        if not is_debit or found.subscriber_id != subscriber:
             return self._not_refunded(draft, own, events.nothing_to_refund(named), debit_key)
         debited = found.copy()
         outcome = events.give_back(draft, self.request, debited, self.rules.catalogue.calendar)

@@ -122,7 +122,8 @@ def give_back(draft: Draft, request: CreditControlRequest, debited: Session, cal
     """
     wanted: list[tuple[ServiceUse, int, Grant]] = []
     for use, grant, units in _asked_back(draft, request, debited):
-        if not 0 < units <= use.used or (use.meters and units != use.used):
+        before = sum(other for known, other, _ in wanted if known is use)
+        if not 0 < units <= use.used - before or (use.meters and units != use.used):
             return Outcome(UNABLE_TO_COMPLY)
         wanted.append((use, units, grant))
     if not wanted:

@@ -163,9 +163,9 @@ class RequestServices:
             elif asked.requested is not None or asked.reporting_reason is not None:
                 release(self.draft, use)
             while use.ahead and self.when_ms >= use.ahead[0]:
-                part.rate = self.pricing.enter_period(use)
+                self._price(use, self.pricing.enter_period(use))
             if asked.reporting_reason == RATING_CONDITION_CHANGE:
-                part.rate = self.pricing.rate_anew(use, part.service) or part.rate
+                self._price(use, self.pricing.rate_anew(use, part.service) or part.rate)
             if part.service.validity_time_s > longest_s:
                 longest_s = part.service.validity_time_s
         return longest_s or DEFAULT_VALIDITY_S
@@ -187,6 +187,12 @@ class RequestServices:
         self.pricing.settle(use, part.rate, units)
         if waived:
             leak(self.draft, use, part.rate, waived)
+
+    def _price(self, use: ServiceUse, rate: Rate) -> None:
+        """Have a service cost this from here on, wherever the request names it."""
+        for part in self.parts:
+            if part.use is use:
+                part.rate = rate
 
     def _believed(self, part: Part, use: ServiceUse) -> int:
         """The units reported, cut where they cannot be true; the rest is kept for the charging data record."""
@@ -225,7 +231,7 @@ class RequestServices:
                 before += either
             self.pricing.settle(use, part.rate, before)
             units -= before
-            part.rate = self.pricing.enter_period(use)
+            self._price(use, self.pricing.enter_period(use))
             # Further switches that passed since: all of this came after the first.
             labelled = [0, 0, 0]
         return units
@@ -247,7 +253,9 @@ class RequestServices:
             use = part.use
             if use is None:
                 continue
-            if part.asked.requested is None or part.asked.reporting_reason == REASON_FINAL:
+            if part.asked.reporting_reason == REASON_FINAL:
+                use.final = 0  # it has ended; should it begin again, it begins as any other
+            elif part.asked.requested is None:
                 self._without_request(part, use)
             elif self.refused(part):
                 pass  # it says why
