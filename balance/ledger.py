@@ -156,14 +156,14 @@ class Draft:
         else:
             meter = Meter(name, resets_ms)
             account.meters.append(meter)
-        if meter.resets_ms <= self.now_ms:
+        if meter.resets_ms < resets_ms:
             meter.resets_ms, meter.units, meter.micro = resets_ms, 0, 0
         return meter
 
-    def metered(self, name: str) -> Meter | None:
-        """A meter to be read only; None if its period is over or nothing was counted."""
+    def metered(self, name: str, at_ms: int) -> Meter | None:
+        """A meter to be read only; None if its period is over at that moment or nothing was counted."""
         for meter in self.account.meters:
-            if meter.name == name and meter.resets_ms > self.now_ms:
+            if meter.name == name and meter.resets_ms > at_ms:
                 return meter
         return None
 

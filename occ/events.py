@@ -145,7 +145,7 @@ def _uncount(draft: Draft, use: ServiceUse, units: int, money_micro: int, debite
     """Take what was given back off the meters that counted it, unless their period is over."""
     periods = Periods(calendar)
     for _, name, period, _ in use.meters:
-        known = draft.metered(name)
+        known = draft.metered(name, draft.now_ms)
         if known is not None and periods.end_ms(Period(period), debited_ms) == known.resets_ms:
             meter = draft.meter(name, known.resets_ms)
             meter.units = max(0, meter.units - units)

@@ -36,7 +36,7 @@ _AMOUNT: Final = int(Unit.AMOUNT)
 class Pricing:
     """Prices for one request of one session. ``when_ms``: when what it reports happened."""
 
-    __slots__ = ("_catalogue", "_draft", "_profile", "_request", "_session", "_when_ms")
+    __slots__ = ("_catalogue", "_draft", "_profile", "_request", "_session", "_when_ms", "at_ms")
 
     def __init__(
         self,
@@ -53,6 +53,8 @@ class Pricing:
         self._draft = draft
         self._session = session
         self._when_ms = when_ms
+        self.at_ms = when_ms
+        """When what is settled or granted is used, for what is counted by day and month."""
 
     # -- a service that begins ---------------------------------------------------------------------------------------
 
@@ -146,7 +148,7 @@ class Pricing:
         if use.unit == _AMOUNT:
             return None, 0
         if use.ahead and use.ahead[0] > self._when_ms:
-            # Kept as noted: a service is not taken back into a period that it has left, whatever the clock of a client says.
+            # As noted: a service is not taken back into a period that it has left, whatever a clock says.
             return None, use.ahead[0]
         tariff = self._catalogue.tariff(self._session.plan, use.name, use.zone)
         if tariff is None:
@@ -181,10 +183,14 @@ class Pricing:
     def enter_period(self, use: ServiceUse) -> Rate:
         """The tariff has switched: what is used from here on has this price."""
         at_ms, rate = use.ahead[0], self.rate_ahead(use)
-        self._begin_period(use, at_ms, rate, use.notes.next_version if use.notes else "")
         tariff = self._catalogue.tariff(self._session.plan, use.name, use.zone)
-        if tariff is not None:
-            offered = self._effective(use, tariff, at_ms)
+        offered = None if tariff is None else self._effective(use, tariff, at_ms)
+        if offered is not None and offered.applied.names:
+            # Only now is known what promotions have given so far.
+            price = self._told(offered.price, use.unit)
+            rate = rate if isinstance(price, Refusal) else price
+        self._begin_period(use, at_ms, rate, use.notes.next_version if use.notes else "")
+        if tariff is not None and offered is not None:
             self._note_meters(use, rate, offered.applied)
             self._note_switch(use, tariff, offered)
         return rate
@@ -244,7 +250,7 @@ class Pricing:
         if over == Period.SESSION:
             return
         name = counter_of(use.name, over).name
-        meter = self._draft.metered(name)
+        meter = self._draft.metered(name, self.at_ms)
         units = meter.units if meter is not None else 0
         if to_grant:
             units += sum(
@@ -282,7 +288,7 @@ class Pricing:
         smallest: int | None = None
         for each, name, _, limit_micro in use.meters:
             if each == kind:
-                meter = self._draft.metered(name)
+                meter = self._draft.metered(name, self.at_ms)
                 left = max(0, limit_micro - (meter.micro if meter is not None else 0))
                 smallest = left if smallest is None else min(smallest, left)
         return smallest
@@ -302,6 +308,8 @@ class Pricing:
         if more_units or more_micro:
             periods = Periods(self._catalogue.calendar)
             for _, name, period, _ in use.meters:
-                meter = self._draft.meter(name, periods.end_ms(Period(period), self._draft.now_ms))
-                meter.units += more_units
-                meter.micro += more_micro
+                ends_ms = periods.end_ms(Period(period), self.at_ms)
+                meter = self._draft.meter(name, ends_ms)
+                if meter.resets_ms == ends_ms:  # else it is counting a later period by now
+                    meter.units += more_units
+                    meter.micro += more_micro

@@ -229,7 +229,9 @@ class RequestServices:
                 before = max(0, units - after_s)
             elif either and self._cheaper_before(part, use, before, after, either):
                 before += either
+            self.pricing.at_ms = min(self.when_ms, use.ahead[0] - 1)
             self.pricing.settle(use, part.rate, before)
+            self.pricing.at_ms = self.when_ms
             units -= before
             self._price(use, self.pricing.enter_period(use))
             # Further switches that passed since: all of this came after the first.
