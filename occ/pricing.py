@@ -147,7 +147,7 @@ class Pricing:
         """
         if use.unit == _AMOUNT:
             return None, 0
-        if use.ahead and use.ahead[0] > self._when_ms:
+        if use.ahead and use.ahead[0] > self._when_ms and not self.version:
             # As noted: a service is not taken back into a period that it has left, whatever a clock says.
             return None, use.ahead[0]
         tariff = self._catalogue.tariff(self._session.plan, use.name, use.zone)
