@@ -40,13 +40,13 @@ def steps() -> st.SearchStrategy[Any]:
 
 @st.composite
 def tiers(draw: st.DrawFn, counted: str) -> PriceSpec:
-    ends = sorted(draw(st.sets(st.integers(1, 900), max_size=3)))
+    ends = sorted(draw(st.sets(st.integers(1, 1500), max_size=3)))
     return {"tiers": [(up_to, draw(steps())) for up_to in (*ends, None)], "counted": counted}
 
 
 @st.composite
 def prices(draw: st.DrawFn) -> PriceSpec:
-    kind = draw(st.sampled_from(["steps", "steps", "call", "call", "tiers", "month"]))
+    kind = draw(st.sampled_from(["steps", "call", "tiers", "call", "tiers", "month"]))
     if kind == "steps":
         return {"price": draw(steps())}
     if kind == "month":
@@ -62,15 +62,16 @@ def prices(draw: st.DrawFn) -> PriceSpec:
 
 @st.composite
 def tariffs(draw: st.DrawFn) -> list[tuple[set[int], int, PriceSpec]]:
-    count = draw(st.sampled_from([1, 2, 2, 3, 4]))
+    count = draw(st.sampled_from([3, 2, 4, 1, 3]))
     sold = draw(st.lists(prices(), min_size=min(count, 3), max_size=3))
     if count == 1:
         return [(EVERY_DAY, 0, sold[0])]
-    times = draw(st.lists(st.tuples(weekdays, minutes_of_day), min_size=count, max_size=count))
+    # Close together, so that one call can last over several.
+    first, quarters = draw(minutes_of_day), draw(st.permutations(range(4)))
+    times = [(draw(weekdays), (first + 15 * quarter) % 1440) for quarter in quarters[:count]]
     found: list[tuple[set[int], int, PriceSpec]] = []
     for days, minute in times:
-        if not any(minute == other and days & others for others, other, _ in found):
-            found.append((days, minute, sold[len(found)] if len(found) < 2 else draw(st.sampled_from(sold))))
+        found.append((days, minute, sold[len(found)] if len(found) < len(sold) else draw(st.sampled_from(sold))))
     return found
 
 
@@ -106,9 +107,9 @@ def catalogues(draw: st.DrawFn) -> Catalogue:
 @st.composite
 def calls(draw: st.DrawFn, catalogue: Catalogue) -> tuple[datetime, int]:
     """When a call begins, UTC, and its seconds; most of them last while something changes: tariff, hours, day."""
-    seconds = draw(st.sampled_from([1500, 1200, 900, 600, 301, 60, 1]) | st.integers(60, 1500))
+    seconds = draw(st.sampled_from([2100, 1500, 1200, 900, 301, 1]) | st.integers(60, 2100))
     hours = [minute for each in catalogue.promotions if each.hours for minute in each.hours[1:]]
-    minute = draw(st.sampled_from([*[minute for _, minute, _ in catalogue.tariff] * 2, *hours, 0]))
+    minute = draw(st.sampled_from([*(minute for _, minute, _ in catalogue.tariff), *hours, 0]))
     day = draw(SUNDAYS | st.integers(0, 364).map(lambda days: date(2026, 1, 1) + timedelta(days=days)))
     local = datetime(day.year, day.month, day.day, minute // 60, minute % 60, tzinfo=catalogue.zone)
     part = draw(st.sampled_from([50, 10, 90, 100, 0, -5]) | st.integers(1, 99))
