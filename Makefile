@@ -1,6 +1,7 @@
 # make run         set everything up and start the server; Ctrl-C stops it
 # make test        set everything up and run the tests
 # make bench       set everything up and measure speed
+# make sim         simulate clients, crashes and lost messages (make sim SEEDS=1000; make sim SEED=417 for one alone)
 # make setup       only set up: a virtual environment in .venv with the locked dependencies
 # make lint        style, types and the import contract
 # make lock        write requirements.lock anew from pyproject.toml (make lock UPGRADE=1 takes the latest versions)
@@ -15,7 +16,9 @@
 
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help run test bench setup lint lock conformance clean FORCE
+SEEDS ?= 200
+
+.PHONY: help run test bench sim setup lint lock conformance clean FORCE
 
 # An environment that was moved or copied holds paths of its former place.
 INSTALLED := .venv/installed
@@ -39,6 +42,9 @@ test: setup
 
 bench: setup
 	@.venv/bin/python -m loadtests $(ARGS)
+
+sim: setup
+	@.venv/bin/python -m tests.simulation $(if $(SEED),--seed $(SEED),--seeds $(SEEDS)) $(ARGS)
 
 lint: setup
 	@.venv/bin/ruff check .
