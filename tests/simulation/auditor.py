@@ -82,7 +82,7 @@ def audit_account(
     expected = sums(paid_in.certain_micro, paid_in.doubtful_micro)
     if money_micro + debited_micro + lapsed_micro not in expected:
         faults.append(
-            f"{name}: {money_micro} left, {debited_micro} debited, {lapsed_micro} lapsed: that is not what was paid in, "
+            f"{name}: {money_micro} left, {debited_micro} debited, {lapsed_micro} lapsed: not what was paid in, "
             f"{paid_in.certain_micro} and perhaps {paid_in.doubtful_micro}"
         )
 
