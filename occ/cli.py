@@ -161,6 +161,7 @@ def _announcement(settings: Settings, config: Path | None, as_json: bool) -> "Ca
                 "diameter": {
                     "host": diameter.host,
                     "port": server.diameter_port,
+                    "tls_port": server.diameter_tls_port or None,
                     "origin_host": diameter.origin_host,
                     "origin_realm": diameter.origin_realm,
                 },
@@ -177,6 +178,8 @@ def _announcement(settings: Settings, config: Path | None, as_json: bool) -> "Ca
         out = console()
         out.print(f"Diameter  {_bracketed(diameter.host)}:{server.diameter_port}, ", end="")
         out.print(f"Origin-Host {diameter.origin_host}, realm {diameter.origin_realm}")
+        if server.diameter_tls_port:
+            out.print(f"          {_bracketed(diameter.host)}:{server.diameter_tls_port} with TLS 1.3")
         out.print(f"Metrics   {metrics_url}")
         out.print(f"Redis     {program} at {server.redis_address.url}")
         out.print(

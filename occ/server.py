@@ -41,6 +41,7 @@ from occ.rules import ChargingSettings as ChargeSettings
 from occ.rules import Rules
 from occ.seed import seed
 from occ.settings import Settings
+from occ.tls import tls_contexts
 from protocols.credit_control import CreditControlRequest
 from protocols.diameter.codec import avp
 from protocols.diameter.codes import DisconnectCause
@@ -76,6 +77,8 @@ class OnlineChargingServer:
         """Set when the server cannot go on; ``failure`` says why."""
         self.failure: Exception | None = None
         self.diameter_port = 0
+        self.diameter_tls_port = 0
+        """0: nobody listens with TLS."""
         self.metrics_port = 0
         self.redis_program = ""
 
@@ -215,6 +218,10 @@ class OnlineChargingServer:
         self.gy = Gy(self.charging, self.profiles, origin, _router(node_settings), limit, self._clock)
         self.gy.on_client_state = self.expiry.client_state
         self.node = Node(node_settings, self.gy.handle_ccr, self._on_peer_event)
+        if diameter.tls.certificate is not None:
+            tls = tls_contexts(diameter.tls)
+            self.node.start_dialing(tls.dialing)
+            self.diameter_tls_port = await self.node.start(diameter.host, diameter.tls.port, tls.listening)
         self.diameter_port = await self.node.start(diameter.host, diameter.port)
         self._cleanup.push_async_callback(self.node.stop, DisconnectCause.REBOOTING)
         self.reauthorisation = Reauthorisation(self.charging, self.node, self._clock, self._may_ask)

@@ -37,10 +37,11 @@ IPNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
 ENVIRONMENT_PREFIX: Final = "OCC_"
 CONFIG_VARIABLE: Final = "OCC_CONFIG"
 DIAMETER_PORT: Final = 3868
+DIAMETER_TLS_PORT: Final = 5868
 SHIPPED: Final = Path(__file__).resolve().parent.parent / "config"
 """The configuration that comes with the project."""
 
-_PEER_KEYS: Final = ("identity", "realm", "networks", "connect_host", "connect_port")
+_PEER_KEYS: Final = ("identity", "realm", "networks", "connect_host", "connect_port", "tls")
 _LABEL: Final = re.compile(r"(?!-)[A-Za-z0-9_-]{1,63}(?<!-)")
 
 
@@ -142,6 +143,7 @@ def _allowed_peer(node: Node, identity: str, known: Mapping[str, Node]) -> Allow
             networks=list_of(_network)(known["networks"]) if "networks" in known else (),
             connect_host=_host(known["connect_host"]) if "connect_host" in known else None,
             connect_port=known["connect_port"].integer(1, 65535) if "connect_port" in known else DIAMETER_PORT,
+            tls=known["tls"].boolean() if "tls" in known else False,
         )
     except ValueError as error:
         raise node.error(str(error)) from None
@@ -181,6 +183,28 @@ class PeerRules:
 
 
 @dataclass(frozen=True, slots=True)
+class TlsSettings:
+    """A second Diameter listener, with TLS 1.3 from the first octet and certificates on both sides."""
+
+    port: int = setting(integer(0, 65535), DIAMETER_TLS_PORT)
+    """TCP port; 0: any free port."""
+    certificate: Path | None = setting(optional(_path), None)
+    """PEM file with this node's certificate and what it was issued by; None: there is no such listener."""
+    key: Path | None = setting(optional(_path), None)
+    """PEM file with its private key."""
+    key_password_file: Path | None = setting(optional(_path), None)
+    """File whose first line unlocks the key; None: it is not locked."""
+    trusted: Path | None = setting(optional(_path), None)
+    """PEM file with the certificates that peers' certificates are issued by."""
+
+    def __post_init__(self) -> None:
+        given = {"certificate": self.certificate, "key": self.key, "trusted": self.trusted}
+        missing = [name for name, value in given.items() if value is None]
+        if missing and (len(missing) < len(given) or self.key_password_file is not None):
+            raise ValueError(f"TLS needs certificate, key and trusted; {' and '.join(missing)} is missing")
+
+
+@dataclass(frozen=True, slots=True)
 class DiameterSettings:
     """The Diameter listener and this node's identity (RFC 6733)."""
 
@@ -195,7 +219,13 @@ class DiameterSettings:
     """Longest message accepted; the header's length field (RFC 6733, 3) bounds it."""
     default_profile: str = setting(text(), "lenient")
     """Profile (`occ.profiles`) of clients that have none of their own and are not recognised by their CER."""
+    tls: TlsSettings = section(TlsSettings)
     peers: PeerRules = section(PeerRules)
+
+    def __post_init__(self) -> None:
+        for peer in self.peers.policy.peers:
+            if peer.tls and self.tls.certificate is None:
+                raise ValueError(f"peer {peer.identity} is to use TLS, but diameter.tls names no certificate")
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,12 +1,18 @@
 """Fixtures that more than one package's tests use."""
 
 import asyncio
+import os
 from collections.abc import Iterator
 
+import hypothesis
 import pytest
 import redis
 
 from balance.embedded import Address, EmbeddedRedis, EmbeddedSettings
+
+# A slow machine is no fault of the product; and what is merged must not hang on what a run happens to try.
+hypothesis.settings.register_profile("occ", deadline=None, derandomize=bool(os.environ.get("CI")))
+hypothesis.settings.load_profile("occ")
 
 
 @pytest.fixture(scope="session")

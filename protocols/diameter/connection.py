@@ -10,11 +10,11 @@ octet (RFC 6733 2.1).
 import asyncio
 import logging
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from ipaddress import ip_address
 from struct import pack
-from typing import Final, Protocol, cast
+from typing import Any, Final, Protocol, cast
 
 from protocols.diameter.events import Event
 from protocols.diameter.link import Disconnect, Link
@@ -49,6 +49,18 @@ class Owner(Protocol):
 
     def serve(self, link: Link) -> None:
         """Look after the other connections that an event of `link` may have changed."""
+
+
+def certified_names(certificate: Mapping[str, Any]) -> frozenset[str]:
+    """The host names of a certificate as ``ssl.SSLSocket.getpeercert`` tells it, in small letters.
+
+    RFC 6733 section 13.1 has them in subjectAltName (RFC 6125); a Common Name counts where that names no host.
+    """
+    names = {value.lower() for kind, value in certificate.get("subjectAltName", ()) if kind == "DNS"}
+    if not names:
+        subject = (pair for part in certificate.get("subject", ()) for pair in part)
+        names = {value.lower() for kind, value in subject if kind == "commonName"}
+    return frozenset(names)
 
 
 class DiameterConnection(asyncio.Protocol):
@@ -100,6 +112,9 @@ class DiameterConnection(asyncio.Protocol):
         stream.set_write_buffer_limits(high=self._owner.settings.high_water_octets)
         self._transport = stream
         self.link = link
+        certificate = stream.get_extra_info("peercert")
+        if certificate:
+            link.certified = certified_names(certificate)
         self._owner.connection_up(self)
         if events:
             self._owner.connection_events(self, events)

@@ -147,6 +147,7 @@ class Link:
         "_needed",
         "base_messages",
         "capabilities",
+        "certified",
         "disconnect",
         "is_open",
         "local_address",
@@ -181,6 +182,8 @@ class Link:
         self.receiver = receiver
         self.origin = origin
         self.capabilities = capabilities
+        self.certified: frozenset[str] | None = None
+        """The names, in small letters, that the peer's verified certificate bears; None: it has shown none."""
         self.is_open = False
         """The capabilities exchange is done: application messages may come."""
         self.takes_requests = False

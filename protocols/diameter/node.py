@@ -121,7 +121,10 @@ class Node:
         return int(server.sockets[0].getsockname()[1])
 
     def start_dialing(self, tls: ssl.SSLContext | None = None) -> None:
-        """Open connections with all configured peers that have a `connect_host`, and keep them open."""
+        """Open connections with all configured peers that have a `connect_host`, and keep them open.
+
+        `tls` serves those whose settings ask for TLS; their certificates must name their identities.
+        """
         if self._dialers:
             return
         for peer in self._table:
@@ -267,7 +270,8 @@ class Node:
                 await self._moved.wait()
             opened_at = peer.opened_at
             with suppress(ConnectError):  # the Refused event has been logged
-                await self._dial(peer, allowed.connect_host, allowed.connect_port, tls)
+                context, name = (tls, allowed.identity) if allowed.tls else (None, None)
+                await self._dial(peer, allowed.connect_host, allowed.connect_port, context, name)
             while not peer.is_closed():
                 self._moved.clear()
                 await self._moved.wait()

@@ -95,7 +95,7 @@ class _Reception:
         if host.lower() == settings.origin_host.lower():
             objection: tuple[str, str] | None = ("it uses our own Origin-Host", "give it an Origin-Host of its own")
         else:
-            objection = settings.policy.objection(host, realm, link.remote_address)
+            objection = settings.policy.objection(host, realm, link.remote_address, link.certified)
         if objection is not None:
             reason, hint = objection
             result = int(ResultCode.UNKNOWN_PEER)

@@ -44,6 +44,8 @@ class AllowedPeer:
     """Address or name to dial; None: never dialed."""
     connect_port: int = 3868
     """TCP port to dial."""
+    tls: bool = False
+    """It must use TLS with a certificate that names its identity, and is dialed with TLS."""
 
     def __post_init__(self) -> None:
         _check_identity("identity of a peer", self.identity)
@@ -81,11 +83,20 @@ class PeerPolicy:
                 return peer
         return None
 
-    def objection(self, origin_host: str, origin_realm: str, address: str) -> tuple[str, str] | None:
+    def objection(
+        self, origin_host: str, origin_realm: str, address: str, certified: frozenset[str] | None = None
+    ) -> tuple[str, str] | None:
         """Why a peer that connected from `address` is refused and what would let it in; None: it may enter.
 
-        `address` is a numeric IP address; an IPv4 address mapped into IPv6 counts as IPv4.
+        `address` is a numeric IP address; an IPv4 address mapped into IPv6 counts as IPv4. `certified`: the names in
+        its verified certificate, in small letters; None: it has shown none.
         """
+        if certified is not None and origin_host.lower() not in certified:
+            named = ", ".join(sorted(certified)) or "no host"
+            return (
+                f"its certificate names {named} and not {origin_host}",
+                f"give it a certificate whose subjectAltName is DNS:{origin_host}, or that Origin-Host",
+            )
         source = ip_address(address.partition("%")[0])
         mapped = getattr(source, "ipv4_mapped", None)
         if mapped is not None:
@@ -99,6 +110,11 @@ class PeerPolicy:
             return (
                 f"{source} is not a loopback address and {self.config_path}.mode is lab",
                 f"set {self.config_path}.mode to strict and add {entry} to {self.config_path}.allowed",
+            )
+        if listed is not None and listed.tls and certified is None:
+            return (
+                f"{origin_host} must use TLS with a certificate",
+                f"let it connect to the TLS port, or take tls from {listed.identity} in {self.config_path}.allowed",
             )
         if listed is None:
             return f"{origin_host} is not an allowed peer", f"add {entry} to {self.config_path}.allowed"
