@@ -355,16 +355,18 @@ def leak(draft: Draft, use: ServiceUse, rate: Rate, units: int) -> None:
         draft.leaked_micro += lost
 
 
-def begin_period(use: ServiceUse, at_ms: int, step_units: int, step_price_micro: int, version: str) -> None:
+def begin_period(
+    use: ServiceUse, at_ms: int, step_units: int, step_price_micro: int, version: str, band: str = ""
+) -> None:
     """Count on at another price from ``at_ms``, from nothing: a started step of the period that ends was charged in
-    full. ``version``: of the catalogue that the price is of, as in ``Notes.version``.
+    full. ``version`` of the catalogue and ``band`` that the price is of: as in ``Notes``.
     """
     close_period(use, at_ms)
     use.earlier_micro = min(use.earlier_micro + use.priced_micro, LARGEST)
     use.paid_units = use.priced_micro = 0
     use.step_units, use.step_price_micro = step_units, step_price_micro
     use.ahead = ()
-    mark_period(use, at_ms, version=version)
+    mark_period(use, at_ms, version, band)
 
 
 def close_period(use: ServiceUse, at_ms: int) -> None:
@@ -378,7 +380,7 @@ def close_period(use: ServiceUse, at_ms: int) -> None:
         return
     periods = notes.periods
     if len(periods) >= PERIODS_KEPT:
-        period = _joined(Period._make(periods[-1]), period)
+        period = _joined(Period(*periods[-1]), period)
         periods = periods[:-1]
     use.notes = notes._replace(periods=(*periods, period))
 
@@ -400,6 +402,7 @@ def running_period(use: ServiceUse, at_ms: int) -> tuple[Any, ...]:
         use.terms,
         notes.version,
         notes.promotions,
+        notes.band,
     )
 
 
@@ -424,8 +427,8 @@ def _joined(first: Period, second: Period) -> Period:
     )
 
 
-def mark_period(use: ServiceUse, at_ms: int, version: str = "") -> None:
-    """Have the running period begin here. ``version``: as in ``Notes``."""
+def mark_period(use: ServiceUse, at_ms: int, version: str = "", band: str = "") -> None:
+    """Have the running period begin here. ``version``, ``band``: as in ``Notes``."""
     notes = use.notes or _NO_NOTES
     use.notes = Notes(
         at_ms,
@@ -437,6 +440,7 @@ def mark_period(use: ServiceUse, at_ms: int, version: str = "") -> None:
         notes.periods,
         version,
         promotions=notes.promotions,
+        band=band,
     )
 
 
@@ -454,6 +458,8 @@ def begin_record(use: ServiceUse, at_ms: int) -> None:
         notes.version,
         notes.next_version,
         notes.promotions,
+        notes.band,
+        notes.next_band,
     )
     use.taken = ()
     use.disbelieved = use.reasons = 0

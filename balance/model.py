@@ -269,6 +269,8 @@ class Period(NamedTuple):
     """Of the catalogue; empty: ``Session.catalogue``."""
     promotions: tuple[str, ...]
     """Names of those that made the price what it was."""
+    band: str = ""
+    """Time band of the tariff that the price was of, as it is written in the catalogue; empty: it has none."""
 
 
 class Notes(NamedTuple):
@@ -292,6 +294,10 @@ class Notes(NamedTuple):
     """The same of the price ``ahead``."""
     promotions: tuple[str, ...] = ()
     """Names of those that make the price what it is."""
+    band: str = ""
+    """Time band of the tariff that the price is of; empty: it has none."""
+    next_band: str = ""
+    """The same of the price ``ahead``."""
 
 
 class FinalUnits(IntEnum):

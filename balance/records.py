@@ -178,7 +178,7 @@ def _service(fields: tuple[Any, ...]) -> ServiceUse:
     use = ServiceUse(*fields)
     use.parts = list(use.parts)
     if use.notes is not None:
-        use.notes = Notes._make(use.notes)
+        use.notes = Notes(*use.notes)
     return use
 
 

@@ -25,9 +25,9 @@ from balance.embedded import EmbeddedRedis, EmbeddedRedisError, EmbeddedSettings
 from balance.model import Unit
 from balance.resp import StoreError
 from balance.store import Store
-from loadtests import floor, machine
+from loadtests import destinations, floor, machine
 from loadtests.figures import Report
-from loadtests.processes import BenchError, GeneratorProcess, Worker, run_floor
+from loadtests.processes import BenchError, GeneratorProcess, Worker, run_floor, run_rating
 from loadtests.seed import (
     PARTITIONS,
     check,
@@ -66,10 +66,12 @@ class Scale:
     warm_up_s: float
     window: int = 0
     """Requests under way at the maximum; 0: to be found."""
+    numbers: int = destinations.NUMBERS
+    """Calls rated in each pass with each price list."""
 
 
 FULL: Final = Scale(accounts=100_000, sessions=20_000, peers=4, seconds=20.0, warm_up_s=5.0)
-QUICK: Final = Scale(accounts=600, sessions=400, peers=2, seconds=2.0, warm_up_s=0.5, window=128)
+QUICK: Final = Scale(accounts=600, sessions=400, peers=2, seconds=2.0, warm_up_s=0.5, window=128, numbers=4_000)
 
 
 @dataclass(slots=True)
@@ -126,6 +128,7 @@ class Bench:
             await self._half(maximum.answers / maximum.seconds)
             await self._finish()
             await self._floor(sample, maximum)
+            await self._rating()
         return self.report
 
     # -- phases ------------------------------------------------------------------------------------------------------
@@ -322,6 +325,21 @@ class Bench:
             f"{floor_run['client_busy']:.0%} and {best_run['client_busy']:.0%}"
         )
 
+    async def _rating(self) -> None:
+        """What a rating call costs, whatever the length of the price list."""
+        self._say("rating calls with short and long price lists")
+        costs = await run_rating(self.placement.worker, self.scale.numbers)
+        for cost in costs:
+            prefixes = cost["prefixes"]
+            self.report.add(f"rating_{prefixes}_us", f"CPU per rating call, {prefixes:,} prefixes",
+                            cost["rate_us"], "µs", 1)  # fmt: skip
+        self.report.add("rating_ratio", "the last of these over the first",
+                        costs[-1]["rate_us"] / costs[0]["rate_us"], "", 2)  # fmt: skip
+        self.report.facts["rating call"] = (
+            f"number, zone, service, tariff and price of a call to a number that was never seen before; the fastest of "
+            f"{destinations.PASSES} times {self.scale.numbers:,}"
+        )
+
     # -- helpers -----------------------------------------------------------------------------------------------------
 
     async def _measure(self, what: str, **arguments: Any) -> tuple[dict[str, Any], Interval]:
@@ -392,6 +410,7 @@ def _scale(options: argparse.Namespace) -> Scale:
         seconds=seconds,
         warm_up_s=min(base.warm_up_s, seconds / 2),
         window=options.window or base.window,
+        numbers=base.numbers,
     )
 
 

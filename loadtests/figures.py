@@ -29,6 +29,7 @@ BUDGET: Final[dict[str, tuple[Bound, Bound]]] = {
     "over_floor": (Bound(0.25, at_least=True), Bound(0.8, at_least=True)),
     "half_p99_ms": (Bound(20), Bound(3)),
     "idle_account_octets": (Bound(1000), Bound(400)),
+    "rating_ratio": (Bound(3), Bound(1.5)),
     "errors": (Bound(0), Bound(0)),
     "discrepancies": (Bound(0), Bound(0)),
     "disagreement_micro": (Bound(0), Bound(0)),

@@ -1,4 +1,4 @@
-"""The processes of a run: the server under test, the generator and the floor's client."""
+"""The processes of a run: the server under test, the generator, the floor's client and the rating of calls."""
 
 import asyncio
 import json
@@ -158,11 +158,27 @@ class GeneratorProcess:
 
 async def run_floor(cores: set[int], **options: Any) -> dict[str, Any]:
     """The floor's client with these options, on these cores; what it measured. Raises BenchError."""
+    result: dict[str, Any] = await _run("loadtests.floor", "the floor", cores, _options(options))
+    return result
+
+
+async def run_rating(cores: set[int], numbers: int) -> list[dict[str, Any]]:
+    """What a rating call costs by the length of the price list, shortest first; see `loadtests.destinations.Cost`.
+
+    Raises BenchError.
+    """
+    options = ["--json", "--numbers", str(numbers)]
+    result: list[dict[str, Any]] = await _run("loadtests.destinations", "rating", cores, options)
+    return result
+
+
+async def _run(module: str, what: str, cores: set[int], options: Sequence[str]) -> Any:
+    """A module that prints its result as JSON, in a process of its own, on these cores. Raises BenchError."""
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         "-m",
-        "loadtests.floor",
-        *_options(options),
+        module,
+        *options,
         cwd=ROOT,
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE,
@@ -173,9 +189,8 @@ async def run_floor(cores: set[int], **options: Any) -> dict[str, Any]:
     output, errors = await process.communicate()
     if process.returncode:
         said = errors.decode(errors="replace").strip().splitlines()
-        raise BenchError(f"the floor could not be measured: {said[-1] if said else process.returncode}")
-    result: dict[str, Any] = json.loads(output)
-    return result
+        raise BenchError(f"{what} could not be measured: {said[-1] if said else process.returncode}")
+    return json.loads(output)
 
 
 def _options(values: dict[str, Any]) -> list[str]:

@@ -17,7 +17,7 @@ from balance import answers
 from balance.ledger import Draft, begin_record, running_period
 from balance.model import MAIN_BUCKET, Period, ServiceUse, Session, Unit
 from occ.rating.currency import currency_name
-from occ.rating.explain import in_words
+from occ.rating.explain import in_words, tiers_in_words
 from occ.rating.price import price_of
 from protocols.credit_control import CreditControlRequest
 from protocols.diameter.codes import ReportingReason
@@ -153,8 +153,8 @@ def _has_more(use: ServiceUse) -> bool:
 
 def _periods(use: ServiceUse, at_ms: int) -> list[Period]:
     """The periods that no record tells of yet, the running one as if it ended at ``at_ms``."""
-    running = Period._make(running_period(use, at_ms))
-    return [*map(Period._make, use.notes.periods), running] if use.notes is not None else [running]
+    running = Period(*running_period(use, at_ms))
+    return [*(Period(*each) for each in use.notes.periods), running] if use.notes is not None else [running]
 
 
 def _records(
@@ -277,6 +277,9 @@ def as_json_fields(record: bytes) -> dict[str, Any]:
     fields["origin_host"] = _text(origin_host)
     fields["origin_realm"] = _text(origin_realm)
     _add_facts(fields, told)
+    last = Period(*service[7])
+    fields["band"] = last.band or None
+    fields["tiers"] = tuple(dict.fromkeys(tier for period in fields["periods"] for tier in period["tiers"]))
     return fields
 
 
@@ -315,8 +318,8 @@ def _session_and_sub_session(key: bytes) -> tuple[bytes, int | None]:
 
 def _add_service(fields: dict[str, Any], service: list[Any], catalogue: str, started_ms: int, currency: str) -> None:
     name, rating_group, service_identifier, zone, unit, disbelieved, over, running, taken, names, _ = service
-    last = Period._make(running)
-    periods = [Period._make(each) for each in over]
+    last = Period(*running)
+    periods = [Period(*each) for each in over]
     used, paid = last.units, last.counted_to - last.counted_from
     cost, leaked = last.cost_micro, last.leaked_micro
     for period in periods:
@@ -374,6 +377,13 @@ def _price_in_words(unit: int, step_units: int, step_price_micro: int, terms: tu
     return in_words(price_of(unit, step_units, step_price_micro, terms)) if step_units else None
 
 
+def _tiers(period: Period, unit: int) -> tuple[str, ...]:
+    if not period.terms:  # a price of steps
+        return ()
+    rate = price_of(unit, period.step_units, period.step_price_micro, period.terms)
+    return tiers_in_words(rate, period.counted_from, period.counted_to)
+
+
 def _period_fields(period: Period, unit: int, catalogue: str, started_ms: int) -> dict[str, Any]:
     return {
         "from_ms": period.from_ms or started_ms,
@@ -389,4 +399,6 @@ def _period_fields(period: Period, unit: int, catalogue: str, started_ms: int) -
         "price": _price_in_words(unit, period.step_units, period.step_price_micro, period.terms),
         "catalogue": period.version or catalogue,
         "promotions": period.promotions,
+        "band": period.band or None,
+        "tiers": _tiers(period, unit),
     }

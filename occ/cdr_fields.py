@@ -88,6 +88,8 @@ FIELDS: Final[dict[str, Kind]] = {
     "number_portability": Kind.TEXT,
     "user_name": Kind.TEXT,
     "correlation_id": Kind.TEXT,
+    "band": Kind.TEXT,
+    "tiers": Kind.TEXTS,
 }
 
 PERIOD: Final[dict[str, Kind]] = {
@@ -104,6 +106,8 @@ PERIOD: Final[dict[str, Kind]] = {
     "price": Kind.TEXT,
     "catalogue": Kind.TEXT,
     "promotions": Kind.TEXTS,
+    "band": Kind.TEXT,
+    "tiers": Kind.TEXTS,
 }
 
 BUCKET: Final[dict[str, Kind]] = {

@@ -169,7 +169,7 @@ def _moment_ms(written: str, option: str) -> int:
 
 # -- one record for people ---------------------------------------------------------------------------------------
 
-_LISTS: Final = ("reporting_reasons", "promotions")
+_LISTS: Final = ("reporting_reasons", "promotions", "tiers")
 _BELOW: Final = ("periods", "buckets", "price", "price_terms", "step_units", "step_price_micro", *_LISTS)
 """Fields that do not stand in the list of a record's fields as they are."""
 
@@ -182,7 +182,7 @@ def _show(fields: dict[str, Any]) -> None:
         if value is not None and name not in _BELOW:
             lines.add_row(name, _shown(name, value, unit, currency))
     for name in _LISTS:
-        if fields[name]:
+        if fields.get(name):  # files of earlier versions may have fewer fields
             lines.add_row(name, ", ".join(map(_text, fields[name])))
     out.print(lines)
     for period in fields["periods"] or ():
@@ -201,7 +201,8 @@ def _period(period: dict[str, Any], unit: str, currency: str) -> Table:
     lines = table("", "what", ">cost")
     used = _units(period["units"], unit, currency)
     began, ended = time_text(period["from_ms"]), time_text(period["until_ms"])
-    lines.add_row("", f"{used} from {began} to {ended}: {_text(period['price'] or 'several prices')}", "")
+    band = f" ({_text(period['band'])})" if period.get("band") else ""
+    lines.add_row("", f"{used} from {began} to {ended}: {_text(period['price'] or 'several prices')}{band}", "")
     rest = period["cost_micro"]
     if period["step_units"]:
         price = price_of(Unit[unit.upper()], period["step_units"], period["step_price_micro"], tuple(period["terms"]))

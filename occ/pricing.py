@@ -86,8 +86,11 @@ class Pricing:
             return found, price, None
         use.step_units, use.step_price_micro, use.terms = full_terms(price)
         self._note_meters(use, price, offered.applied)
+        band = tariff.band(self._when_ms)
         if self._draft.now_ms != self._session.started_ms:
-            mark_period(use, self._when_ms, self.version)
+            mark_period(use, self._when_ms, self.version, band)
+        elif band:
+            use.notes = (use.notes or Notes())._replace(band=band)
         if found.pool and self._profile.pools:
             use.pool = found.pool
         self._note_switch(use, tariff, offered)
@@ -170,9 +173,9 @@ class Pricing:
             return
         step_units, step_price_micro, more = full_terms(following)
         use.ahead = (offered.until_ms, step_units, step_price_micro, *more)
-        version = self.version
-        if version or use.notes is not None:
-            use.notes = (use.notes or Notes())._replace(next_version=version)
+        version, band = self.version, tariff.band(offered.until_ms)
+        if version or band or use.notes is not None:
+            use.notes = (use.notes or Notes())._replace(next_version=version, next_band=band)
 
     @staticmethod
     def rate_ahead(use: ServiceUse) -> Rate:
@@ -189,7 +192,8 @@ class Pricing:
             # Only now is known what promotions have given so far.
             price = self._told(offered.price, use.unit)
             rate = rate if isinstance(price, Refusal) else price
-        self._begin_period(use, at_ms, rate, use.notes.next_version if use.notes else "")
+        notes = use.notes or Notes()
+        self._begin_period(use, at_ms, rate, notes.next_version, notes.next_band)
         if tariff is not None and offered is not None:
             self._note_meters(use, rate, offered.applied)
             self._note_switch(use, tariff, offered)
@@ -208,15 +212,15 @@ class Pricing:
         if isinstance(rate, Refusal) or full_terms(rate) == (use.step_units, use.step_price_micro, use.terms):
             return None
         use.zone = zone or use.zone
-        self._begin_period(use, self._when_ms, rate, self.version)
+        self._begin_period(use, self._when_ms, rate, self.version, tariff.band(self._when_ms))
         self._note_meters(use, rate, offered.applied)
         self._note_switch(use, tariff, offered)
         return rate
 
     @staticmethod
-    def _begin_period(use: ServiceUse, at_ms: int, rate: Rate, version: str) -> None:
+    def _begin_period(use: ServiceUse, at_ms: int, rate: Rate, version: str, band: str) -> None:
         step_units, step_price_micro, more = full_terms(rate)
-        begin_period(use, at_ms, step_units, step_price_micro, version)
+        begin_period(use, at_ms, step_units, step_price_micro, version, band)
         use.terms = more
 
     # -- meters ------------------------------------------------------------------------------------------------------

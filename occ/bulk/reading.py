@@ -134,15 +134,15 @@ class RowReader:
 
     def _json_row(self, kind: Kind, given: dict[str, Any], faults: list[str], where: str) -> AnyRow | None:
         try:
-            cells: list[tuple[Column, str]] = []
+            cells: dict[str, tuple[Column, str]] = {}
             for key, value in given.items():
                 column = self._column(kind, key)
                 if column is None:
                     continue
-                if any(known is column for known, _ in cells):
+                if column.name in cells:
                     raise RowError(f"{column.name} is there twice, also as {plain_name(key)!r}")
-                cells.append((column, _text(column, value)))
-            return self._row(kind, read_cells(kind, cells, self.decimal_comma))
+                cells[column.name] = column, value if isinstance(value, str) else _text(column, value)
+            return self._row(kind, read_cells(kind, cells.values(), self.decimal_comma))
         except RowError as error:
             faults.append(f"{where}{error}")
             return None
@@ -302,7 +302,7 @@ def _check_word(column: str, name: str) -> None:
 def _json_object(text: str) -> dict[str, Any]:
     """Numbers with decimals stay as they are written: money is never a binary fraction. Raises RowError."""
     try:
-        found = json.loads(text, parse_float=str, object_pairs_hook=_pairs)
+        found = _DECODER.decode(text)
     except (ValueError, RecursionError) as error:
         raise RowError(f"the line is not JSON: {error}") from None
     if not isinstance(found, dict):
@@ -318,6 +318,10 @@ def _pairs(pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
         twice = next(name for name in found if names.count(name) > 1)
         raise ValueError(f"{twice[:60]!r} is there twice")
     return found
+
+
+_DECODER: Final = json.JSONDecoder(parse_float=str, object_pairs_hook=_pairs)
+"""Decimals stay as they are written."""
 
 
 def _text(column: Column, value: object) -> str:

@@ -256,9 +256,10 @@ def read_cells(kind: Kind, cells: Iterable[tuple[Column, str]], decimal_comma: b
             found[column.name] = column.read(text)
         except ValueError as error:
             faults.append(f"{column.name}: {error}")
-    named = {fault.partition(":")[0] for fault in faults}
-    faults += [f"{name} is missing" for name in REQUIRED[kind] if name not in found and name not in named]
-    if faults:
+    missing = [name for name in REQUIRED[kind] if name not in found]
+    if faults or missing:
+        named = {fault.partition(":")[0] for fault in faults}
+        faults += [f"{name} is missing" for name in missing if name not in named]
         raise RowError("; ".join(faults))
     return found
 

@@ -9,6 +9,7 @@ from occ.rating.periods import Period
 from occ.rating.price import CallPrice, ClientRated, Discounted, FreePrice, StepPrice, TieredPrice
 from occ.rating.sizes import SIZES
 from occ.rating.tariff import REFUSALS, Price, Refusal
+from occ.rating.tiers import Tier
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,19 +117,32 @@ def _steps(step_units: int, step_micro: int, steps: int, used: str, unit: Unit) 
 def _explain_tiers(rate: TieredPrice, from_units: int, to_units: int) -> list[Line]:
     lines = []
     low = from_units
-    ends = 0
     for tier, steps, _ in rate.stretches(from_units, to_units):
         high = min(to_units, tier.up_to_units or to_units)
-        if tier.up_to_units:
-            where = f"up to {units_in_words(tier.up_to_units, rate.unit)}"
-        else:
-            ends = rate.tiers[-2].up_to_units if len(rate.tiers) > 1 else 0
-            where = f"beyond {units_in_words(ends, rate.unit)}"
         used = units_in_words(high - low, rate.unit)
         line = _steps(tier.step_units, tier.step_price_micro, steps, used, rate.unit)
-        lines.append(Line(f"{where}: {line.text}", line.micro))
+        lines.append(Line(f"{_tier_in_words(rate, tier)}: {line.text}", line.micro))
         low = high
     return lines
+
+
+def _tier_in_words(rate: TieredPrice, tier: Tier) -> str:
+    if tier.up_to_units:
+        return f"up to {units_in_words(tier.up_to_units, rate.unit)}"
+    ends = rate.tiers[-2].up_to_units if len(rate.tiers) > 1 else 0
+    return f"beyond {units_in_words(ends, rate.unit)}"
+
+
+def tiers_in_words(rate: Rate, from_units: int, to_units: int) -> tuple[str, ...]:
+    """The tiers, if a price has any, from which the units come that raise its count: "up to 1 GiB", "beyond 10 GiB"."""
+    if isinstance(rate, Discounted):
+        return tiers_in_words(rate.rate, from_units, to_units)
+    if isinstance(rate, CallPrice):
+        beyond = rate.free_units + rate.first_units
+        return tiers_in_words(rate.then, max(0, from_units - beyond), max(0, to_units - beyond))
+    if isinstance(rate, TieredPrice):
+        return tuple(_tier_in_words(rate, tier) for tier, _, _ in rate.stretches(from_units, to_units))
+    return ()
 
 
 def _explain_call(rate: CallPrice, from_units: int, to_units: int) -> list[Line]:

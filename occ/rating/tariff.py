@@ -74,14 +74,15 @@ class Beginning:
     """As it stands in the catalogue, such as "Mo-Fr 07:00"; empty for the only price of a tariff."""
 
 
-_Day = tuple[tuple[int, Price], ...]
-"""The prices of a day and the minutes they begin, the first at 0, rising."""
+_Day = tuple[tuple[int, Price, str], ...]
+"""When the prices of a day begin, in minutes, the first at 0, rising; the prices; how their beginnings are written."""
 
 
 class Tariff:
     """The prices of one service under one plan, all for the same unit. Not to be changed once made."""
 
     __slots__ = (
+        "_band",
         "_calendar",
         "_from_ms",
         "_holidays",
@@ -105,8 +106,10 @@ class Tariff:
         self._from_ms = self._until_ms = self._other_from_ms = self._other_until_ms = 0
         self._kept: tuple[Price, int] = (beginnings[0].price, 0)
         self._other_kept = self._kept
-        if all(price == self._kept[0] for day in self._week + self._holidays for _, price in day):
+        self._band = (0, 0, "")
+        if all(price == self._kept[0] for day in self._week + self._holidays for _, price, _ in day):
             self._from_ms, self._until_ms = EARLIEST_MS, LATEST_MS
+            self._band = EARLIEST_MS, LATEST_MS, ""
 
     @classmethod
     def of(cls, price: Price) -> "Tariff":
@@ -124,22 +127,36 @@ class Tariff:
             return self._other_kept
         return self._look_up(at_ms)
 
+    def band(self, at_ms: int) -> str:
+        """The beginning in force at a moment as it is written, such as "Mo-Fr 08:00": the name of the time band. Empty
+        for a tariff whose price never changes.
+        """
+        from_ms, until_ms, written = self._band
+        if not from_ms <= at_ms < until_ms:
+            from_ms, until_ms, _, written = self._in_force(at_ms)
+            self._band = from_ms, until_ms, written
+        return written
+
     def _look_up(self, at_ms: int) -> tuple[Price, int]:
-        from_ms, price = self._in_force(at_ms)
+        from_ms, _, price, _ = self._in_force(at_ms)
         until_ms = self._change_after(at_ms, price)
         self._other_from_ms, self._other_until_ms, self._other_kept = self._from_ms, self._until_ms, self._kept
         self._from_ms, self._until_ms, self._kept = from_ms, until_ms or LATEST_MS, (price, until_ms)
         return self._kept
 
-    def _in_force(self, at_ms: int) -> tuple[int, Price]:
-        """The price in force at a moment, and when it began, or was written to begin again."""
+    def _in_force(self, at_ms: int) -> tuple[int, int, Price, str]:
+        """What is in force at a moment: when it began, or was written to begin again; when the next one does, which may
+        be the same; the price; how its beginning is written.
+        """
         today = self._calendar.day_of(at_ms)
+        next_ms = LATEST_MS
         # Where clocks are put back at midnight, the next day has begun before this one is over.
         for day in (today + _ONE_DAY, today):
-            for minute, price in reversed(self._prices_of(day)):
+            for minute, price, written in reversed(self._prices_of(day)):
                 begins_ms = self._calendar.moment(day, minute)
                 if begins_ms <= at_ms:
-                    return begins_ms, price
+                    return begins_ms, next_ms, price, written
+                next_ms = begins_ms
         raise ValueError(f"{today} begins after {at_ms}")  # contradicts Calendar.moment
 
     def _change_after(self, at_ms: int, price: Price) -> int:
@@ -147,11 +164,11 @@ class Tariff:
         day: date | None = self._calendar.day_of(at_ms)
         ordinary_days = 0
         while day is not None:
-            for minute, other in self._prices_of(day):
+            for minute, other, _ in self._prices_of(day):
                 if other != price:
                     begins_ms = self._calendar.moment(day, minute)
                     # Of several that begin when the clock leaps over them, only the last comes into force.
-                    if begins_ms > at_ms and self._in_force(begins_ms)[1] != price:
+                    if begins_ms > at_ms and self._in_force(begins_ms)[2] != price:
                         return begins_ms
             ordinary_days = 0 if self._calendar.is_holiday(day) else ordinary_days + 1
             day += _ONE_DAY
@@ -166,19 +183,20 @@ class Tariff:
 
 def _on(beginnings: tuple[Beginning, ...], day: int) -> _Day:
     """What is written for a day, in the order of time."""
-    return tuple(sorted({each.minute: each.price for each in beginnings if day in each.days}.items()))
+    found = {each.minute: (each.minute, each.price, each.written) for each in beginnings if day in each.days}
+    return tuple(found[minute] for minute in sorted(found))
 
 
 def _week(beginnings: tuple[Beginning, ...]) -> tuple[_Day, ...]:
     """Every day of the week from its first minute on: until its first beginning the price of the night goes on."""
     written = [_on(beginnings, day) for day in range(7)]
-    price = next((day[-1][1] for day in reversed(written) if day), None)
-    if price is None:
+    last = next((day[-1] for day in reversed(written) if day), None)
+    if last is None:
         raise ValueError("a tariff must have a beginning on a day of the week: holidays alone leave the others without")
     days: list[_Day] = []
     for day in written:
-        days.append(day if day and not day[0][0] else ((0, price), *day))
-        price = days[-1][-1][1]
+        days.append(day if day and not day[0][0] else ((0, *last[1:]), *day))
+        last = days[-1][-1]
     return tuple(days)
 
 

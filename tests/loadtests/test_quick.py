@@ -28,6 +28,10 @@ POSITIVE = (
     "floor",
     "over_floor",
     "best_floor",
+    "rating_10_us",
+    "rating_1000_us",
+    "rating_100000_us",
+    "rating_ratio",
 )
 NONE = ("errors", "discrepancies", "disagreement_micro")
 
@@ -53,7 +57,7 @@ def test_a_quick_run_is_sound_and_complete(tmp_path: Path) -> None:
     for key in NONE:
         assert figures[key] == 0, key
     assert figures["requests"] > 1000
-    for fact in ("machine", "cores", "Redis", "load", "disk", "maximum", "latency", "ledger", "floor"):
+    for fact in ("machine", "cores", "Redis", "load", "disk", "maximum", "latency", "ledger", "floor", "rating call"):
         assert written["facts"][fact], fact
     assert "appendfsync always" in written["facts"]["Redis"]
     assert list(tmp_path.iterdir()) == [tmp_path / "figures.json"]

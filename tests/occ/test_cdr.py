@@ -60,6 +60,8 @@ def test_the_record_of_a_short_session_says_it_all() -> None:
         "price": "0.000003 per 10 B",
         "catalogue": "v1",
         "promotions": (),
+        "band": None,
+        "tiers": (),
     }
     (record,) = ledger.records
     assert record == {
@@ -119,6 +121,8 @@ def test_the_record_of_a_short_session_says_it_all() -> None:
         "number_portability": None,
         "user_name": None,
         "correlation_id": "c-1",
+        "band": None,
+        "tiers": (),
     }
     assert ["entry", *record] == list(FIELDS)
     assert set(period) == set(PERIOD)
@@ -263,6 +267,44 @@ def test_a_change_of_price_ends_a_record() -> None:
     assert [(each["counted_from"], each["counted_to"]) for each in last["periods"]] == [(15, 21)]
 
 
+def test_the_time_band_of_each_price_is_named() -> None:
+    """Over the switch, in partial records, and for a service that begins later than its session."""
+    ledger = Ledger(sold=catalogue(video="{Mo-Fr 08:00: 0.000001 per 1 B, 'Mo-Fr 20:00': 0.000005 per 10 B}"))
+    ledger.now = NOON + 7 * HOUR + HOUR // 2
+    ledger.send(INITIAL, 0, ServiceRequest(10, (), WANTED))
+    ledger.now += HOUR // 3
+    ledger.send(UPDATE, 1, ServiceRequest(20, (), WANTED))
+    ledger.now += HOUR // 3
+    both = (Units(total_octets=7, tariff_change_usage=0), Units(total_octets=15, tariff_change_usage=1))
+    ledger.send(UPDATE, 2, ServiceRequest(20, (), WANTED, both))
+    ledger.now += 2 * HOUR
+    ledger.send(UPDATE, 3, ServiceRequest(20, (), WANTED, octets(1)))
+    ledger.send(TERMINATION, 4, ServiceRequest(20, (), None, octets(6)), ServiceRequest(10, (), None, octets(1)))
+    found = [
+        (record["cause"], record["band"], [period["band"] for period in record["periods"]])
+        for record in ledger.records
+        if record["service"] == "video"
+    ]
+    assert found == [
+        ("price-change", "Mo-Fr 20:00", ["Mo-Fr 08:00", "Mo-Fr 20:00"]),
+        ("time-limit", "Mo-Fr 20:00", ["Mo-Fr 20:00"]),
+        ("normal", "Mo-Fr 20:00", ["Mo-Fr 20:00"]),
+    ]
+    assert {record["band"] for record in ledger.records if record["service"] == "internet"} == {None}
+
+
+def test_a_band_is_named_as_the_catalogue_names_it_that_the_price_is_of() -> None:
+    ledger = Ledger(sold=catalogue("v1", EVENING))
+    ledger.now = NOON + 7 * HOUR + HOUR // 2
+    ledger.send(INITIAL, 0, ServiceRequest(20, (), WANTED))
+    ledger.sell(catalogue("v2", "{Mo-Su 09:00: 0.000001 per 1 B, Mo-Su 21:00: 0.000005 per 10 B}"))
+    ledger.now += 3 * HOUR
+    both = (Units(total_octets=1, tariff_change_usage=0), Units(total_octets=4, tariff_change_usage=1))
+    ledger.send(TERMINATION, 1, ServiceRequest(20, (), None, both))
+    (record,) = ledger.records
+    assert [(each["catalogue"], each["band"]) for each in record["periods"]] == [("v1", "08:00"), ("v1", "20:00")]
+
+
 def test_more_periods_than_a_record_keeps_become_one() -> None:
     ledger = Ledger(sold=catalogue(video=EVENING), money=10**9, partial_ms=0)
     ledger.send(INITIAL, 0, ServiceRequest(20, (), WANTED))
@@ -314,6 +356,9 @@ def test_tiers_and_promotions_are_named() -> None:
     before, after = record["periods"]
     assert (before["counted_from"], before["counted_to"], before["cost_micro"]) == (0, 12, 108)
     assert (after["units"], after["counted_to"] - after["counted_from"], after["cost_micro"]) == (5, 5, 10)
+    # Of the tiers only the last is left after the switch, which is a price without tiers.
+    assert (before["tiers"], after["tiers"]) == (("up to 10 B", "beyond 10 B"), ())
+    assert record["tiers"] == ("up to 10 B", "beyond 10 B")
     assert before["price"] == "0.00001 per 1 B up to 10 B, 0.000004 per 1 B beyond, counted over the session"
     assert after["price"].endswith(", less 50 %")
     assert (before["promotions"], after["promotions"], record["promotions"]) == ((), ("late",), ("late",))

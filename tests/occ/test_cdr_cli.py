@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from occ.cdr_fields import FIELDS
+from balance.model import LARGEST
+from occ.cdr_fields import FIELDS, PERIOD, Kind
 from occ.cdr_files import CdrFiles, CdrSettings, Delivery
 from occ.cli import app
 from protocols.credit_control import ServiceRequest, Units
@@ -151,6 +152,53 @@ def test_parquet_has_every_field_in_a_type_to_reckon_with(shell: Shell, tmp_path
     assert rows[0]["buckets"][0] == {"bucket_id": 2, "name": None, "unit": "octets", "amount": 5}
     assert rows[0]["final"] is False
     assert "4 records" in shell.run("export", "--parquet", str(file))
+
+
+def test_parquet_keeps_every_figure_exactly(tmp_path: Path) -> None:
+    """The largest figures a record can have, amounts below zero, text of any kind, and what was not told."""
+    parquet = pytest.importorskip("pyarrow.parquet")
+    from occ.cdr_parquet import write_parquet
+
+    period = dict.fromkeys(PERIOD) | {"cost_micro": -LARGEST, "terms": (LARGEST, 0), "until_ms": NOON, "tiers": ()}
+    full = {
+        "record_id": "r-1",
+        "sub_session_id": (1 << 64) - 1,
+        "debited_micro": LARGEST,
+        "final": False,
+        "closed_ms": NOON,
+        "called_party": "=\\xff\u2028",
+        "promotions": (),
+        "periods": [period],
+        "buckets": [{"bucket_id": 1, "name": None, "unit": "money", "amount": -1}],
+    }
+    refund = {"record_id": "r-2", "debited_micro": -(LARGEST - 1), "periods": None}
+    file = tmp_path / "records.parquet"
+    assert write_parquet(file, [full, refund]) == 2
+    table = parquet.read_table(file)
+    kinds = {
+        Kind.TEXT: "string",
+        Kind.INTEGER: "int64",
+        Kind.UNSIGNED: "uint64",
+        Kind.FLAG: "bool",
+        Kind.MOMENT: "timestamp[ms, tz=UTC]",
+        Kind.TEXTS: "list<element: string>",
+        Kind.INTEGERS: "list<element: int64>",
+    }
+    types = {field.name: field.type for field in table.schema}
+    assert {name: str(types[name]) for name, kind in FIELDS.items() if kind in kinds} == {
+        name: kinds[kind] for name, kind in FIELDS.items() if kind in kinds
+    }
+    members = {field.name: str(field.type) for field in types["periods"].value_type}
+    assert members == {name: kinds[kind] for name, kind in PERIOD.items()}
+    first, second = table.to_pylist()
+    noon = datetime.fromtimestamp(NOON / 1000, UTC)
+    assert first == dict.fromkeys(FIELDS) | full | {
+        "closed_ms": noon,
+        "promotions": [],
+        "periods": [period | {"terms": [LARGEST, 0], "until_ms": noon, "tiers": []}],
+    }
+    assert second == dict.fromkeys(FIELDS) | refund
+    assert first["debited_micro"] + second["debited_micro"] == 1
 
 
 def test_parquet_of_a_time(shell: Shell, tmp_path: Path) -> None:

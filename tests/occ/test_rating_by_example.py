@@ -1,4 +1,6 @@
-"""docs/rating-by-example.md: every question in it is asked, and answered as it says there, line by line."""
+"""docs/rating-by-example.md: every question in it is asked, and answered as it says there, line by line; every account
+is led through what happens to it there.
+"""
 
 import re
 import shlex
@@ -9,7 +11,12 @@ from typing import NamedTuple
 import pytest
 from typer.testing import CliRunner
 
+from balance.embedded import Address
+from balance.store import Store, StoreSettings
+from balance.verify import verify
 from occ.cli import app
+from occ.rating.catalogue import load_catalogue
+from tests.occ.book_account import BookAccount
 
 BOOK = Path(__file__).parents[2] / "docs" / "rating-by-example.md"
 
@@ -31,6 +38,8 @@ class Example(NamedTuple):
     catalogue: tuple[str, str]
     """What all examples share, and what this one adds."""
     questions: list[Question]
+    table: list[list[str]]
+    """Of an account: what the columns are, then the cells of each line; empty for examples that ask questions."""
 
 
 def read_book() -> Iterator[Example]:
@@ -41,7 +50,7 @@ def read_book() -> Iterator[Example]:
         blocks = _BLOCK.findall(content)
         (own,) = [block for kind, block in blocks if kind == "yaml"]
         questions = [question for kind, block in blocks if kind == "console" for question in _questions(block)]
-        yield Example(f"{number}. {title}", (shared, own), questions)
+        yield Example(f"{number}. {title}", (shared, own), questions, _table(content))
 
 
 def _questions(block: str) -> Iterator[Question]:
@@ -50,7 +59,14 @@ def _questions(block: str) -> Iterator[Question]:
         yield Question(command, [line for line in answer if line.strip()])
 
 
+def _table(content: str) -> list[list[str]]:
+    rows = [line.strip("|").split("|") for line in content.splitlines() if line.startswith("|")]
+    return [[cell.strip() for cell in row] for row in rows if not set(row[0]) <= {"-"}]
+
+
 EXAMPLES = list(read_book())
+QUESTIONS = [example for example in EXAMPLES if not example.table]
+ACCOUNTS = [example for example in EXAMPLES if example.table]
 
 
 def words(line: str) -> list[str]:
@@ -58,11 +74,16 @@ def words(line: str) -> list[str]:
     return re.split(" {2,}", line.strip())
 
 
-def ask(folder: Path, example: Example, command: str) -> list[str]:
-    """The lines of an answer that the book shows."""
+def write_catalogue(folder: Path, example: Example) -> Path:
     (folder / "catalogue").mkdir(exist_ok=True)
     for name, content in zip(("all.yaml", "own.yaml"), example.catalogue, strict=True):
         (folder / "catalogue" / name).write_text(content)
+    return folder / "catalogue"
+
+
+def ask(folder: Path, example: Example, command: str) -> list[str]:
+    """The lines of an answer that the book shows."""
+    write_catalogue(folder, example)
     (folder / "occ.yaml").write_text("catalogue: catalogue\nstore:\n  data_dir: data\n")
     program, *arguments = shlex.split(command)
     assert program == "occ"
@@ -71,7 +92,7 @@ def ask(folder: Path, example: Example, command: str) -> list[str]:
     return [line for line in result.output.splitlines() if line.strip() and not line.startswith(_BEFORE)]
 
 
-@pytest.mark.parametrize("example", EXAMPLES, ids=[example.title for example in EXAMPLES])
+@pytest.mark.parametrize("example", QUESTIONS, ids=[example.title for example in QUESTIONS])
 def test_the_book_is_right(example: Example, tmp_path: Path) -> None:
     assert example.questions
     for question in example.questions:
@@ -79,12 +100,30 @@ def test_the_book_is_right(example: Example, tmp_path: Path) -> None:
         assert [words(line) for line in answer] == [words(line) for line in question.answer], question.command
 
 
+@pytest.mark.parametrize("example", ACCOUNTS, ids=[example.title for example in ACCOUNTS])
+async def test_the_accounts_of_the_book_are_right(example: Example, clean_redis: Address, tmp_path: Path) -> None:
+    (first, second, *buckets), *lines = example.table
+    assert (first, second) == ("when", "what happens")
+    store = Store(StoreSettings(clean_redis, partitions=4))
+    await store.start()
+    try:
+        account = BookAccount(store, load_catalogue(write_catalogue(tmp_path, example)))
+        for when, what, *left in lines:
+            await account.do(when, what)
+            assert [await account.left(bucket) for bucket in buckets] == left, f"{when}: {what}"
+        assert (await verify(store)).discrepancies == []
+    finally:
+        await store.stop()
+
+
 def test_the_book_is_read_whole() -> None:
     """No block is overlooked because its fence or its heading is written otherwise."""
     text = BOOK.read_text()
-    assert len(EXAMPLES) == len(re.findall(r"^###", text, re.MULTILINE)) >= 25
+    assert len(EXAMPLES) == len(re.findall(r"^###", text, re.MULTILINE)) >= 39
     assert sum(len(example.questions) for example in EXAMPLES) == text.count("$ occ ")
     assert text.count("```") == 2 * len(_BLOCK.findall(text))
     numbers = [example.title.partition(".")[0] for example in EXAMPLES]
     assert numbers == [str(number) for number in range(1, len(EXAMPLES) + 1)]
+    assert all(bool(example.questions) != bool(example.table) for example in EXAMPLES)
+    assert all(len(row) == len(example.table[0]) for example in ACCOUNTS for row in example.table)
     assert all(question.answer for example in EXAMPLES for question in example.questions)

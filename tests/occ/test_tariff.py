@@ -345,6 +345,35 @@ def test_what_is_asked_first_does_not_matter(hours: list[int]) -> None:
         assert tariff.at(at_ms) == read(WEEK).at(at_ms)
 
 
+@pytest.mark.parametrize("reverse", [False, True])
+def test_the_band_is_the_beginning_in_force(reverse: bool) -> None:
+    """Whatever was asked before: of neighbours of one price each keeps its name."""
+    tariff = read(WEEK)
+    expected = {
+        "2026-12-24 18:59:59": "Mo-Fr 07:00",
+        "2026-12-24 19:00:00": "Mo-Fr 19:00",
+        "2026-12-25 00:00:00": "holidays 00:00",
+        "2026-12-26 23:59:59": "holidays 00:00",
+        "2026-12-27 12:00:00": "Sa-Su 00:00",
+        "2026-12-28 06:59:59": "Sa-Su 00:00",
+        "2026-12-28 07:00:00": "Mo-Fr 07:00",
+        "2027-01-01 23:00:00": "Mo-Fr 19:00",
+        "2027-01-02 00:00:00": "Sa-Su 00:00",
+    }
+    for moment, band in sorted(expected.items(), reverse=reverse):
+        tariff.at(berlin(moment))
+        assert tariff.band(berlin(moment)) == band
+    prices = {each.written: each.price for each in tariff.beginnings}
+    for hour in range(24 * 400):
+        at_ms = berlin("2026-01-01") + hour * 3_600_000
+        assert prices[tariff.band(at_ms)] == tariff.at(at_ms)[0]
+
+
+@pytest.mark.parametrize("written", ["0.01 per 1 MiB", "{08:00: 0.01 per 1 MiB, 20:00: 0.01 per 1 MiB}", "denied"])
+def test_a_price_that_never_changes_has_no_band(written: str) -> None:
+    assert read(written).band(berlin("2026-06-01 12:00")) == ""
+
+
 def test_the_price_now_and_the_next_are_both_at_hand(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every request near a switch asks for both: neither may be worked out each time."""
     tariff = read(WEEK)
