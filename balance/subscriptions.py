@@ -24,6 +24,10 @@ Told = dict[str, tuple[str, tuple[tuple[str, int], ...]]]
 """Policy counter -> (status, pending statuses: (status, from when on in ms), sorted by time)."""
 
 _SCRIPT: Final = (Path(__file__).parent / "scripts" / "subscription.lua").read_text(encoding="utf-8")
+_CLAIM: Final = (
+    "local holder = redis.call('GET', KEYS[1]) if holder and holder ~= ARGV[1] then return 0 end "
+    "redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2]) return 1"
+)
 _RELEASE: Final = "if redis.call('GET', KEYS[1]) == ARGV[1] then redis.call('DEL', KEYS[1]) end return 0"
 _pack = msgpack.Packer(autoreset=True).pack
 
@@ -114,7 +118,8 @@ async def accounts_with_subscriptions(store: Store) -> AsyncIterator[list[bytes]
         cursor, found = await store.call("SCAN", cursor, "MATCH", "{p*}:sy:*", "COUNT", SCAN_COUNT, "TYPE", "hash")
         accounts = [account for key in found for _, mark, account in (key.partition(b"}:sy:"),) if mark]
         # The pattern alone would also match what a client put into a Session-Id.
-        ours = [each for each in accounts if store.keys.sy_subscriptions(each) in found]
+        keys = set(found)
+        ours = [each for each in accounts if store.keys.sy_subscriptions(each) in keys]
         if ours:
             yield ours
         if int(cursor) == 0:
@@ -127,6 +132,21 @@ async def count_subscriptions(store: Store) -> int:
 
 
 # -- writing -----------------------------------------------------------------------------------------------------
+
+
+async def make_room(store: Store, account_id: bytes) -> Subscription | None:
+    """Before an account gets one more: strike the subscription that was told least lately, if it has too many.
+
+    That subscription, or None. Raises StoreError.
+    """
+    if await store.call("HLEN", store.keys.sy_subscriptions(account_id)) < MOST_OF_AN_ACCOUNT:
+        return None
+    oldest = min(await subscriptions_of(store, account_id), key=lambda kept: kept.subscription.told_ms)
+    try:
+        await write_subscription(store, oldest, None)
+    except SubscriptionChangedError:
+        return None  # it is in use; the next one that comes makes room
+    return oldest.subscription
 
 
 async def write_subscription(
@@ -181,11 +201,11 @@ async def keep_answer(store: Store, answer: Answer) -> bytes:
 
 
 async def begin_push(store: Store, session_id: bytes, worker: bytes, for_ms: int) -> bool:
-    """Be the one that tells a subscription what has changed, for so long; False: another worker is.
+    """Be the one that tells a subscription what has changed, or go on being it, for so long; False: another worker is.
 
     So what the PCRF is told comes in the order in which it changed. Raises StoreError.
     """
-    return await store.call("SET", Keys.sy_push(session_id), worker, "NX", "PX", for_ms) is not None
+    return bool(await store.run_script(_CLAIM, [Keys.sy_push(session_id)], worker, for_ms))
 
 
 async def end_push(store: Store, session_id: bytes, worker: bytes) -> None:
