@@ -189,7 +189,14 @@ class Bare:
                 return message
 
     def head(self, session: str, end_to_end: int) -> tuple[int, int, bytes, bytes, bytes, bytes]:
-        return end_to_end + 1, end_to_end, session.encode(), self.host.encode(), b"policy.example.net", b"ocs.example.net"
+        return (
+            end_to_end + 1,
+            end_to_end,
+            session.encode(),
+            self.host.encode(),
+            b"policy.example.net",
+            b"ocs.example.net",
+        )
 
 
 def _members(group: codec.Avp) -> list[codec.Avp]:
@@ -203,9 +210,7 @@ async def test_row_44_repeats_get_the_same_answer(lab: Lab) -> None:
     """With the T flag or without, at once or later, over this connection or another one; and change nothing."""
     bare = await asyncio.to_thread(Bare, lab)
     session = f"repeat;{lab.number}"
-    initial = encode_slr(
-        SpendingLimitRequest(*bare.head(session, 100), subscription_ids=((0, lab.msisdn.encode()),))
-    )
+    initial = encode_slr(SpendingLimitRequest(*bare.head(session, 100), subscription_ids=((0, lab.msisdn.encode()),)))
     connection = bare.connection
     connection.send(initial + initial)
     first = await bare.answer()
@@ -476,7 +481,9 @@ async def test_the_account_that_pays_by_now(lab: Lab) -> None:
 
 async def test_members_of_a_family_are_told_of_one_account(lab: Lab) -> None:
     other = f"{lab.msisdn}9"
-    subscriber = Subscriber(f"{lab.name}-b".encode(), lab.name.encode(), "standard", ((IdentityType.E164, other.encode()),))
+    subscriber = Subscriber(
+        f"{lab.name}-b".encode(), lab.name.encode(), "standard", ((IdentityType.E164, other.encode()),)
+    )
     await asyncio.to_thread(lab.server.run, add_subscriber(lab.server.server.store, subscriber))
     node = await lab.node()
     await lab.subscribed(node)
@@ -508,5 +515,3 @@ def test_idle(server: LiveServer) -> None:
     assert sum(statistics.delays) > 0
     assert statistics.answers["SLR", 2001] > 0
     assert isinstance(server.server.sy.notifications.statistics, type(statistics))
-
-
