@@ -43,17 +43,17 @@ class SyStatistics:
     answers: dict[tuple[str, int], int] = field(default_factory=dict)
     """(command, Result-Code or Experimental-Result-Code) -> answers; the command is "SLR" or "STR"."""
     sent: int = 0
-    """SNRs for which a first message went out or was to."""
+    """SNRs, repeats apart."""
     repeats: int = 0
     """Messages sent again, by whatever way."""
     results: dict[str, int] = field(default_factory=dict)
-    """What SNRs came to: a ``occ.sy_notifications.Told`` value -> how many."""
+    """What SNRs came to: value of ``occ.sy_notifications.Result`` -> how many subscriptions."""
     delays: list[int] = field(default_factory=lambda: [0] * (len(DELAY_BOUNDS_S) + 1))
     """Time from the change of an account to its first SNR, by ``DELAY_BOUNDS_S``."""
     delay_seconds: float = 0.0
 
     def answered(self, command: str, code: int) -> None:
-        key = (command, code)
+        key = (command, int(code))
         self.answers[key] = self.answers.get(key, 0) + 1
 
     def came_to(self, result: str) -> None:

@@ -30,6 +30,7 @@ from balance.subscriptions import (
     accounts_with_subscriptions,
     begin_push,
     end_push,
+    pack_subscription,
     read_subscription,
     subscriptions_of,
     write_subscription,
@@ -275,7 +276,7 @@ class SyNotifications:
         try:
             return Result((await ask(self._store, _pack(job), self.channel)).decode())
         except UnclaimedError:
-            self.statistics.came_to(Result.NO_CONNECTION)
+            self.statistics.came_to(Result.NO_CONNECTION.value)
             log.warning("no way to PCRF %r: Sy session %r is told later what has changed", job.host, job.session_id)
             return Result.NO_CONNECTION
 
@@ -318,7 +319,7 @@ class SyNotifications:
                 with suppress(StoreError):
                     await end_push(self._store, job.session_id, self._worker)
         if result is not Result.CURRENT:
-            self.statistics.came_to(result)
+            self.statistics.came_to(result.value)
         return result
 
     async def _take_turn(self, job: _Job) -> bool:
@@ -361,12 +362,13 @@ class SyNotifications:
         if kept is None or kept.subscription.aborted:
             return None
         subscription, now_ms = kept.subscription, self._clock()
-        subscriber = await subscriber_named(self._store, subscription.subscriber_id)
+        subscriber, account = await asyncio.gather(
+            subscriber_named(self._store, subscription.subscriber_id), read_account(self._store, job.account_id)
+        )
         if subscriber is not None and subscriber.account_id != job.account_id:
             await self._move(kept, subscriber.account_id)
             job.account_id = subscriber.account_id
             return await self._due(job)
-        account = await read_account(self._store, job.account_id)
         if account is None or subscriber is None or is_gone(account, subscriber):
             return _Due(kept, {}, True)
         changed = news(subscription, standing(self.source, account, subscriber, now_ms), now_ms)
@@ -398,8 +400,7 @@ class SyNotifications:
             return None
         if after is None:
             return None
-        kept = await read_subscription(self._store, after.account_id, after.session_id)
-        return None if kept is None else replace(due, kept=kept)
+        return replace(due, kept=Kept(after, pack_subscription(after)))
 
     async def _exchange(self, job: _Job, due: _Due) -> Delivery:
         async def look_again() -> Destination | None:

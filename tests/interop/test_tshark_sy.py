@@ -2,6 +2,7 @@
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -36,8 +37,20 @@ REPORTS = (
     CounterReport("FUP_MONTH", "throttled", (("normal", 1_900_000_000), ("throttled", 4_000_000_000))),
     CounterReport("MAIN_BALANCE", "низкий"),
 )
-TO_OCS = (b"pcrf.example.net", b"policy.example.net", b"ocs.example.net", b"occ1.ocs.example.net", 7, 0xC0, PROXY_INFO)
-TO_PCRF = (b"occ1.ocs.example.net", b"ocs.example.net", b"policy.example.net", b"pcrf.example.net")
+TO_OCS: dict[str, Any] = {
+    "origin_host": b"pcrf.example.net",
+    "origin_realm": b"policy.example.net",
+    "destination_realm": b"ocs.example.net",
+    "destination_host": b"occ1.ocs.example.net",
+    "origin_state_id": 7,
+    "proxy_infos": PROXY_INFO,
+}
+TO_PCRF: dict[str, Any] = {
+    "origin_host": b"occ1.ocs.example.net",
+    "origin_realm": b"ocs.example.net",
+    "destination_realm": b"policy.example.net",
+    "destination_host": b"pcrf.example.net",
+}
 
 
 def conversation() -> list[bytes]:
@@ -48,12 +61,12 @@ def conversation() -> list[bytes]:
         return next(number), next(number), b"pcrf.example.net;1;2"
 
     identities = ((0, b"491720000001"), (1, b"262010000000001"))
-    initial = SpendingLimitRequest(*head(), *TO_OCS, subscription_ids=identities)
-    named = SpendingLimitRequest(*head(), *TO_OCS, request_type=1, counters=("FUP_MONTH", "NO_SUCH"))
-    again = SpendingLimitRequest(*head(), *TO_OCS, request_type=1, counters=("FUP_MONTH",))
-    normal = SpendingStatusNotificationRequest(*head(), *TO_PCRF, reports=REPORTS)
-    abort = SpendingStatusNotificationRequest(*head(), *TO_PCRF, request_type=2)
-    ending = SessionTerminationRequest(*head(), *TO_OCS)
+    initial = SpendingLimitRequest(*head(), **TO_OCS, subscription_ids=identities)
+    named = SpendingLimitRequest(*head(), **TO_OCS, request_type=1, counters=("FUP_MONTH", "NO_SUCH"))
+    again = SpendingLimitRequest(*head(), **TO_OCS, request_type=1, counters=("FUP_MONTH",))
+    normal = SpendingStatusNotificationRequest(*head(), **TO_PCRF, reports=REPORTS)
+    abort = SpendingStatusNotificationRequest(*head(), **TO_PCRF, request_type=2)
+    ending = SessionTerminationRequest(*head(), **TO_OCS)
     unknown = SpendingLimitAnswer(experimental_result_code=5570, failed_avp=policy_counter("NO_SUCH"))
     return [
         encode_slr(initial),

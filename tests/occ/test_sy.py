@@ -288,7 +288,7 @@ async def test_row_46_told_on_change_only(lab: Lab) -> None:
     """TS 29.219 clause 4.5.2, through every status and back."""
     node = await lab.node()
     session = await lab.subscribed(node)
-    seen = []
+    seen: list[list[tuple[str, str]]] = []
     for balance, status in ((900_000, "low"), (500_000, "low"), (0, "zero"), (0, "zero"), (5 * MICRO, "active")):
         begun = await lab.balance(balance)
         if not seen or seen[-1] != [("MAIN_BALANCE", status)]:
