@@ -37,7 +37,7 @@ async def lab(server: LiveServer) -> AsyncIterator[Lab]:
 @pytest.mark.shows("row 47")
 async def test_row_47_a_pending_status_takes_effect_by_itself(lab: Lab) -> None:
     """At its time, without any message."""
-    due_s = int(time()) + 1
+    due_s = int(time()) + 2
     lab.source.others["FUP_MONTH"] = CounterStatus("throttled", (("normal", due_s * 1000),))
     node = await lab.node()
     session = await lab.subscribed(node, "FUP_MONTH")
