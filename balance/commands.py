@@ -1,7 +1,8 @@
 """Commands between the processes that share a store: what one wants done is done by the one that can.
 
 An asker appends its command to a stream that every worker reads. A worker that is able to carry it out claims it with
-``SET NX``, does it, and leaves the result where the asker looks for it. What a command says is not known here.
+``SET NX``, does it, and leaves the result where the asker looks for it. What a command says is not known here; commands
+of another kind have a stream of their own (``ChannelSettings.stream``).
 
 ===============================  ==========  =====================================================================
 key                              type        value
@@ -59,6 +60,7 @@ class ChannelSettings:
     longest_pause_s: float = 0.25
     read_s: float = 5.0
     """How long one read of the stream waits for a command."""
+    stream: bytes = STREAM
 
 
 DEFAULTS: Final = ChannelSettings()
@@ -71,12 +73,12 @@ def _key(name: bytes) -> bytes:
 # -- asking ------------------------------------------------------------------------------------------------------
 
 
-async def tell(store: Store, command: bytes) -> bytes:
+async def tell(store: Store, command: bytes, stream: bytes = STREAM) -> bytes:
     """Have a command carried out by whichever worker can, if any; its name. Raises StoreError. Nothing is awaited."""
     name = secrets.token_hex(12).encode()
-    await store.call("XADD", STREAM, "MAXLEN", "~", COMMANDS_KEPT, "*", "n", name, "c", command)
+    await store.call("XADD", stream, "MAXLEN", "~", COMMANDS_KEPT, "*", "n", name, "c", command)
     with suppress(StoreUnavailableError):
-        await store.call("PEXPIRE", STREAM, KEPT_MS)
+        await store.call("PEXPIRE", stream, KEPT_MS)
     return name
 
 
@@ -87,7 +89,7 @@ async def ask(store: Store, command: bytes, settings: ChannelSettings | None = N
     Redis cannot be reached or no result comes.
     """
     settings = settings or DEFAULTS
-    name = await tell(store, command)
+    name = await tell(store, command, settings.stream)
     clock = asyncio.get_running_loop().time
     claim_until = clock() + settings.claim_within_s
     result_until = clock() + settings.result_within_s
@@ -175,7 +177,7 @@ class CommandListener:
             while True:
                 async with asyncio.timeout(self._settings.read_s + 5.0):
                     reply = await link.call(
-                        "XREAD", "COUNT", COMMANDS_A_READ, "BLOCK", block_ms, "STREAMS", STREAM, position
+                        "XREAD", "COUNT", COMMANDS_A_READ, "BLOCK", block_ms, "STREAMS", self._settings.stream, position
                     )
                     now_ms = await redis_ms(link)
                 for entry_id, fields in entries(reply):

@@ -23,6 +23,11 @@ key                              type        value
 ``transfers``                    hash        transfers between accounts that are not finished (``balance.transfers``)
 ``import:<reference>``           hash        where in the journal an import of that name first began
 ``s:<session>``                  string      session directory: account that holds an open session; expires
+``{pNNNN}:sy:<account>``         hash        Sy subscriptions by Session-Id (``balance.subscriptions``)
+``sy:<session>``                 string      account that a Sy subscription is kept with
+``sy-answer:<request>``          string      the answer that a request of Sy was given, for its repeats; expires
+``sy-push:<session>``            string      the worker that tells a Sy subscription what has changed; expires
+``sy-subscriptions``             string      how many Sy subscriptions there are
 ``occ:layout``                   hash        how the store is laid out; written once
 ===============================  ==========  =====================================================================
 """
@@ -33,6 +38,7 @@ from zlib import crc32
 LAYOUT: Final = b"occ:layout"
 UNIT_CHANGES: Final = b"unit-changes"
 TRANSFERS: Final = b"transfers"
+SY_SUBSCRIPTIONS: Final = b"sy-subscriptions"
 
 
 class Keys:
@@ -70,6 +76,21 @@ class Keys:
 
     def watch(self, lane: int) -> bytes:
         return self._tags[lane] + b"watch"
+
+    def sy_subscriptions(self, account_id: bytes) -> bytes:
+        return self._tags[crc32(account_id) % self.partitions] + b"sy:" + account_id
+
+    @staticmethod
+    def sy_session(session_id: bytes) -> bytes:
+        return b"sy:" + session_id
+
+    @staticmethod
+    def sy_answer(request: bytes) -> bytes:
+        return b"sy-answer:" + request
+
+    @staticmethod
+    def sy_push(session_id: bytes) -> bytes:
+        return b"sy-push:" + session_id
 
     @staticmethod
     def identity(kind: int, value: bytes) -> bytes:

@@ -29,6 +29,7 @@ from occ.cli_cdr import cdr_app
 from occ.cli_customers import customer_app
 from occ.cli_decode import decode
 from occ.cli_ledger import ledger_app
+from occ.cli_policy_node import policy_node
 from occ.cli_rate import rate
 from occ.cli_sessions import sessions_app
 from occ.cli_shell import (
@@ -65,7 +66,10 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="OCC, an online charging server: Diameter Gy and Ro credit control over a Redis ledger.",
 )
-simulate_app = typer.Typer(no_args_is_help=True, help="Charging clients that run sessions against a server.")
+simulate_app = typer.Typer(
+    no_args_is_help=True, help="Charging clients and policy nodes that run sessions against a server."
+)
+simulate_app.command("policy-node")(policy_node)
 app.add_typer(simulate_app, name="simulate")
 app.add_typer(account_app, name="account")
 app.add_typer(subscriber_app, name="subscriber")

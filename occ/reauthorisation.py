@@ -1,10 +1,9 @@
 """Server-initiated re-authorisation and abortion of sessions (RFC 8506 section 5.5, RFC 6733 sections 8.3, 8.5).
 
-A request goes to the client that opened the session, by the first way that is open: a connection with the client
-itself, else the peer that the session's last request came by, else any relay. Where this worker has neither of the
-first two, whichever worker of the store is best placed does it (``balance.commands``). What no answer comes to is
-tried again by the other ways, and again after a pause, a bounded number of times; then the session is left to its
-Validity-Time, at whose end the client asks by itself (row 42). Nothing here is touched by a credit-control request.
+A request goes to the client that opened the session (``occ.delivery``), by whichever worker of the store is best
+placed (``balance.commands``). What no answer comes to is tried again a bounded number of times; then the session is
+left to its Validity-Time, at whose end the client asks by itself (row 42). Nothing here is touched by a credit-control
+request.
 """
 
 import asyncio
@@ -18,6 +17,7 @@ from balance.directory import read_account
 from balance.model import Session
 from balance.resp import StoreError, StoreUnavailableError
 from occ.charging import Charging
+from occ.delivery import Delivered, DeliverySettings, Destination, Ways
 from occ.profiles import Reauthorisation as Readiness
 from occ.server_requests import (
     AGREED,
@@ -36,10 +36,8 @@ from occ.server_requests import (
     unpack_result,
 )
 from protocols.credit_control import AbortSessionRequest, ReAuthRequest, encode_asr, encode_rar
-from protocols.diameter import codec
-from protocols.diameter.codes import Flag, ResultCode
-from protocols.diameter.errors import DiameterError
-from protocols.diameter.node import AnswerReceived, Node, PeerHandle, RequestFailed
+from protocols.diameter.codes import ResultCode
+from protocols.diameter.node import Node
 
 log = logging.getLogger("occ.reauthorisation")
 
@@ -48,33 +46,13 @@ T = TypeVar("T")
 MayAsk = Callable[[bytes, bytes], Readiness]
 """(Origin-Host of the client, identity of the peer its last request came by) -> what it makes of our requests."""
 
-FOR_GOOD: Final = frozenset(
-    (
-        int(ResultCode.COMMAND_UNSUPPORTED),
-        int(ResultCode.APPLICATION_UNSUPPORTED),
-        int(ResultCode.INVALID_HDR_BITS),
-        int(ResultCode.INVALID_AVP_BITS),
-        int(ResultCode.UNKNOWN_PEER),
-    )
-)
-"""Protocol errors that the same client would answer again."""
-
-_RESULT_CODE: Final = 268
-_ORIGIN_HOST: Final = 264
-
 
 @dataclass(frozen=True, slots=True)
-class ReauthorisationSettings:
+class ReauthorisationSettings(DeliverySettings):
     """Times in seconds."""
 
-    answer_within_s: float = 5.0
-    """How long the answer to one message is waited for."""
-    pauses_s: tuple[float, ...] = (1.0, 4.0)
-    """Before each further round through all ways."""
     act_within_s: float = 10.0
     """After this a client that agreed to report, or to end the session, should have done so."""
-    relay_delay_s: float = 0.5
-    """How long a worker that knows no better than to try a relay leaves a request to others."""
     at_once: int = 256
     """Requests of this process under way; further ones wait."""
 
@@ -118,6 +96,7 @@ class Reauthorisation:
         self._charging = charging
         self._store = charging.store
         self._node = node
+        self._ways = Ways(node)
         self._clock = clock
         self._may_ask = may_ask
         self._begun: dict[ServerRequest, asyncio.Task[Result]] = {}
@@ -229,32 +208,12 @@ class Reauthorisation:
         """How long to leave a client to workers that are better placed; None: there is no way to it here."""
         if self._may_ask(host, via) is Readiness.NONE:
             return 0.0
-        known = [way for way in (self._peer(host), self._peer(via)) if way is not None]
-        if any(way.is_heard for way in known):
-            return 0.0
-        return self.settings.relay_delay_s if known or self._relays() else None
+        return self._ways.delay_for(host, via, self.settings.relay_delay_s)
 
     async def _execute(self, packed: bytes) -> bytes:
         """See ``balance.commands.Execute``."""
         request, _, _ = unpack_request(packed)
         return pack_result(await asyncio.shield(self._shared(self._asked, request, self._here)))
-
-    # -- ways ----------------------------------------------------------------------------------------------------
-
-    def _peer(self, identity: bytes) -> PeerHandle | None:
-        handle = self._node.handle(identity.decode("utf-8", "replace")) if identity else None
-        return handle if handle is not None and handle.is_open else None
-
-    def _relays(self) -> list[PeerHandle]:
-        return [handle for handle in self._node.handles() if handle.capabilities.is_relay and handle.is_open]
-
-    def _ways(self, session: Session) -> list[PeerHandle]:
-        """The client itself, the peer its last request came by, any relay; those that fell silent after the others."""
-        ways: list[PeerHandle] = []
-        for way in (self._peer(session.origin_host), self._peer(session.via), *self._relays()):
-            if way is not None and way not in ways:
-                ways.append(way)
-        return sorted(ways, key=lambda way: not way.is_heard)
 
     # -- one request ---------------------------------------------------------------------------------------------
 
@@ -302,58 +261,36 @@ class Reauthorisation:
 
     async def _exchange(self, request: ServerRequest, session: Session, result: Result) -> Result:
         """The client's answer, as if it were a refusal, by whatever way it came, or why none did."""
-        message = self._message(request, session)
-        result = replace(result, meaning=Meaning.NO_CONNECTION)
-        useless: set[str] = set()
-        for pause_s in (*self.settings.pauses_s, None):
-            for way in self._ways(session):
-                if way.origin_host in useless or not way.is_open:
-                    continue
-                self.statistics.retries += result.meaning is Meaning.UNANSWERED
-                answer = await self._send(way, message)
-                if isinstance(answer, RequestFailed):
-                    result = replace(result, meaning=Meaning.UNANSWERED, reason=f"{way.origin_host}: {answer.reason}")
-                    message = _repeated(message) if answer.sent else message
-                    continue
-                code, host = _read(answer.message)
-                if not _is_protocol_error(code) and _speaks_for(session, host, way):
-                    return replace(result, meaning=Meaning.REFUSED, result_code=code, reason="")
-                reason = f"{host.decode('utf-8', 'replace') or way.origin_host} answered {code}"
-                result = replace(result, meaning=Meaning.UNANSWERED, result_code=code, reason=reason)
-                if code in FOR_GOOD:
-                    useless.add(way.origin_host)
-                message = self._message(request, session)
-            if pause_s is None or (useless and all(way.origin_host in useless for way in self._ways(session))):
-                break
-            await asyncio.sleep(pause_s)
+
+        async def look_again() -> Destination | None:
             current = await self._sessions(request)
-            if not current:
-                return replace(result, meaning=Meaning.ENDED)
-            session = current[0]  # it may come by another peer by now
-        return result
+            return _client_of(current[0]) if current else None
 
-    async def _send(self, way: PeerHandle, message: bytes) -> AnswerReceived | RequestFailed:
-        future: asyncio.Future[AnswerReceived | RequestFailed] = asyncio.get_running_loop().create_future()
+        delivery = await self._ways.exchange(
+            _client_of(session),
+            lambda client: self._message(request, session.session_id, client),
+            look_again,
+            self.settings,
+            self._count_repeat,
+        )
+        meaning = _MEANINGS[delivery.outcome]
+        return replace(result, meaning=meaning, result_code=delivery.result_code, reason=delivery.reason)
 
-        def on_answer(outcome: AnswerReceived | RequestFailed) -> None:
-            if not future.done():
-                future.set_result(outcome)
+    def _count_repeat(self) -> None:
+        self.statistics.retries += 1
 
-        self._node.send_request(way, message, on_answer, self.settings.answer_within_s)
-        return await future
-
-    def _message(self, request: ServerRequest, session: Session) -> bytes:
+    def _message(self, request: ServerRequest, session_key: bytes, client: Destination) -> bytes:
         """A new message, with an End-to-End Identifier of its own."""
         settings = self._node.settings
-        session_id, sub_session_id = split_key(session.session_id)
+        session_id, sub_session_id = split_key(session_key)
         head = (
             0,
             self._node.next_end_to_end(),
             session_id,
             settings.origin_host.encode(),
             settings.origin_realm.encode(),
-            self._realm(session),
-            session.origin_host,
+            self._ways.realm_of(client),
+            client.origin_host,
         )
         if request.command is Command.ABORT_SESSION:
             return encode_asr(AbortSessionRequest(*head))
@@ -366,15 +303,6 @@ class Reauthorisation:
                 sub_session_id=sub_session_id,
             )
         )
-
-    def _realm(self, session: Session) -> bytes:
-        """The client's realm; of a session opened before realms were kept, the most likely one."""
-        if session.realm:
-            return session.realm
-        direct = self._peer(session.origin_host)
-        if direct is not None:
-            return direct.origin_realm.encode()
-        return session.origin_host.partition(b".")[2] or session.origin_host
 
     # -- consequences --------------------------------------------------------------------------------------------
 
@@ -446,6 +374,19 @@ def _failure(request: ServerRequest, error: Exception) -> Result:
 # -- answers -----------------------------------------------------------------------------------------------------
 
 
+_MEANINGS: Final = {
+    Delivered.ANSWERED: Meaning.REFUSED,
+    Delivered.UNANSWERED: Meaning.UNANSWERED,
+    Delivered.NO_CONNECTION: Meaning.NO_CONNECTION,
+    Delivered.WITHDRAWN: Meaning.ENDED,
+}
+"""What a request came to, as long as nobody has looked at what the client said."""
+
+
+def _client_of(session: Session) -> Destination:
+    return Destination(session.origin_host, session.realm, session.via)
+
+
 def _is_asked(command: Command, kind: Readiness) -> bool:
     """Whether a client of that kind is sent the command at all."""
     return kind is Readiness.FULL or (kind is Readiness.ANSWERED and command is Command.RE_AUTH)
@@ -465,34 +406,3 @@ def _meaning(command: Command, result: Result, kind: Readiness) -> Meaning:
     if kind is Readiness.ANSWERED:
         return Meaning.ACKNOWLEDGED
     return Meaning.UPDATE_EXPECTED if code == ResultCode.LIMITED_SUCCESS else Meaning.UPDATE_PENDING
-
-
-def _is_protocol_error(code: int) -> bool:
-    """RFC 6733 section 7.1.3: something on the way went wrong, the client has decided nothing."""
-    return 3000 <= code < 4000
-
-
-def _speaks_for(session: Session, host: bytes, way: PeerHandle) -> bool:
-    """Whether an answer counts as the client's.
-
-    It bears the client's name, or comes by where the client is known to be. A relay that was only tried may say what
-    it likes: it must not close a session.
-    """
-    known = (session.origin_host.lower(), session.via.lower())
-    return host.lower() == known[0] or way.origin_host.encode().lower() in known
-
-
-def _read(message: bytes) -> tuple[int, bytes]:
-    """Result-Code and Origin-Host of an answer, whatever else is wrong with it; 0 and nothing where there is none."""
-    try:
-        answer = codec.decode(message)
-    except DiameterError:
-        return 0, b""
-    code, host = answer.find(_RESULT_CODE), answer.find(_ORIGIN_HOST)
-    number = int.from_bytes(code.data, "big") if code is not None and len(code.data) == 4 else 0
-    return number, host.data if host is not None else b""
-
-
-def _repeated(message: bytes) -> bytes:
-    """The same message with the T flag: the client may have got it before (RFC 6733 section 3)."""
-    return message[:4] + bytes((message[4] | Flag.RETRANSMIT,)) + message[5:]

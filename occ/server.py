@@ -41,16 +41,25 @@ from occ.rules import ChargingSettings as ChargeSettings
 from occ.rules import Rules
 from occ.seed import seed
 from occ.settings import Settings
+from occ.sy import NoCounters, Sy, SyRequest, SySettings
+from occ.sy_notifications import SyNotifications
 from occ.tls import tls_contexts
 from protocols.credit_control import CreditControlRequest
 from protocols.diameter.codec import avp
-from protocols.diameter.codes import DisconnectCause
-from protocols.diameter.events import Opened, PeerEvent, Role, StateIdChanged
-from protocols.diameter.node import Node, NodeSettings, PeerStatus, route
+from protocols.diameter.codes import Application, Command, DisconnectCause
+from protocols.diameter.events import Opened, PeerEvent, RequestReceived, Role, StateIdChanged
+from protocols.diameter.node import Node, NodeSettings, PeerHandle, PeerStatus, route
 
 log = logging.getLogger("occ.server")
 
 ROUTES_REMEMBERED: Final = 1024
+
+_SY: Final = int(Application.SY)
+APPLICATIONS: Final = {
+    int(Application.CREDIT_CONTROL): frozenset((int(Command.CREDIT_CONTROL),)),
+    _SY: frozenset((int(Command.SPENDING_LIMIT), int(Command.SESSION_TERMINATION))),
+}
+"""What is advertised, and the commands whose requests are taken."""
 
 MEMORY_CHECK_S: Final = 30.0
 _GIBIBYTE: Final = (1 << 30) // (1 if sys.platform == "darwin" else 1024)
@@ -209,24 +218,38 @@ class OnlineChargingServer:
             diameter.origin_host,
             diameter.origin_realm,
             origin_state_id=await self._origin_state_id(),
+            applications=APPLICATIONS,
             policy=diameter.peers.policy,
             watchdog_seconds=float(diameter.watchdog_seconds),
             max_message_octets=diameter.max_message_bytes,
         )
         origin = avp("Origin-Host", diameter.origin_host) + avp("Origin-Realm", diameter.origin_realm)
-        limit = self.settings.charging.in_flight_limit
-        self.gy = Gy(self.charging, self.profiles, origin, _router(node_settings), limit, self._clock)
+        charging = self.settings.charging
+        to_us = _router(node_settings)
+        self.gy = Gy(self.charging, self.profiles, origin, to_us, charging.in_flight_limit, self._clock)
         self.gy.on_client_state = self.expiry.client_state
-        self.node = Node(node_settings, self.gy.handle_ccr, self._on_peer_event)
+        self.node = Node(node_settings, self._on_request, self._on_peer_event)
+        notifications = SyNotifications(self.store, self.node, NoCounters(), self._clock)
+        sy_settings = SySettings(charging.answer_replay_seconds * 1000, charging.in_flight_limit)
+        self.sy = Sy(self.store, notifications, origin, to_us, self._clock, sy_settings)
         if diameter.tls.certificate is not None:
             tls = tls_contexts(diameter.tls)
             self.node.start_dialing(tls.dialing)
             self.diameter_tls_port = await self.node.start(diameter.host, diameter.tls.port, tls.listening)
         self.diameter_port = await self.node.start(diameter.host, diameter.port)
         self._cleanup.push_async_callback(self.node.stop, DisconnectCause.REBOOTING)
+        self._cleanup.push_async_callback(self.sy.stop)
+        self._in_background("Sy commands", notifications.listen())
+        self._in_background("Sy sessions", self.sy.catch_up())
         self.reauthorisation = Reauthorisation(self.charging, self.node, self._clock, self._may_ask)
         self._cleanup.push_async_callback(self.reauthorisation.stop)
         self._in_background("commands", self.reauthorisation.listen())
+
+    def _on_request(self, peer: PeerHandle, event: RequestReceived) -> None:
+        if event.application == _SY:
+            self.sy.handle(peer, event)
+        else:
+            self.gy.handle_ccr(peer, event)
 
     def _may_ask(self, origin_host: bytes, via: bytes) -> Readiness:
         """What a client makes of our requests, by its profile; ``via``: the peer that its last request came by."""
@@ -238,6 +261,7 @@ class OnlineChargingServer:
     def _on_peer_event(self, event: PeerEvent) -> None:
         if isinstance(event, Opened):
             log.info("client %s: %s", event.origin_host, self.profiles.explain(event))
+            self.sy.notifications.peer_opened(event.origin_host, is_relay=event.is_relay)
         if isinstance(event, Opened) and event.origin_state_id:
             self.gy.note_client_state(event.origin_host.encode(), event.origin_state_id)
         elif isinstance(event, StateIdChanged):
@@ -331,11 +355,14 @@ def _as_json(status: PeerStatus) -> dict[str, Any]:
     return fields
 
 
-def _router(settings: NodeSettings) -> Callable[[Peer, CreditControlRequest], int | None]:
+Routed = CreditControlRequest | SyRequest
+
+
+def _router(settings: NodeSettings) -> Callable[[Peer, Routed], int | None]:
     """RFC 6733 section 6.1.4 for decoded requests; the few destinations clients really use are remembered."""
     known: dict[tuple[bytes | None, bytes, str], int | None] = {}
 
-    def decide(peer: Peer, request: CreditControlRequest) -> int | None:
+    def decide(peer: Peer, request: Routed) -> int | None:
         host = request.destination_host
         return route(
             settings,
@@ -345,7 +372,7 @@ def _router(settings: NodeSettings) -> Callable[[Peer, CreditControlRequest], in
             peer.origin_realm,
         )
 
-    def remembered(peer: Peer, request: CreditControlRequest) -> int | None:
+    def remembered(peer: Peer, request: Routed) -> int | None:
         if request.route_records:
             return decide(peer, request)
         key = (request.destination_host, request.destination_realm, peer.origin_realm)

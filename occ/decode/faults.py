@@ -28,10 +28,15 @@ _OPEN: Final = Grammar()
 _FAILED_AVP: Final = 279
 _FIRST_VENDOR_KEY: Final = 1 << 32
 
-_SERVED: Final = {int(Application.CREDIT_CONTROL): frozenset((int(Command.CREDIT_CONTROL),))}
+_SERVED: Final = {
+    int(Application.CREDIT_CONTROL): frozenset((int(Command.CREDIT_CONTROL),)),
+    int(Application.SY): frozenset((int(Command.SPENDING_LIMIT), int(Command.SESSION_TERMINATION))),
+}
 """Applications and the commands whose requests the server takes."""
-_TO_CLIENTS: Final = frozenset((int(Command.RE_AUTH), int(Command.ABORT_SESSION)))
-"""Requests that the server sends (RFC 8506 section 5.5, RFC 6733 section 8.5)."""
+_TO_CLIENTS: Final = frozenset(
+    (int(Command.RE_AUTH), int(Command.ABORT_SESSION), int(Command.SPENDING_STATUS_NOTIFICATION))
+)
+"""Requests that the server sends (RFC 8506 section 5.5, RFC 6733 section 8.5, TS 29.219 clause 4.5.2)."""
 
 _SOURCES: Final[dict[int, tuple[int, str]]] = {
     ResultCode.COMMAND_UNSUPPORTED: (9, "RFC 6733 section 7.1.3"),
@@ -98,7 +103,8 @@ def _check_base_request(octets: bytes) -> None:
         raise MessageError(ResultCode.NO_COMMON_SECURITY, "it asks for TLS negotiated in-band")
     if not capabilities.applications & {*_SERVED, int(Application.RELAY)}:
         theirs = ", ".join(map(str, sorted(capabilities.applications))) or "none"
-        raise MessageError(ResultCode.NO_COMMON_APPLICATION, f"it supports application {theirs}; the server 4")
+        ours = " and ".join(map(str, _SERVED))
+        raise MessageError(ResultCode.NO_COMMON_APPLICATION, f"it supports application {theirs}; the server {ours}")
 
 
 def _check_served(message: DecodedMessage) -> None:

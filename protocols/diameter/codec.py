@@ -377,6 +377,7 @@ def answer_to(request: Message, avps: Iterable[bytes], *, error: bool = False) -
 
 # What a Credit-Control-Answer repeats of its request (RFC 8506 section 3.2), if it can be read.
 _CREDIT_CONTROL: Final[int] = 272
+_SPENDING_LIMIT: Final[int] = 8388635
 _AUTH_APPLICATION_ID: Final[int] = 258
 _ECHOED_IN_CCA: Final = ("CC-Request-Type", "CC-Request-Number")
 
@@ -403,8 +404,9 @@ def error_answer(request: bytes, error: DiameterError, origin: bytes) -> bytes:
         parts.append(raw_avp(_SESSION_ID, 0, AvpFlag.MANDATORY, session_id.data))
     parts.append(avp("Result-Code", error.result_code))
     parts.append(origin)
-    if command == _CREDIT_CONTROL and not error.is_protocol_error:
+    if command in (_CREDIT_CONTROL, _SPENDING_LIMIT) and not error.is_protocol_error:
         parts.append(avp("Auth-Application-Id", application))
+    if command == _CREDIT_CONTROL and not error.is_protocol_error:
         for name in _ECHOED_IN_CCA:
             definition = DICTIONARY.avp_named(name)
             for one in readable:

@@ -291,3 +291,24 @@ class ChargeReasonCode(IntEnum):
     COMMUNICATION_ATTEMPT_CHARGE = 2
     SETUP_CHARGE = 3
     ADD_ON_CHARGE = 4
+
+
+class SLRequestType(IntEnum):
+    """SL-Request-Type 2904 of 3GPP (TS 29.219 clause 5.3.4)."""
+
+    INITIAL_REQUEST = 0
+    INTERMEDIATE_REQUEST = 1
+
+
+class SNRequestType:
+    """Bits of SN-Request-Type 2907 of 3GPP (TS 29.219 clause 5.3.7); where it is absent, only the first is meant."""
+
+    NORMAL: Final[int] = 0x1
+    ABORT_SESSION: Final[int] = 0x2
+
+
+class ExperimentalResultCode(IntEnum):
+    """Experimental-Result-Code 298 of 3GPP on Sy (TS 29.219 clause 5.5), without the DIAMETER_ prefix."""
+
+    ERROR_NO_AVAILABLE_POLICY_COUNTERS = 4241
+    ERROR_UNKNOWN_POLICY_COUNTERS = 5570

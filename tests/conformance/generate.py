@@ -14,8 +14,8 @@ PAGE = PROJECT / "docs" / "conformance.md"
 _HEAD = """\
 # Conformance
 
-What a charging server has to do on Gy and Ro, what real clients need it to do, and the tests that show that this one
-does it. This page is written by `make conformance` from the tests themselves; whatever is changed here by hand is
+What a charging server has to do on Gy, Ro and Sy, what real clients need it to do, and the tests that show that this
+one does it. This page is written by `make conformance` from the tests themselves; whatever is changed here by hand is
 lost, and the test suite fails while the page and the tests differ.
 
 A test counts when it names the row or the fact, and the whole suite passes or the change does not go in. Tests under

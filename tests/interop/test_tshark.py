@@ -29,8 +29,8 @@ COMMANDS = {257, CREDIT_CONTROL, 280, 282}
 RE_AUTH_AND_ABORT = {258, 274}
 
 
-NEWER = ("Unknown AVP 669 ", "Unknown AVP 665 ")
-"""What tshark 4.0 says of AVPs of RFC 8506, which is younger than its dictionary."""
+NEWER = ("Unknown AVP 669 ", "Unknown AVP 665 ", "Unknown AVP 2907 ")
+"""What tshark 4.0 says of AVPs younger than its dictionary: those of RFC 8506, and SN-Request-Type of TS 29.219."""
 
 
 def _is_judged(message: bytes) -> bool:
