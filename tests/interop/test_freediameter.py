@@ -201,7 +201,7 @@ def test_relay_is_let_in(relay: Relay) -> None:
     async def peers() -> dict[str, tuple[int, ...]]:
         return {peer.origin_host: peer.applications for peer in relay.server.server.node.peers()}
 
-    assert relay.server.run(peers())[RELAY] == (4,)
+    assert relay.server.run(peers())[RELAY] == (4, 16777302)
     (answer,) = relay.received("Capabilities-Exchange-Answer")
     assert "DIAMETER_SUCCESS" in answer
     assert UNKNOWN not in answer
