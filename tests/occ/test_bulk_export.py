@@ -173,7 +173,7 @@ async def contents(store: Store) -> dict[str, Any]:
     return found
 
 
-@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(population=populations(), form=st.sampled_from(("csv", "jsonl")))
 def test_an_import_of_an_export_gives_the_same_again(
     lab: Lab, population: tuple[list[Account], list[CustomerUnit], list[Subscriber]], form: str

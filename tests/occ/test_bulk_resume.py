@@ -60,7 +60,7 @@ def cut_off(lab: Lab, files: list[str], at_keys: int) -> bool:
 
 @pytest.mark.slow
 def test_killed_at_any_moment_it_is_taken_up_by_the_same_command(lab: Lab) -> None:
-    count = 3000
+    count = 2000
     files = population(lab, count)
     killed = [cut_off(lab, files, at) for at in (1, 700, 2 * count - 500, 3 * count, KEYS_AN_ACCOUNT * count - 300)]
     assert sum(killed) >= 3
@@ -103,7 +103,7 @@ def test_killed_at_any_moment_it_is_taken_up_by_the_same_command(lab: Lab) -> No
 
 @pytest.mark.slow
 def test_json_lines_are_taken_up_too(lab: Lab) -> None:
-    count = 1500
+    count = 1000
     documents: list[dict[str, Any]] = [
         {
             "account": f"acc-{n}",
@@ -152,13 +152,13 @@ def imported(lab: Lab, count: int) -> tuple[Report, float]:
 
 @pytest.mark.slow
 def test_many_accounts_take_no_more_time_each_than_few(lab: Lab) -> None:
-    few, time_of_few = imported(lab, 2_000)
+    few, time_of_few = imported(lab, 1_000)
     assert not few.disagreements
     lab.clear()
-    many, time_of_many = imported(lab, 20_000)
+    many, time_of_many = imported(lab, 8_000)
     assert not many.disagreements
-    assert sum(many.rows.values()) == 80_000
-    assert many.after.subscribers == 20_000
+    assert sum(many.rows.values()) == 32_000
+    assert many.after.subscribers == 8_000
     assert time_of_many < 4 * time_of_few
 
 

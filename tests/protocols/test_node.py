@@ -738,7 +738,6 @@ async def test_tls_from_the_first_octet(certificate: tuple[Path, Path]) -> None:
 
 
 @pytest.mark.shows("row 1", "row 5", "row 6")
-@on_both_loops
 async def test_an_independent_peer_exchanges_capabilities_watches_and_takes_leave() -> None:
     """CER, DWR and DPR of python-diameter against ours (rows 1, 2, 5, 6)."""
     async with serving() as (node, port, events):

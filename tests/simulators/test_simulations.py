@@ -94,7 +94,7 @@ def test_repeats_of_every_kind_debit_once(server: LiveServer) -> None:
 def test_grants_follow_the_balance_to_the_last_unit_and_then_4012(server: LiveServer) -> None:
     """Rows 20 and 28: final units are told, later requests refused, and no prepaid account goes below zero."""
     volume = 300 << 20
-    summary = run_gateway(server, volume_octets=volume, sessions=80, postpaid=0, concurrency=6)
+    summary = run_gateway(server, volume_octets=volume, sessions=40, postpaid=0, concurrency=6)
     assert_sound(server, summary)
     assert summary.final_grants > 0
     assert summary.refusals[4012] > 0
