@@ -62,6 +62,7 @@ class Draft:
         "refunded_micro",
         "reservations_delta",
         "sessions_delta",
+        "spent",
         "subscriber",
         "taken",
     )
@@ -84,6 +85,7 @@ class Draft:
             before.meters,
             before.offers,
             before.out_of_service,
+            before.cycle_day,
         )
         self._money = [bucket for bucket in buckets if bucket.unit == _MONEY]
         if len(self._money) > 1:
@@ -106,6 +108,8 @@ class Draft:
         """Reservations made less those given back so far."""
         self.sessions_delta = 0
         self.disbelieved_reports = 0
+        self.spent: dict[str, int] | None = None
+        """What was taken from which budget so far; None: nothing."""
 
     def free(self, bucket: Bucket) -> int:
         """What a bucket can still give: balance, less reserved, plus the credit limit on the main bucket; >= 0.
@@ -173,6 +177,12 @@ class Draft:
         if account.offers is self.before.offers:
             account.offers = [offer.copy() for offer in account.offers]
         return account.offers[index]
+
+    def spend(self, budget: str, amount: int) -> None:
+        """Note what a budget loses by this operation; below zero: what it gets back."""
+        if self.spent is None:
+            self.spent = {}
+        self.spent[budget] = self.spent.get(budget, 0) + amount
 
     def add(self, bucket: Bucket) -> None:
         """Add a bucket to the account."""
@@ -726,6 +736,8 @@ def next_wake_ms(account: Account) -> int:
     for offer in account.offers:
         if offer.next_ms and (not due or offer.next_ms < due):
             due = offer.next_ms
+        if offer.until_ms and (not due or offer.until_ms < due):
+            due = offer.until_ms
     if account.expires_ms and (not due or account.expires_ms < due):
         due = account.expires_ms
     return due

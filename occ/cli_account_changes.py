@@ -98,8 +98,6 @@ def top_up(
             valid_for_ms=valid_ms,
             also=None if awards is None else awards.give,
         )
-        if awards is not None and not done.repeated:
-            await awards.spent(store)
         await _credit_has_come(store, found)
         return found, done, () if awards is None or done.repeated else awards.awards
 

@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from balance.ledger import Draft, begin_period, count_from, mark_period, reserved_money, settle, write_off
 from balance.model import Notes, Rate, ServiceUse, Session, Unit
+from occ.budgets import Budgets
 from occ.codes import CREDIT_CONTROL_NOT_APPLICABLE
 from occ.profiles import Profile
 from occ.rating.caps import Capped, Limited
@@ -17,7 +18,7 @@ from occ.rating.catalogue import Catalogue
 from occ.rating.offered import Offered, effective
 from occ.rating.periods import Counter, Period, Periods, counter_of
 from occ.rating.price import CLIENT_RATED, FreePrice, continued, counted_over, full_terms, price_of
-from occ.rating.promotions import Applied, Customer
+from occ.rating.promotions import Applied, Customer, always
 from occ.rating.service import Service
 from occ.rating.tariff import Refusal, Tariff
 from occ.service_units import in_money, money_of
@@ -36,7 +37,7 @@ _AMOUNT: Final = int(Unit.AMOUNT)
 class Pricing:
     """Prices for one request of one session. ``when_ms``: when what it reports happened."""
 
-    __slots__ = ("_catalogue", "_draft", "_profile", "_request", "_session", "_when_ms", "at_ms")
+    __slots__ = ("_budgets", "_catalogue", "_draft", "_profile", "_request", "_session", "_when_ms", "at_ms")
 
     def __init__(
         self,
@@ -46,7 +47,9 @@ class Pricing:
         draft: Draft,
         session: Session,
         when_ms: int,
+        budgets: Budgets,
     ) -> None:
+        self._budgets = budgets
         self._catalogue = catalogue
         self._request = request
         self._profile = profile
@@ -127,11 +130,12 @@ class Pricing:
         if not promotions.all:
             return effective(tariff, at_ms, None, use.used, use.cost_micro)
         segment, friends, activated_ms, called = self._session.customer or ("", (), 0, b"")
-        customer = Customer(segment, friends, activated_ms)
+        customer = Customer(segment, friends, activated_ms, self._draft.account.cycle_day)
+        spend = self._has_budget if promotions.budgeted else always
 
         def applied(moment_ms: int) -> Applied:
             return promotions.for_use(
-                use.name, self._session.plan, customer, moment_ms, called, self._counted, used_units=use.used
+                use.name, self._session.plan, customer, moment_ms, called, self._counted, spend, use.used
             )
 
         return effective(tariff, at_ms, applied, use.used, use.cost_micro)
@@ -188,8 +192,8 @@ class Pricing:
         at_ms, rate = use.ahead[0], self.rate_ahead(use)
         tariff = self._catalogue.tariff(self._session.plan, use.name, use.zone)
         offered = None if tariff is None else self._effective(use, tariff, at_ms)
-        if offered is not None and offered.applied.names:
-            # Only now is known what promotions have given so far.
+        if offered is not None and (offered.applied.names or self._catalogue.promotions.budgeted):
+            # Only now is known what promotions have given so far, and what is left of their budgets.
             price = self._told(offered.price, use.unit)
             rate = rate if isinstance(price, Refusal) else price
         notes = use.notes or Notes()
@@ -242,6 +246,8 @@ class Pricing:
                 if limit_micro:
                     found.append((LIMITS, counter_of(f"member {member}", period).name, int(period), limit_micro))
         use.meters = tuple(found)
+        if self._catalogue.promotions.budgeted:
+            self._count_times(applied.names)
         if applied.names or use.notes is not None:
             use.notes = (use.notes or Notes())._replace(promotions=applied.names)
 
@@ -300,20 +306,67 @@ class Pricing:
     def settle(self, use: ServiceUse, rate: Rate, units: int) -> None:
         """Debit units that were used, and count them."""
         if not use.meters:
+            paid_units = use.paid_units
             settle(self._draft, use, rate, units)
+            if use.notes is not None and use.notes.promotions:
+                self._count_saved(use, rate, paid_units, None)
             return
         self.aligned(use, rate)
         paid_units, cost_micro = use.paid_units, use.cost_micro
         price = self.for_usage(use, rate)
         settle(self._draft, use, price, units)
+        if use.notes is not None and use.notes.promotions:
+            self._count_saved(use, rate, paid_units, price.left_micro if isinstance(price, Capped) else None)
         if price is not rate:
             write_off(use, rate)
         more_units, more_micro = use.paid_units - paid_units, use.cost_micro - cost_micro
         if more_units or more_micro:
             periods = Periods(self._catalogue.calendar)
             for _, name, period, _ in use.meters:
-                ends_ms = periods.end_ms(Period(period), self.at_ms)
+                ends_ms = periods.end_ms(Period(period), self.at_ms, self._draft.account.cycle_day)
                 meter = self._draft.meter(name, ends_ms)
                 if meter.resets_ms == ends_ms:  # else it is counting a later period by now
                     meter.units += more_units
                     meter.micro += more_micro
+
+    # -- budgets -----------------------------------------------------------------------------------------------------
+
+    def budget_gone(self, use: ServiceUse) -> bool:
+        """Whether a promotion that makes the price of a service has given away all it may: nothing more is taken off.
+
+        What was counted in times goes on where it has begun.
+        """
+        notes, budgeted = use.notes, self._catalogue.promotions.budgeted
+        if notes is None or not budgeted:
+            return False
+        return any(name in budgeted and not self._has_budget(name, 0) for name in notes.promotions)
+
+    def _has_budget(self, name: str, amount: int) -> bool:
+        """Whether a promotion may give so much, or anything for 0; a ``Spend`` that takes nothing."""
+        budget = self._catalogue.promotions.by_name[name].budget
+        if budget is None or (budget.in_times and self._has_begun(name)):
+            return True
+        spent = self._draft.spent
+        gone = self._budgets.gone(name) + (spent.get(name, 0) if spent else 0)
+        return gone + amount <= budget.amount if amount else gone < budget.amount
+
+    def _has_begun(self, name: str) -> bool:
+        """Whether a promotion makes the price of any service of the session."""
+        return any(use.notes is not None and name in use.notes.promotions for use in self._session.services)
+
+    def _count_times(self, names: tuple[str, ...]) -> None:
+        """Take one from the budgets in times of promotions that begin with the session, or in the midst of it."""
+        for name in names:
+            budget = self._catalogue.promotions.by_name[name].budget
+            if budget is not None and budget.in_times and not self._has_begun(name):
+                self._draft.spend(name, 1)
+
+    def _count_saved(self, use: ServiceUse, rate: Rate, paid_units: int, left_micro: int | None) -> None:
+        """Take from the budgets of discounts what they took off since ``paid_units`` had been paid."""
+        promotions = self._catalogue.promotions
+        if not promotions.budgeted or use.notes is None:
+            return
+        for name, saved_micro in promotions.saved(use.notes.promotions, rate, paid_units, use.paid_units, left_micro):
+            budget = promotions.by_name[name].budget
+            if saved_micro and budget is not None and not budget.in_times:
+                self._draft.spend(name, saved_micro)

@@ -107,7 +107,7 @@ class RequestServices:
         self.when_ms = when_ms
         self._covered: dict[int, int] = {}
         """By service: units of its grant that no report of this request has used up."""
-        self.pricing = Pricing(rules.catalogue, request, profile, draft, session, when_ms)
+        self.pricing = Pricing(rules.catalogue, request, profile, draft, session, when_ms, rules.budgets)
         asked = request.services
         if not asked and (request.requested is not None or request.used):
             identifiers = () if request.service_identifier is None else (request.service_identifier,)
@@ -164,7 +164,7 @@ class RequestServices:
                 release(self.draft, use)
             while use.ahead and self.when_ms >= use.ahead[0]:
                 self._price(use, self.pricing.enter_period(use))
-            if asked.reporting_reason == RATING_CONDITION_CHANGE:
+            if asked.reporting_reason == RATING_CONDITION_CHANGE or self.pricing.budget_gone(use):
                 self._price(use, self.pricing.rate_anew(use, part.service) or part.rate)
             if part.service.validity_time_s > longest_s:
                 longest_s = part.service.validity_time_s
