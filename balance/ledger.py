@@ -173,10 +173,14 @@ class Draft:
 
     def offer(self, index: int) -> Offer:
         """An offer of the account that may be changed."""
+        return self.own_offers()[index]
+
+    def own_offers(self) -> list[Offer]:
+        """The offers of the account, in a list that may be changed as may they."""
         account = self.account
         if account.offers is self.before.offers:
             account.offers = [offer.copy() for offer in account.offers]
-        return account.offers[index]
+        return account.offers
 
     def spend(self, budget: str, amount: int) -> None:
         """Note what a budget loses by this operation; below zero: what it gets back."""
@@ -508,6 +512,12 @@ def charge_fee(draft: Draft, amount_micro: int) -> tuple[int, ...] | None:
         _took(draft, use, bucket, taken)
     draft.debited_micro += amount_micro
     return use.taken
+
+
+def give_back_fee(draft: Draft, amount_micro: int) -> None:
+    """Give back part of a fee, into the main bucket: a fee is never paid with bonus money."""
+    draft.bucket(MAIN_BUCKET).balance += amount_micro
+    draft.refunded_micro += amount_micro
 
 
 def borrow(draft: Draft, session: Session, use: ServiceUse, cost_micro: int) -> None:

@@ -139,6 +139,8 @@ class Offer:
     """The plan that it comes with; empty: it was taken by itself."""
     paid_micro: int = 0
     """What was paid for the period that runs."""
+    buckets: tuple[int, ...] = ()
+    """Numbers of the buckets that it fills anew each period."""
 
     def copy(self) -> "Offer":
         return Offer(
@@ -150,6 +152,7 @@ class Offer:
             self.until_ms,
             self.plan,
             self.paid_micro,
+            self.buckets,
         )
 
 

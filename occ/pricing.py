@@ -6,6 +6,7 @@ and promotions, is counted by meters of the account (``balance.model.Meter``).
 """
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any, Final
 
 from balance.ledger import Draft, begin_period, count_from, mark_period, reserved_money, settle, write_off
@@ -19,8 +20,9 @@ from occ.rating.offered import Offered, effective
 from occ.rating.periods import Counter, Period, Periods, counter_of
 from occ.rating.price import CLIENT_RATED, FreePrice, continued, counted_over, full_terms, price_of
 from occ.rating.promotions import Applied, Customer, always
+from occ.rating.recipients import dearest, price_of_all
 from occ.rating.service import Service
-from occ.rating.tariff import Refusal, Tariff
+from occ.rating.tariff import Price, Refusal, Tariff
 from occ.service_units import in_money, money_of
 from protocols.credit_control import CreditControlRequest, ServiceRequest
 
@@ -69,7 +71,11 @@ class Pricing:
         The price is the plan's, or the client's own if it asks in money. All None: it cannot be rated.
         """
         catalogue = self._catalogue
-        found, zone = catalogue.find(self._request, group, identifier)
+        tariff: Tariff | None = None
+        if self._request.recipients:
+            found, zone, tariff = self._of_recipients(asked, group, identifier)
+        else:
+            found, zone = catalogue.find(self._request, group, identifier)
         if found is None:
             return None, None, None
         money = money_of(asked)
@@ -77,7 +83,8 @@ class Pricing:
             if money[2] not in (None, catalogue.currency_of(self._session.plan)):
                 return None, None, None
             return in_money(found, found.name), CLIENT_RATED, ServiceUse(group, identifier, found.name, _AMOUNT)
-        tariff = catalogue.tariff(self._session.plan, found.name, zone)
+        if tariff is None:
+            tariff = catalogue.tariff(self._session.plan, found.name, zone)
         if tariff is None:
             return None, None, None
         use = ServiceUse(group, identifier, found.name, int(found.unit))
@@ -96,8 +103,30 @@ class Pricing:
             use.notes = (use.notes or Notes())._replace(band=band)
         if found.pool and self._profile.pools:
             use.pool = found.pool
-        self._note_switch(use, tariff, offered)
+        if not self._request.recipients:
+            self._note_switch(use, tariff, offered)
         return found, price, use
+
+    def _of_recipients(
+        self, asked: ServiceRequest, group: int, identifier: int
+    ) -> tuple[Service | None, str, Tariff | None]:
+        """The service and zone of the dearest recipient of a message, and what it costs to all; None: not sold to one.
+
+        The price is that of this moment: a message is sent at once.
+        """
+        catalogue, request = self._catalogue, self._request
+        found: list[tuple[Service, str]] = []
+        prices: list[Price] = []
+        for number in request.recipients:
+            service, zone = catalogue.find(replace(request, called_party=number), group, identifier)
+            tariff = None if service is None else catalogue.tariff(self._session.plan, service.name, zone)
+            if service is None or tariff is None or service.unit != Unit.EVENTS:
+                return None, "", None
+            found.append((service, zone))
+            prices.append(tariff.at(self._when_ms)[0])
+        units = 0 if asked.requested is None else asked.requested.service_specific or 0
+        parts = max(1, -(-units // len(prices)))
+        return *found[dearest(prices)], Tariff.of(price_of_all(prices, parts))
 
     def service_of(self, use: ServiceUse) -> Service:
         """The service of a use as the catalogue has it now; one that is sold no more is charged, not granted."""
@@ -152,7 +181,7 @@ class Pricing:
         """What stands in the way of a service now, if anything; when its price changes or it is no longer to be had,
         ms, 0 for never. The switch is noted with the use.
         """
-        if use.unit == _AMOUNT:
+        if use.unit == _AMOUNT or self._request.recipients:
             return None, 0
         if use.ahead and use.ahead[0] > self._when_ms and not self.version:
             # As noted: a service is not taken back into a period that it has left, whatever a clock says.
@@ -205,7 +234,7 @@ class Pricing:
 
     def rate_anew(self, use: ServiceUse, service: Service) -> Rate | None:
         """Row 37: conditions have changed, what comes is charged by what the catalogue says now; None: the same."""
-        if use.unit != service.unit or use.unit == _AMOUNT:
+        if use.unit != service.unit or use.unit == _AMOUNT or self._request.recipients:
             return None
         _, zone = self._catalogue.find(self._request, use.rating_group, use.service_identifier)
         tariff = self._catalogue.tariff(self._session.plan, service.name, zone or use.zone)
