@@ -8,7 +8,7 @@ at once do it once.
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Final
 
 from balance.directory import accounts_in_expiry_index
@@ -43,6 +43,7 @@ class Expiry:
         self._restarted: dict[bytes, int] = {}
         self._looked_for: dict[bytes, int] = {}
         self._restart_known = asyncio.Event()
+        self._budgets_in_turn = asyncio.Lock()
         self.look_again_s = LOOK_AGAIN_S
 
     async def run(self) -> None:
@@ -75,17 +76,17 @@ class Expiry:
         """
         owners: dict[bytes, Subscriber | None] = {}
         unknown: set[bytes] = set()
+
+        async def expire() -> Plan:
+            return await self._store.commit(account_id, lambda account, _: self._expire(account, now, owners, unknown))
+
         try:
             while True:
-                plan = await self._store.commit(
-                    account_id, lambda account, _: self._expire(account, now, owners, unknown)
-                )
+                plan = await (self._in_turn(expire) if owners else expire())
                 if unknown:
                     for name in unknown:
                         owners[name] = await subscriber_named(self._store, name)
                     continue
-                if plan.spent:
-                    self._charging.rules.budgets.add(plan.spent)
                 if plan.account is None:
                     # Indexed, yet gone: nothing can expire, only the index entry is struck.
                     watch = self._store.keys.watch(self._store.keys.lane(account_id))
@@ -99,6 +100,18 @@ class Expiry:
             raise
         except Exception as error:  # also what the ledger refuses to do with an account that is damaged
             log.error("account %r cannot be expired: %s", account_id, error)
+
+    async def _in_turn(self, expire: Callable[[], Awaitable[Plan]]) -> Plan:
+        """Have a plan made that may take from a budget, knowing what those before it have taken.
+
+        Bonuses for staying of many accounts fall due at one midnight. Raises StoreError.
+        """
+        budgets, promotions = self._charging.rules.budgets, self._charging.rules.catalogue.promotions
+        if all(each.budget is None for each in promotions.all):
+            return await expire()
+        async with self._budgets_in_turn:
+            await budgets.read(self._store)
+            return await expire()
 
     def _expire(
         self, account: Account | None, now: int, owners: Mapping[bytes, Subscriber | None], unknown: set[bytes]

@@ -229,7 +229,7 @@ class _Reader:
                 self._information(member)
 
     def _sms_information(self, node: Node) -> None:
-        """Originator and recipients (TS 32.299 clause 7.2.209): each Recipient-Info is one, its first address counts."""
+        """Originator and recipients (TS 32.299 clause 7.2.209), of each Recipient-Info the first address."""
         recipients: list[int] = []
         for member in node[4] or ():
             if member[0] == wire.ORIGINATOR_RECEIVED_ADDRESS:
