@@ -317,6 +317,10 @@ def as_json_fields(record: bytes) -> dict[str, Any]:
     last = Period(*service[7])
     fields["band"] = last.band or None
     fields["tiers"] = tuple(dict.fromkeys(tier for period in fields["periods"] for tier in period["tiers"]))
+    access_network, visited_network, recipients = told[-3:]
+    fields["access_network"] = _text(access_network)
+    fields["visited_network"] = _text(visited_network)
+    fields["recipients"] = None if recipients is None else [_text(number) for number in recipients]
     return fields
 
 
@@ -331,7 +335,7 @@ def _text(value: bytes | None) -> str | None:
 def _add_facts(fields: dict[str, Any], told: tuple[Any, ...]) -> None:
     """What ``facts`` has packed."""
     context, _, calling, called, station, network, rat_type, location, method, role, *others = told
-    portability, user, correlation, access_network, visited_network, recipients = others
+    portability, user, correlation, *_ = others
     fields["service_context_id"] = _text(context)
     fields["calling_party"] = _text(calling)
     fields["called_party"] = _text(called)
@@ -344,9 +348,6 @@ def _add_facts(fields: dict[str, Any], told: tuple[Any, ...]) -> None:
     fields["number_portability"] = _text(portability)
     fields["user_name"] = _text(user)
     fields["correlation_id"] = _text(correlation)
-    fields["access_network"] = _text(access_network)
-    fields["visited_network"] = _text(visited_network)
-    fields["recipients"] = None if recipients is None else [_text(number) for number in recipients]
 
 
 def _session_and_sub_session(key: bytes) -> tuple[bytes, int | None]:
