@@ -168,7 +168,7 @@ class RequestServices:
                 release(self.draft, use)
             while use.ahead and self.when_ms >= use.ahead[0]:
                 self._price(use, self.pricing.enter_period(use))
-            if asked.reporting_reason == RATING_CONDITION_CHANGE or self.pricing.budget_gone(use):
+            if asked.reporting_reason == RATING_CONDITION_CHANGE or (use.notes and self.pricing.budget_gone(use)):
                 self._price(use, self.pricing.rate_anew(use, part.service) or part.rate)
             if part.service.validity_time_s > longest_s:
                 longest_s = part.service.validity_time_s

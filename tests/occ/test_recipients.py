@@ -1,6 +1,7 @@
 """Short messages to several recipients, and calls from visited networks: what the client tells decides the price."""
 
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 
@@ -59,7 +60,7 @@ async def operator(clean_redis: Address) -> AsyncIterator[Operator]:
 
 async def send(operator: Operator, session: str, *recipients: bytes, wants: Units | None = None) -> int:
     """A message as a direct debit; the Result-Code."""
-    facts = {"called_party": recipients[0], "recipients": recipients if len(recipients) > 1 else ()}
+    facts: dict[str, Any] = {"called_party": recipients[0], "recipients": recipients if len(recipients) > 1 else ()}
     wanted = wants or messages(1)
     outcome = await operator.ask(session, EVENT, wants=wanted, context=SMS, group=None, **facts)
     return outcome.result_code
@@ -94,7 +95,7 @@ async def test_a_recipient_that_is_not_sold_stops_the_message_to_all(operator: O
 async def test_money_for_all_or_none_is_sent(operator: Operator) -> None:
     await operator.account("poor", 40)
     await operator.subscriber("bob", "poor")
-    facts = {"called_party": GERMAN, "recipients": (GERMAN, FRENCH, OTHER)}
+    facts: dict[str, Any] = {"called_party": GERMAN, "recipients": (GERMAN, FRENCH, OTHER)}
     outcome = await operator.ask("m", EVENT, "bob", wants=messages(1), context=SMS, group=None, **facts)
     assert outcome.result_code == 4012
     assert await operator.cents("poor") == 40
@@ -102,7 +103,7 @@ async def test_money_for_all_or_none_is_sent(operator: Operator) -> None:
 
 async def test_a_message_with_reservation_is_reserved_for_all(operator: Operator) -> None:
     """TS 32.299 clause 5.2.2: reserved when it is submitted, debited when it has been."""
-    facts = {"context": SMS, "group": None, "called_party": FRENCH, "recipients": (FRENCH, GERMAN)}
+    facts: dict[str, Any] = {"context": SMS, "group": None, "called_party": FRENCH, "recipients": (FRENCH, GERMAN)}
     outcome = await operator.ask("m", INITIAL, wants=messages(1), **facts)
     assert outcome.grants[0].units == 2
     assert (await operator.read("a")).buckets[0].reserved == 200_000
@@ -141,7 +142,7 @@ def test_prices_are_put_together_dearest_first() -> None:
     ],
 )
 async def test_a_call_costs_what_the_visited_network_does(
-    operator: Operator, facts: dict[str, bytes], cents: int, zone: str
+    operator: Operator, facts: dict[str, Any], cents: int, zone: str
 ) -> None:
     """Access-Network-Information names the cell, else IMS-Visited-Network-Identifier the network (TS 24.229)."""
     await operator.ask("c", INITIAL, wants=seconds(60), context=VOICE, group=None, **facts)
