@@ -52,6 +52,7 @@ def open_account(
     credit_limit_micro: int = 0,
     state: int = LifeState.ACTIVE,
     expires_ms: int = 0,
+    cycle_day: int = 1,
 ) -> Draft:
     """A new account with its main bucket, as it was elsewhere; further buckets are for the caller to add.
 
@@ -67,7 +68,9 @@ def open_account(
         raise LedgerError(f"a {AccountKind(kind).name.lower()} account cannot be {below}")
     if balance_micro > UNLIMITED:
         raise LedgerError(f"a balance can be {UNLIMITED} micro-units at most")
-    draft = Draft(Account(account_id, 0, kind, currency, credit_limit_micro, 0, [], {}, state, expires_ms), now_ms)
+    account = Account(account_id, 0, kind, currency, credit_limit_micro, 0, [], {}, state, expires_ms)
+    account.cycle_day = cycle_day
+    draft = Draft(account, now_ms)
     draft.add(Bucket(MAIN_BUCKET, int(Unit.MONEY), balance_micro))
     return draft
 

@@ -112,11 +112,13 @@ async def create_account(
     buckets: Sequence[NewBucket] = (),
     state: LifeState = LifeState.ACTIVE,
     expires_ms: int = 0,
+    cycle_day: int = 1,
 ) -> Account:
     """Create an account with its main money bucket and ``buckets``.
 
     ``currency`` is an ISO 4217 numeric code. ``state``: active, or ordered; ``expires_ms``: of a prepaid account, 0 for
-    never. Raises LedgerError if the account exists already or a figure makes no sense, StoreError.
+    never; ``cycle_day``: on which its months begin, 1 to 31. Raises LedgerError if the account exists already or a
+    figure makes no sense, StoreError.
     """
     check_name("account", account_id)
     check_reason(reason)
@@ -130,6 +132,8 @@ async def create_account(
         raise LedgerError(f"an account begins as active or ordered, not {state.name.lower()}")
     if expires_ms:
         _check_expiry(kind, expires_ms, now_ms)
+    if not 1 <= cycle_day <= 31:
+        raise LedgerError(f"a cycle day is a day of the month, 1 to 31, not {cycle_day}")
     for bucket in buckets:
         _check_bucket(bucket, now_ms)
 
@@ -137,6 +141,7 @@ async def create_account(
         if account is not None:
             raise LedgerError(f"account {account_id.decode()} exists already")
         new = Account(account_id, 0, int(kind), currency, credit_limit_micro, 0, [], {}, int(state), expires_ms)
+        new.cycle_day = cycle_day
         draft = Draft(new, now_ms)
         main = add_bucket(draft, Unit.MONEY, balance_micro)
         assert main.bucket_id == MAIN_BUCKET
@@ -414,7 +419,7 @@ async def add_account_bucket(store: Store, account_id: bytes, bucket: NewBucket,
             raise LedgerError(f"account {account_id.decode()} is terminated and takes no bucket")
         _add(draft, bucket)
 
-    return await _change_account(store, account_id, change, ADD_BUCKET, (reason,), now_ms)
+    return await change_account(store, account_id, change, ADD_BUCKET, (reason,), now_ms)
 
 
 async def set_credit_limit(store: Store, account_id: bytes, limit_micro: int, now_ms: int, reason: str) -> Account:
@@ -435,7 +440,7 @@ async def set_credit_limit(store: Store, account_id: bytes, limit_micro: int, no
             )
         account.credit_limit_micro = limit_micro
 
-    return await _change_account(store, account_id, change, "credit-limit", (reason, f"{limit_micro} micro"), now_ms)
+    return await change_account(store, account_id, change, "credit-limit", (reason, f"{limit_micro} micro"), now_ms)
 
 
 async def set_account_state(
@@ -458,7 +463,7 @@ async def set_account_state(
         if state == LifeState.TERMINATED:
             account.expires_ms = 0
 
-    return await _change_account(store, account_id, change, "account-state", (reason, state.name.lower()), now_ms)
+    return await change_account(store, account_id, change, "account-state", (reason, state.name.lower()), now_ms)
 
 
 async def set_expiry(store: Store, account_id: bytes, expires_ms: int, now_ms: int, reason: str) -> Account:
@@ -477,10 +482,10 @@ async def set_expiry(store: Store, account_id: bytes, expires_ms: int, now_ms: i
             account.state = int(LifeState.ACTIVE)
         account.expires_ms = expires_ms
 
-    return await _change_account(store, account_id, change, "account-expiry", (reason, f"{expires_ms} ms"), now_ms)
+    return await change_account(store, account_id, change, "account-expiry", (reason, f"{expires_ms} ms"), now_ms)
 
 
-async def _change_account(
+async def change_account(
     store: Store,
     account_id: bytes,
     change: Callable[[Draft], None],
@@ -488,6 +493,11 @@ async def _change_account(
     reason: tuple[str, ...],
     now_ms: int,
 ) -> Account:
+    """Do something to an account that is there; ``change`` may be called again on another draft.
+
+    Raises LedgerError if there is no such account, or what ``change`` raises; StoreError.
+    """
+
     def step(found: Account | None, _: Session | None) -> Plan:
         draft = Draft(existing(found, account_id), now_ms)
         change(draft)

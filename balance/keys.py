@@ -12,6 +12,7 @@ key                              type        value
 ``{pNNNN}:journal``              stream      field ``r``: journal records of one commit, in order
 ``{pNNNN}:outbox``               stream      field ``c``: charging data records not yet delivered
 ``{pNNNN}:watch``                sorted set  account by the time (ms) at which it next needs attention
+``{pNNNN}:budgets``              hash        what of each budget is gone, counted with the money
 ``id:<type>:<identity>``         string      subscriber directory: msgpack of ``balance.model.Subscriber``
 ``sub:<subscriber>``             string      the same under the subscriber's own name
 ``members:<account>``            set         subscribers that belong to an account, whoever pays for them
@@ -91,6 +92,9 @@ class Keys:
     @staticmethod
     def sy_push(session_id: bytes) -> bytes:
         return b"sy-push:" + session_id
+
+    def budgets(self, lane: int) -> bytes:
+        return self._tags[lane] + b"budgets"
 
     @staticmethod
     def identity(kind: int, value: bytes) -> bytes:

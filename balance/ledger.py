@@ -62,6 +62,7 @@ class Draft:
         "refunded_micro",
         "reservations_delta",
         "sessions_delta",
+        "spent",
         "subscriber",
         "taken",
     )
@@ -84,6 +85,7 @@ class Draft:
             before.meters,
             before.offers,
             before.out_of_service,
+            before.cycle_day,
         )
         self._money = [bucket for bucket in buckets if bucket.unit == _MONEY]
         if len(self._money) > 1:
@@ -106,6 +108,8 @@ class Draft:
         """Reservations made less those given back so far."""
         self.sessions_delta = 0
         self.disbelieved_reports = 0
+        self.spent: dict[str, int] | None = None
+        """What was taken from which budget so far; None: nothing."""
 
     def free(self, bucket: Bucket) -> int:
         """What a bucket can still give: balance, less reserved, plus the credit limit on the main bucket; >= 0.
@@ -169,10 +173,20 @@ class Draft:
 
     def offer(self, index: int) -> Offer:
         """An offer of the account that may be changed."""
+        return self.own_offers()[index]
+
+    def own_offers(self) -> list[Offer]:
+        """The offers of the account, in a list that may be changed as may they."""
         account = self.account
         if account.offers is self.before.offers:
             account.offers = [offer.copy() for offer in account.offers]
-        return account.offers[index]
+        return account.offers
+
+    def spend(self, budget: str, amount: int) -> None:
+        """Note what a budget loses by this operation; below zero: what it gets back."""
+        if self.spent is None:
+            self.spent = {}
+        self.spent[budget] = self.spent.get(budget, 0) + amount
 
     def add(self, bucket: Bucket) -> None:
         """Add a bucket to the account."""
@@ -500,6 +514,12 @@ def charge_fee(draft: Draft, amount_micro: int) -> tuple[int, ...] | None:
     return use.taken
 
 
+def give_back_fee(draft: Draft, amount_micro: int) -> None:
+    """Give back part of a fee, into the main bucket: a fee is never paid with bonus money."""
+    draft.bucket(MAIN_BUCKET).balance += amount_micro
+    draft.refunded_micro += amount_micro
+
+
 def borrow(draft: Draft, session: Session, use: ServiceUse, cost_micro: int) -> None:
     """Free money that other services of the credit pool of ``use`` hold, up to ``cost_micro``, for what it used.
 
@@ -726,6 +746,8 @@ def next_wake_ms(account: Account) -> int:
     for offer in account.offers:
         if offer.next_ms and (not due or offer.next_ms < due):
             due = offer.next_ms
+        if offer.until_ms and (not due or offer.until_ms < due):
+            due = offer.until_ms
     if account.expires_ms and (not due or account.expires_ms < due):
         due = account.expires_ms
     return due

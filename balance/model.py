@@ -133,9 +133,27 @@ class Offer:
     """The subscriber it is for; empty: the account."""
     unpaid_ms: int = 0
     """Since when a fee that fell due could not be paid; 0: all is paid."""
+    until_ms: int = 0
+    """When it ends; 0: not in sight."""
+    plan: str = ""
+    """The plan that it comes with; empty: it was taken by itself."""
+    paid_micro: int = 0
+    """What was paid for the period that runs."""
+    buckets: tuple[int, ...] = ()
+    """Numbers of the buckets that it fills anew each period."""
 
     def copy(self) -> "Offer":
-        return Offer(self.name, self.since_ms, self.next_ms, self.owner, self.unpaid_ms)
+        return Offer(
+            self.name,
+            self.since_ms,
+            self.next_ms,
+            self.owner,
+            self.unpaid_ms,
+            self.until_ms,
+            self.plan,
+            self.paid_micro,
+            self.buckets,
+        )
 
 
 class LifeState(IntEnum):
@@ -414,6 +432,8 @@ class Account:
     offers: list[Offer] = field(default_factory=list)
     out_of_service: dict[bytes, int] = field(default_factory=dict)
     """LifeState of each subscriber that is not active."""
+    cycle_day: int = 1
+    """The day on which its months begin, 1 to 31; in a shorter month the last one."""
 
     def bucket(self, bucket_id: int) -> Bucket | None:
         for bucket in self.buckets:
@@ -498,6 +518,8 @@ class Plan:
     """Open sessions more or less after this operation, for the statistics."""
     reservations_delta: int = 0
     disbelieved_reports: int = 0
+    spent: dict[str, int] | None = None
+    """What it takes from which budget; counted with the money, once."""
     replayed: bool = False
     """The outcome is that of an earlier request, given again."""
     late: bool = False

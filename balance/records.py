@@ -50,8 +50,9 @@ def pack_account(account: Account) -> bytes:
             account.state,
             account.expires_ms,
             [(meter.name, meter.resets_ms, meter.units, meter.micro) for meter in account.meters],
-            [(each.name, each.since_ms, each.next_ms, each.owner, each.unpaid_ms) for each in account.offers],
+            [_offer_fields(offer) for offer in account.offers],
             account.out_of_service,
+            *(() if account.cycle_day == 1 else (account.cycle_day,)),
         )
     )
     return account.version.to_bytes(VERSION_BYTES, "big") + packed
@@ -72,7 +73,9 @@ def unpack_account(account_id: bytes, value: bytes) -> Account:
             {fields[0]: _session(fields) for fields in sessions},
         )
         if rest:  # stores of the first release have neither states nor meters
-            account.state, account.expires_ms, meters, offers, account.out_of_service = rest
+            account.state, account.expires_ms, meters, offers, account.out_of_service, *cycle_day = rest
+            if cycle_day:
+                (account.cycle_day,) = cycle_day
             if meters:
                 account.meters = [Meter(*fields) for fields in meters]
             if offers:
@@ -85,6 +88,12 @@ def unpack_account(account_id: bytes, value: bytes) -> Account:
 def _bucket_fields(bucket: Bucket) -> tuple[object, ...]:
     fields = (bucket.bucket_id, bucket.unit, bucket.balance, bucket.reserved, bucket.priority, bucket.expires_ms)
     return (*fields, bucket.name, bucket.owner) if bucket.name or bucket.owner else fields
+
+
+def _offer_fields(offer: Offer) -> tuple[object, ...]:
+    fields = (offer.name, offer.since_ms, offer.next_ms, offer.owner, offer.unpaid_ms)
+    rare = (offer.until_ms, offer.plan, offer.paid_micro, offer.buckets)
+    return fields if rare == (0, "", 0, ()) else fields + rare
 
 
 def _session_fields(session: Session) -> tuple[object, ...]:
@@ -302,6 +311,7 @@ def make_plan(
     plan.sessions_delta = draft.sessions_delta
     plan.reservations_delta = draft.reservations_delta
     plan.disbelieved_reports = draft.disbelieved_reports
+    plan.spent = draft.spent
     wake_ms = next_wake_ms(account)
     if wake_ms and (not account.watch_ms or wake_ms < account.watch_ms):
         # The index is only moved to an earlier time; a wake-up that comes too early costs one look,

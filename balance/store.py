@@ -133,10 +133,11 @@ class _Operation:
 
 
 class _Lane:
-    __slots__ = ("in_flight", "keys", "queue")
+    __slots__ = ("budgets", "in_flight", "keys", "queue")
 
-    def __init__(self, journal: bytes, watch: bytes, outbox: bytes) -> None:
+    def __init__(self, journal: bytes, watch: bytes, outbox: bytes, budgets: bytes) -> None:
         self.keys = (journal, watch, outbox)
+        self.budgets = budgets
         self.queue: list[_Operation] = []
         self.in_flight = 0
 
@@ -154,7 +155,7 @@ class Store:
         self._link: RedisLink | None = None
         self._lines: dict[bytes, _Line] = {}
         self._lanes = {
-            lane: _Lane(self.keys.journal(lane), self.keys.watch(lane), self.keys.outbox(lane))
+            lane: _Lane(self.keys.journal(lane), self.keys.watch(lane), self.keys.outbox(lane), self.keys.budgets(lane))
             for lane in self.keys.lanes()
         }
         self._subscribers: dict[tuple[int, bytes], tuple[Subscriber, int]] = {}
@@ -431,6 +432,11 @@ class Store:
                 extras += (index, b"w", b"", plan.watch_ms, operation.line.account_id)
             if plan.outbox:
                 extras += (index, b"o", b"", plan.outbox, b"")
+            if plan.spent:
+                ended_keys.append(lane.budgets)
+                position = LANE_KEYS + count + len(ended_keys)
+                for budget, amount in plan.spent.items():
+                    extras += (index, b"b", position, amount, budget)
             if plan.amended is not None:
                 ended_keys.append(self.keys.ended(operation.line.account_id, plan.amended.session_id))
                 amended = pack_session(plan.amended)
@@ -552,6 +558,16 @@ class Store:
             operation.done(result)
         except Exception:  # one request's fault must not hold up the others of the batch
             log.exception("the result of an operation could not be handled")
+
+    async def spent(self) -> dict[str, int]:
+        """What of each budget is gone, by all that is written. Raises StoreError."""
+        totals: dict[str, int] = {}
+        for lane in self._lanes.values():
+            found = await self.call("HGETALL", lane.budgets)
+            for at in range(0, len(found), 2):
+                name = found[at].decode("utf-8", "replace")
+                totals[name] = totals.get(name, 0) + int(found[at + 1])
+        return totals
 
     # -- directories ---------------------------------------------------------------------------------------------
 

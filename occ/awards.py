@@ -1,10 +1,8 @@
 """Bonuses for topping up, within the budgets of their promotions.
 
-What a promotion gives is added to the account by the very operation that tops it up. What of its budget is gone is
-counted in the store, in one hash for all workers; two top-ups at the same moment may spend the last of it twice.
+What a promotion gives is added to the account, and taken from its budget, by the very operation that tops it up. Two
+top-ups at the same moment may spend the last of a budget twice.
 """
-
-from typing import Final
 
 from balance.ledger import Draft, add_bucket
 from balance.store import Store
@@ -12,12 +10,9 @@ from balance.structure import paid_subscribers
 from occ.rating.catalogue import Catalogue
 from occ.rating.promotions import Award, Customer
 
-BUDGETS: Final = b"occ:budgets"
-"""Hash: promotion -> what of its budget is gone: micro-units, or times."""
-
 
 class TopUpAwards:
-    """What one top-up brings; ``give`` goes into its operation, ``spent`` is told when that is written."""
+    """What one top-up brings; ``give`` goes into its operation."""
 
     __slots__ = ("_gone", "_spent", "awards")
 
@@ -42,14 +37,11 @@ class TopUpAwards:
         self.awards = catalogue.promotions.on_top_up(amount_micro, plan, customer, at_ms, spend)
 
     def give(self, draft: Draft) -> None:
-        """Add the buckets."""
+        """Add the buckets, and note what the budgets lose."""
         for award in self.awards:
             add_bucket(draft, award.unit, award.amount, award.priority, award.expires_ms, award.bucket)
-
-    async def spent(self, store: Store) -> None:
-        """Count what the budgets have given. Raises StoreError."""
         for name, micro in self._spent.items():
-            await store.call("HINCRBY", BUDGETS, name, micro)
+            draft.spend(name, micro)
 
 
 async def awards_for(
@@ -59,9 +51,7 @@ async def awards_for(
 
     Plan and segment are those of the first of its subscribers, by name.
     """
-    gone = await store.call("HGETALL", BUDGETS)
-    pairs = dict(zip(gone[::2], gone[1::2], strict=True)) if isinstance(gone, list) else gone
-    awards = TopUpAwards({name.decode(): int(micro) for name, micro in pairs.items()})
+    awards = TopUpAwards(await store.spent())
     found = [subscriber async for page in paid_subscribers(store, account_id) for subscriber in page]
     if found:
         first = min(found, key=lambda each: each.subscriber_id)

@@ -15,7 +15,7 @@ import msgpack
 
 from balance import answers
 from balance.ledger import Draft, begin_record, running_period
-from balance.model import MAIN_BUCKET, Period, ServiceUse, Session, Unit
+from balance.model import MAIN_BUCKET, Notes, Period, ServiceUse, Session, Unit
 from occ.rating.currency import currency_name
 from occ.rating.explain import in_words, tiers_in_words
 from occ.rating.price import price_of
@@ -30,6 +30,8 @@ EVENT: Final = "event"
 REFUND: Final = "refund"
 RECURRING: Final = "recurring"
 """A fee that fell due by the clock."""
+LOYALTY: Final = "loyalty"
+"""A bonus for staying was given."""
 CLIENT_RESTARTED: Final = "client-restarted"
 TIME_LIMIT: Final = "time-limit"
 """The session goes on; the time of a partial record has come (TS 32.298 calls it so, too)."""
@@ -39,7 +41,7 @@ PRICE_CHANGE: Final = "price-change"
 _OTHER_REASON: Final = 31
 _REASONS: Final = {int(reason): reason.name.lower().replace("_", "-") for reason in ReportingReason}
 
-_NO_FACTS: Final = (None,) * 13
+_FACTS: Final = 16
 _UNITS: Final = {int(unit): unit.name.lower() for unit in Unit}
 
 _pack = msgpack.Packer(autoreset=True).pack
@@ -70,6 +72,9 @@ def facts(request: CreditControlRequest, member_of: bytes = b"") -> bytes:
             request.number_portability,
             request.user_name,
             request.correlation_id,
+            request.access_network,
+            request.visited_network,
+            request.recipients or None,
         )
     )
     return packed
@@ -124,21 +129,52 @@ def refund_records(draft: Draft, debited: Session, request: CreditControlRequest
 def fee_records(
     draft: Draft, fees: Iterable[tuple[str, bytes, int, int, tuple[int, ...]]], version: str
 ) -> tuple[bytes, ...]:
-    """The packed records of fees that fell due.
+    """The packed records of fees that fell due, and of those of which a part was given back.
 
-    Of each: offer, subscriber or empty, micro-units, beginning of its period (ms), what was taken (as in
-    ``ServiceUse.taken``). ``version``: of the catalogue.
+    Of each: offer, subscriber or empty, micro-units (below zero: given back), beginning of its period (ms), what was
+    taken (as in ``ServiceUse.taken``). ``version``: of the catalogue.
     """
     records: tuple[bytes, ...] = ()
     for offer, owner, amount_micro, from_ms, taken in fees:
-        name = b"%b;%b;%b;%d" % (draft.account.account_id, owner, offer.encode(), from_ms)
-        session = Session(name, owner, "", b"", 0, from_ms, draft.now_ms, catalogue=version)
-        use = ServiceUse(-1, -1, offer, int(Unit.EVENTS), used=1, paid_units=1, priced_micro=amount_micro)
-        use.step_price_micro = amount_micro
+        count = 1 if amount_micro >= 0 else -1
+        use = ServiceUse(-1, -1, offer, int(Unit.EVENTS), used=count, paid_units=count, priced_micro=amount_micro)
+        use.step_price_micro = abs(amount_micro)
         use.taken = taken
-        session.services.append(use)
-        records += _records(draft, session, [use], RECURRING, position=len(records) + 1)
+        cause = RECURRING if count > 0 else REFUND
+        records += _record_without_request(draft, owner, use, from_ms, cause, version, len(records) + 1)
     return records
+
+
+def gift_records(
+    draft: Draft, gifts: Iterable[tuple[str, bytes, int, int, int, int]], version: str, position: int = 1
+) -> tuple[bytes, ...]:
+    """The packed records of bonuses for staying, with amounts below zero: they came into the account.
+
+    Of each: promotion, subscriber, the day it is for (ms), number and unit of the bucket, amount. ``version``: of the
+    catalogue. ``position``: of the first record among all those that the operation makes.
+    """
+    records: tuple[bytes, ...] = ()
+    for promotion, owner, due_ms, bucket_id, unit, amount in gifts:
+        if unit == Unit.MONEY:
+            use = ServiceUse(-1, -1, promotion, int(Unit.EVENTS), used=-1, paid_units=-1, priced_micro=-amount)
+            use.step_price_micro = amount
+        else:
+            use = ServiceUse(-1, -1, promotion, unit, used=-amount)
+        use.taken = (bucket_id << 3 | unit, -amount)
+        use.notes = Notes(promotions=(promotion,))
+        at = position + len(records)
+        records += _record_without_request(draft, owner, use, due_ms, LOYALTY, version, at)
+    return records
+
+
+def _record_without_request(
+    draft: Draft, owner: bytes, use: ServiceUse, from_ms: int, cause: str, version: str, position: int
+) -> tuple[bytes, ...]:
+    """The record of what the clock did; its session is one that nobody has opened."""
+    name = b"%b;%b;%b;%d" % (draft.account.account_id, owner, use.name.encode(), from_ms)
+    session = Session(name, owner, "", b"", 0, from_ms, draft.now_ms, catalogue=version)
+    session.services.append(use)
+    return _records(draft, session, [use], cause, position=position)
 
 
 def unrecorded_micro(use: ServiceUse) -> int:
@@ -249,7 +285,8 @@ def as_json_fields(record: bytes) -> dict[str, Any]:
     started_ms, since_ms, closed_ms = times
     origin_host, origin_realm, requests, first, last, packed_facts = client
     session_id, sub_session_id = _session_and_sub_session(key)
-    told: tuple[Any, ...] = _unpack(packed_facts) if packed_facts else _NO_FACTS
+    told: tuple[Any, ...] = _unpack(packed_facts) if packed_facts else ()
+    told += (None,) * (_FACTS - len(told))  # records of earlier versions have fewer
     account = _text(account_id)
     fields: dict[str, Any] = {
         "record_id": f"{closed_ms}-{account_version}-{position}-{account}",
@@ -280,6 +317,10 @@ def as_json_fields(record: bytes) -> dict[str, Any]:
     last = Period(*service[7])
     fields["band"] = last.band or None
     fields["tiers"] = tuple(dict.fromkeys(tier for period in fields["periods"] for tier in period["tiers"]))
+    access_network, visited_network, recipients = told[-3:]
+    fields["access_network"] = _text(access_network)
+    fields["visited_network"] = _text(visited_network)
+    fields["recipients"] = None if recipients is None else [_text(number) for number in recipients]
     return fields
 
 
@@ -293,9 +334,8 @@ def _text(value: bytes | None) -> str | None:
 
 def _add_facts(fields: dict[str, Any], told: tuple[Any, ...]) -> None:
     """What ``facts`` has packed."""
-    context, _, calling, called, station, network, rat_type, location, method, role, portability, user, correlation = (
-        told
-    )
+    context, _, calling, called, station, network, rat_type, location, method, role, *others = told
+    portability, user, correlation, *_ = others
     fields["service_context_id"] = _text(context)
     fields["calling_party"] = _text(calling)
     fields["called_party"] = _text(called)

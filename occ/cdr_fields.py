@@ -90,6 +90,9 @@ FIELDS: Final[dict[str, Kind]] = {
     "correlation_id": Kind.TEXT,
     "band": Kind.TEXT,
     "tiers": Kind.TEXTS,
+    "access_network": Kind.TEXT,
+    "visited_network": Kind.TEXT,
+    "recipients": Kind.TEXTS,
 }
 
 PERIOD: Final[dict[str, Kind]] = {

@@ -202,6 +202,8 @@ class Charge:
             self.charging.store.find_session(self.key, self._on_session)
             return
         self.charging.statistics.add(result)
+        if result.spent:
+            self.rules.budgets.add(result.spent)
         if result.disbelieved_reports:
             log.warning("session %r reports usage that cannot be true; its records tell how much", self.key)
         self._done(result.outcome)

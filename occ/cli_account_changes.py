@@ -19,6 +19,7 @@ from occ.cli_account_view import (
     Reason,
     ValidFor,
     amount_of,
+    cycle_day_of,
     end_of_day_ms,
     new_bucket,
     show_account,
@@ -42,6 +43,7 @@ from occ.cli_shell import (
     units_text,
 )
 from occ.clock import now_ms
+from occ.cycle import change_cycle_day
 from occ.lifecycle import check_change
 from occ.rating.allowances import Allowance
 from occ.rating.catalogue import Catalogue, load_catalogue
@@ -98,8 +100,6 @@ def top_up(
             valid_for_ms=valid_ms,
             also=None if awards is None else awards.give,
         )
-        if awards is not None and not done.repeated:
-            await awards.spent(store)
         await _credit_has_come(store, found)
         return found, done, () if awards is None or done.repeated else awards.awards
 
@@ -309,6 +309,30 @@ def expires(
         changed = await directory.set_expiry(store, name_octets(account), at, now, reason)
         await _standing_has_changed(store, changed)
         return changed
+
+    show_account(on_store(context, work), as_json)
+
+
+def cycle_day(
+    context: typer.Context,
+    account: AccountName,
+    day: Annotated[str, typer.Argument(metavar="DAY", help="1 to 31, or 'today'; in a shorter month its last day.")],
+    reason: Reason = DEFAULT_REASON,
+    as_json: AsJson = False,
+) -> None:
+    """Have the months of an account begin on another day; the one that runs ends on the first such day to come."""
+    calendar = load_catalogue(settings_of(context).catalogue).calendar
+    begins = cycle_day_of(day, calendar, "DAY")
+
+    async def work(store: Store) -> Account:
+        return await directory.change_account(
+            store,
+            name_octets(account),
+            lambda draft: change_cycle_day(draft, calendar, begins),
+            "cycle-day",
+            (reason, f"day {begins}"),
+            now_ms(),
+        )
 
     show_account(on_store(context, work), as_json)
 

@@ -23,6 +23,8 @@ from occ.cli_shell import (
     units_text,
 )
 from occ.clock import now_ms
+from occ.cycle import FIRST_DAY, LAST_DAY
+from occ.loyalty import is_loyalty, promotion_of
 from occ.rating.catalogue import SIZES
 from occ.rating.currency import currency_name
 from occ.rating.local_time import Calendar
@@ -101,6 +103,15 @@ def time_ms(written: str, what: str) -> int:
     return seconds * 1000
 
 
+def cycle_day_of(written: str, calendar: Calendar, what: str) -> int:
+    """The day of the month of '15' or 'today'. Raises BadParameter."""
+    if written == "today":
+        return calendar.day_of(now_ms()).day
+    if written.isascii() and written.isdigit() and FIRST_DAY <= int(written) <= LAST_DAY:
+        return int(written)
+    raise typer.BadParameter(f"{written[:40]!r} is neither a day of the month, 1 to 31, nor 'today'", param_hint=what)
+
+
 def amount_of(written: str, bucket: Bucket, what: str) -> int:
     """Money, or a size in the bucket's unit; with a minus sign below zero. Raises BadParameter."""
     unit = Unit(bucket.unit)
@@ -125,6 +136,8 @@ def show_account(account: Account, as_json: bool) -> None:
     if account.expires_ms:
         word = "terminated" if account.state == LifeState.GRACE else "expires"
         standing.append(f"{word} {time_text(account.expires_ms)} UTC")
+    if account.cycle_day != FIRST_DAY:
+        standing.append(f"months from day {account.cycle_day}")
     if account.kind == AccountKind.POSTPAID:
         standing.append(f"credit limit {units_text(account.credit_limit_micro, Unit.MONEY, account.currency)}")
     available = Draft(account, now_ms()).available_micro()
@@ -133,12 +146,7 @@ def show_account(account: Account, as_json: bool) -> None:
         f"{units_text(available, Unit.MONEY, account.currency)} available, version {account.version}"
     )
     _show_buckets(account)
-    if account.offers:
-        shown = table("offer", "of", "since (UTC)", "next (UTC)", "unpaid since (UTC)")
-        for offer in account.offers:
-            unpaid = time_text(offer.unpaid_ms) if offer.unpaid_ms else ""
-            shown.add_row(offer.name, text_of(offer.owner), time_text(offer.since_ms), time_text(offer.next_ms), unpaid)
-        out.print(shown)
+    _show_offers(account)
     if account.meters:
         shown = table("meter", ">units", ">spent", "until (UTC)")
         for meter in account.meters:
@@ -152,6 +160,28 @@ def show_account(account: Account, as_json: bool) -> None:
         out.print(shown)
     if account.sessions:
         out.print(sessions_table([(account, session) for session in account.sessions.values()]))
+
+
+def _show_offers(account: Account) -> None:
+    offers = [offer for offer in account.offers if not is_loyalty(offer)]
+    bonuses = [offer for offer in account.offers if is_loyalty(offer)]
+    if offers:
+        ends = any(offer.until_ms for offer in offers)
+        columns = ("offer", "of", "since (UTC)", "next (UTC)", "unpaid since (UTC)")
+        shown = table(*columns, "until (UTC)") if ends else table(*columns)
+        for offer in offers:
+            cells = [offer.name, text_of(offer.owner), time_text(offer.since_ms), time_text(offer.next_ms)]
+            cells.append(time_text(offer.unpaid_ms) if offer.unpaid_ms else "")
+            if ends:
+                cells.append(time_text(offer.until_ms) if offer.until_ms else "")
+            shown.add_row(*cells)
+        console().print(shown)
+    if bonuses:
+        shown = table("bonus for staying", "of", "next (UTC)")
+        for offer in bonuses:
+            when = f"with a top-up, since {time_text(offer.unpaid_ms)}" if offer.unpaid_ms else time_text(offer.next_ms)
+            shown.add_row(promotion_of(offer), text_of(offer.owner), when)
+        console().print(shown)
 
 
 def _show_buckets(account: Account) -> None:
@@ -180,6 +210,7 @@ def account_json(account: Account) -> dict[str, Any]:
         "expires": time_json(account.expires_ms),
         "currency": currency_name(account.currency),
         "credit_limit_micro": account.credit_limit_micro,
+        "cycle_day": account.cycle_day,
         "available_micro": Draft(account, now_ms()).available_micro(),
         "version": account.version,
         "buckets": [
@@ -202,8 +233,21 @@ def account_json(account: Account) -> dict[str, Any]:
                 "since": time_json(offer.since_ms),
                 "next": time_json(offer.next_ms),
                 "unpaid_since": time_json(offer.unpaid_ms),
+                "until": time_json(offer.until_ms),
+                "plan": offer.plan or None,
             }
             for offer in account.offers
+            if not is_loyalty(offer)
+        ],
+        "loyalty": [
+            {
+                "promotion": promotion_of(offer),
+                "owner": text_of(offer.owner),
+                "next": time_json(offer.next_ms),
+                "waits_for_top_up_since": time_json(offer.unpaid_ms),
+            }
+            for offer in account.offers
+            if is_loyalty(offer)
         ],
         "meters": [
             {"meter": meter.name, "units": meter.units, "micro": meter.micro, "until": time_json(meter.resets_ms)}

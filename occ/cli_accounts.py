@@ -18,6 +18,7 @@ from occ.cli_account_view import (
     Reason,
     ValidFor,
     account_json,
+    cycle_day_of,
     main_bucket_text,
     new_bucket,
     show_account,
@@ -55,6 +56,7 @@ account_app.command("transfers")(changes.transfers)
 account_app.command("limit")(changes.limit)
 account_app.command("state")(changes.state)
 account_app.command("expires")(changes.expires)
+account_app.command("cycle-day")(changes.cycle_day)
 bucket_app.command("add")(changes.add_bucket)
 
 _REQUEST_TYPES: Final = {1: "INITIAL", 2: "UPDATE", 3: "TERMINATION", 4: "EVENT"}
@@ -77,6 +79,9 @@ def create(
     ] = None,
     ordered: Annotated[bool, typer.Option("--ordered", help="Not in service before it is activated.")] = False,
     valid_for: ValidFor = None,
+    cycle_day: Annotated[
+        str, typer.Option(help="The day on which its months begin, 1 to 31, or 'today'; left out: the first.")
+    ] = "1",
     reason: Reason = DEFAULT_REASON,
     as_json: AsJson = False,
 ) -> None:
@@ -88,6 +93,7 @@ def create(
     limit_micro = money(credit_limit, "--credit-limit")
     buckets = [new_bucket(written, numeric, catalogue.calendar) for written in bucket or ()]
     kind = AccountKind.POSTPAID if postpaid else AccountKind.PREPAID
+    begins = cycle_day_of(cycle_day, catalogue.calendar, "--cycle-day")
     valid_ms = 0 if postpaid else settings.charging.prepaid_valid_days * DAY_MS
     if valid_for is not None:
         valid_ms = time_ms(valid_for, "--valid-for")
@@ -106,6 +112,7 @@ def create(
             buckets=buckets,
             state=LifeState.ORDERED if ordered else LifeState.ACTIVE,
             expires_ms=now + valid_ms if valid_ms else 0,
+            cycle_day=begins,
         )
 
     show_account(on_store(context, work), as_json)

@@ -429,6 +429,34 @@ def schema() -> None:
     print_json(catalogue_schema())
 
 
+# -- budgets -----------------------------------------------------------------------------------------------------
+
+
+@catalogue_app.command("budgets")
+def budgets(context: typer.Context, as_json: AsJson = False) -> None:
+    """What of the budgets of promotions is gone, and what is left."""
+    catalogue = load_catalogue(settings_of(context).catalogue)
+    gone = on_store(context, lambda store: store.spent())
+    found = [(each.name, each.budget) for each in catalogue.promotions.all if each.budget is not None]
+    if as_json:
+        print_json(
+            [
+                {"promotion": name, "budget": of.amount, "gone": gone.get(name, 0), "in_times": of.in_times}
+                for name, of in found
+            ]
+        )
+        return
+    shown = table("promotion", ">budget", ">gone", ">left")
+    for name, of in found:
+        left = max(0, of.amount - gone.get(name, 0))
+        figures = (of.amount, gone.get(name, 0), left)
+        texts = (
+            f"{each} times" if of.in_times else units_text(each, Unit.MONEY, catalogue.currency) for each in figures
+        )
+        shown.add_row(name, *texts)
+    console().print(shown if found else "No promotion has a budget.")
+
+
 # -- reload ------------------------------------------------------------------------------------------------------
 
 

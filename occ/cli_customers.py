@@ -19,10 +19,13 @@ from occ.cli_shell import (
     name_octets,
     on_store,
     print_json,
+    settings_of,
     table,
     text_of,
 )
 from occ.clock import now_ms
+from occ.entitlements import bring_all_up_to_date, concern
+from occ.rating.catalogue import Catalogue, load_catalogue
 from occ.yamlmap import nearest
 
 customer_app = typer.Typer(no_args_is_help=True, help="Households, companies and branches: who pays for whom.")
@@ -57,6 +60,7 @@ def add(
         raise typer.BadParameter(
             f"{kind[:40]!r} is not one of {', '.join(KINDS)}{nearest(kind, KINDS)}", param_hint="--kind"
         )
+    catalogue = load_catalogue(settings_of(context).catalogue)
     payer = ("parent" if below else "itself") if pays is None else pays
     new = CustomerUnit(
         name_octets(unit),
@@ -71,7 +75,9 @@ def add(
         structure.check_unit(new)
         if account is None and new.pays == Pays.PARENT:
             await _account_like_payer(store, new, reason)
-        return await structure.create_unit(store, new, now_ms(), reason)
+        done = await structure.create_unit(store, new, now_ms(), reason)
+        await _bring_up_to_date(store, catalogue, done, reason)
+        return done
 
     _show_change(on_store(context, work), as_json)
 
@@ -163,10 +169,21 @@ def rename(
 def _change(
     context: typer.Context, unit: str, change: Callable[[CustomerUnit], CustomerUnit], reason: str, as_json: bool
 ) -> None:
+    catalogue = load_catalogue(settings_of(context).catalogue)
+
     async def work(store: Store) -> Reorganised:
-        return await structure.change_unit(store, name_octets(unit), change, now_ms(), reason)
+        done = await structure.change_unit(store, name_octets(unit), change, now_ms(), reason)
+        await _bring_up_to_date(store, catalogue, done, reason)
+        return done
 
     _show_change(on_store(context, work), as_json)
+
+
+async def _bring_up_to_date(store: Store, catalogue: Catalogue, done: Reorganised, reason: str) -> None:
+    """Have what comes with plans be charged to who pays now."""
+    if concern(catalogue):
+        async for page in structure.paid_subscribers(store, done.payer):
+            await bring_all_up_to_date(store, catalogue, page, now_ms(), reason)
 
 
 def _payer(written: str, what: str) -> Pays:

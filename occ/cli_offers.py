@@ -25,6 +25,7 @@ from occ.cli_shell import (
     units_text,
 )
 from occ.clock import now_ms
+from occ.loyalty import is_loyalty
 from occ.rating.catalogue import Catalogue, load_catalogue
 from occ.renewals import Fee, drop_offer, take_offer
 
@@ -107,7 +108,7 @@ def list_offers(context: typer.Context, account: AccountName, as_json: AsJson = 
     """The offers of an account and when they are due."""
 
     async def work(store: Store) -> list[Offer]:
-        return (await existing_account(store, account)).offers
+        return [offer for offer in (await existing_account(store, account)).offers if not is_loyalty(offer)]
 
     offers = on_store(context, work)
     if as_json:

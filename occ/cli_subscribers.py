@@ -6,6 +6,7 @@ from typing import Annotated, Any, Final
 import typer
 
 from balance import directory, structure, subscribers
+from balance.bulk import subscribers_in_store
 from balance.directory import existing
 from balance.model import Account, AccountKind, IdentityType, LedgerError, LifeState, Subscriber, Unit
 from balance.store import Store
@@ -30,6 +31,7 @@ from occ.cli_shell import (
     units_text,
 )
 from occ.clock import now_ms
+from occ.entitlements import bring_all_up_to_date, bring_up_to_date
 from occ.lifecycle import check_change
 from occ.rating.catalogue import Catalogue, load_catalogue
 from occ.rating.currency import currency_name
@@ -99,6 +101,7 @@ def add(
         entered = await structure.add_member(store, new, now_ms(), reason)
         if entered is None:
             raise RefusedError(f"subscriber {subscriber} exists already; nothing was changed")
+        await bring_up_to_date(store, catalogue, entered, now_ms(), reason)
         return entered, await _payer(store, entered)
 
     _show(on_store(context, work), as_json)
@@ -199,12 +202,12 @@ def plan(
     now: Annotated[bool, typer.Option("--now", help="From now on; a change that is pending is dropped.")] = False,
     at: Annotated[str | None, typer.Option(help="From the beginning of a day, such as 2027-02-01.")] = None,
     at_cycle_end: Annotated[
-        bool, typer.Option("--at-cycle-end", help="From the next calendar month, by the catalogue's clock.")
+        bool, typer.Option("--at-cycle-end", help="From the next month of the account that pays (its cycle day).")
     ] = False,
     reason: Reason = DEFAULT_REASON,
     as_json: AsJson = False,
 ) -> None:
-    """Change the plan, now or later. Sessions keep the plan that they began with."""
+    """Change the plan, now or later, with the offers that come with it. Sessions keep the plan they began with."""
     if sum((now, at is not None, at_cycle_end)) != 1:
         raise WrongUsageError("say when the plan changes: --now, --at a date, or --at-cycle-end")
     catalogue = load_catalogue(settings_of(context).catalogue)
@@ -217,12 +220,13 @@ def plan(
             from_ms = catalogue.calendar.moment(day(at, "--at"), 0)
             if from_ms <= at_ms:
                 raise WrongUsageError(f"{at} has begun already; --now changes the plan at once")
-        elif at_cycle_end:
-            from_ms = Periods(catalogue.calendar).end_ms(Period.MONTH, at_ms)
-        payer = await directory.read_account(store, found.account_id)
-        if payer is not None:
-            _check_currency(catalogue, name, text_of(found.account_id), payer.currency)
-        return await subscribers.change_plan(store, found.subscriber_id, name, from_ms, at_ms, reason)
+        payer = await _payer(store, found)
+        if at_cycle_end:
+            from_ms = Periods(catalogue.calendar).end_ms(Period.MONTH, at_ms, payer.cycle_day)
+        _check_currency(catalogue, name, text_of(found.account_id), payer.currency)
+        changed = await subscribers.change_plan(store, found.subscriber_id, name, from_ms, at_ms, reason)
+        await bring_up_to_date(store, catalogue, changed, at_ms, reason)
+        return changed
 
     _show_changed(context, change, as_json)
 
@@ -283,12 +287,41 @@ def move(
     as_json: AsJson = False,
 ) -> None:
     """Have a subscriber belong to another account. Running sessions stay with the account they were opened on."""
+    catalogue = load_catalogue(settings_of(context).catalogue)
 
     async def change(store: Store) -> Subscriber:
         found = await _found(store, subscriber)
-        return await structure.move_member(store, found.subscriber_id, name_octets(account), now_ms(), reason)
+        moved = await structure.move_member(store, found.subscriber_id, name_octets(account), now_ms(), reason)
+        await bring_up_to_date(store, catalogue, moved, now_ms(), reason)
+        return moved
 
     _show_changed(context, change, as_json)
+
+
+@subscriber_app.command("refresh")
+def refresh(
+    context: typer.Context,
+    subscriber: Annotated[str | None, typer.Argument(metavar="SUBSCRIBER", help="Left out: all subscribers.")] = None,
+    reason: Reason = DEFAULT_REASON,
+) -> None:
+    """Give subscribers what their plans include by now, and end what they do not; for after a change of the catalogue.
+
+    Repeated, it changes nothing.
+    """
+    catalogue = load_catalogue(settings_of(context).catalogue)
+
+    async def work(store: Store) -> int:
+        if subscriber is not None:
+            await bring_up_to_date(store, catalogue, await _found(store, subscriber), now_ms(), reason)
+            return 1
+        count = 0
+        async for names in subscribers_in_store(store):
+            found = [each for name in names if (each := await subscribers.subscriber_named(store, name)) is not None]
+            await bring_all_up_to_date(store, catalogue, found, now_ms(), reason)
+            count += len(found)
+        return count
+
+    console().print(f"{on_store(context, work)} subscribers have what their plans include.")
 
 
 # -- life cycle --------------------------------------------------------------------------------------------------------
@@ -349,6 +382,8 @@ def _set_state(
             raise LedgerError(f"subscriber {subscriber} is {LifeState(old).name.lower()}, not {wanted}")
         check_change(old, new)
 
+    catalogue = load_catalogue(settings_of(context).catalogue)
+
     async def change(store: Store) -> Subscriber:
         from occ.server_requests import standing_has_changed  # noqa: PLC0415 - other commands do without the protocols
 
@@ -356,6 +391,7 @@ def _set_state(
         changed = await subscribers.set_subscriber_state(
             store, found.subscriber_id, state, now_ms(), reason, check, free_identities=free_identities
         )
+        await bring_up_to_date(store, catalogue, changed, now_ms(), reason)
         for account_id in await subscribers.session_accounts(store, changed):
             await standing_has_changed(store, account_id, changed.subscriber_id)
         return changed

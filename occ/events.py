@@ -146,7 +146,8 @@ def _uncount(draft: Draft, use: ServiceUse, units: int, money_micro: int, debite
     periods = Periods(calendar)
     for _, name, period, _ in use.meters:
         known = draft.metered(name, draft.now_ms)
-        if known is not None and periods.end_ms(Period(period), debited_ms) == known.resets_ms:
+        ends_ms = periods.end_ms(Period(period), debited_ms, draft.account.cycle_day)
+        if known is not None and ends_ms == known.resets_ms:
             meter = draft.meter(name, known.resets_ms)
             meter.units = max(0, meter.units - units)
             meter.micro = max(0, meter.micro - money_micro)

@@ -8,17 +8,19 @@ at once do it once.
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Final
 
 from balance.directory import accounts_in_expiry_index
 from balance.ledger import Draft, expire_buckets, next_wake_ms
-from balance.model import Account, Plan, SessionState
+from balance.model import Account, Plan, SessionState, Subscriber
 from balance.records import make_plan
 from balance.resp import StoreError, StoreUnavailableError
+from balance.subscribers import subscriber_named
 from occ import cdr
 from occ.charging import Charging
-from occ.renewals import end_of_life, renew_due
+from occ.loyalty import give_loyalty
+from occ.renewals import end_of_life, owners_due, renew_due
 
 log = logging.getLogger("occ.expiry")
 
@@ -41,6 +43,7 @@ class Expiry:
         self._restarted: dict[bytes, int] = {}
         self._looked_for: dict[bytes, int] = {}
         self._restart_known = asyncio.Event()
+        self._budgets_in_turn = asyncio.Lock()
         self.look_again_s = LOOK_AGAIN_S
 
     async def run(self) -> None:
@@ -71,9 +74,19 @@ class Expiry:
         Raises StoreUnavailableError. An account that cannot be read is named in the log and left alone: it must
         not keep the others waiting.
         """
+        owners: dict[bytes, Subscriber | None] = {}
+        unknown: set[bytes] = set()
+
+        async def expire() -> Plan:
+            return await self._store.commit(account_id, lambda account, _: self._expire(account, now, owners, unknown))
+
         try:
             while True:
-                plan = await self._store.commit(account_id, lambda account, _: self._expire(account, now))
+                plan = await (self._in_turn(expire) if owners else expire())
+                if unknown:
+                    for name in unknown:
+                        owners[name] = await subscriber_named(self._store, name)
+                    continue
                 if plan.account is None:
                     # Indexed, yet gone: nothing can expire, only the index entry is struck.
                     watch = self._store.keys.watch(self._store.keys.lane(account_id))
@@ -88,20 +101,45 @@ class Expiry:
         except Exception as error:  # also what the ledger refuses to do with an account that is damaged
             log.error("account %r cannot be expired: %s", account_id, error)
 
-    def _expire(self, account: Account | None, now: int) -> Plan:
+    async def _in_turn(self, expire: Callable[[], Awaitable[Plan]]) -> Plan:
+        """Have a plan made that may take from a budget, knowing what those before it have taken.
+
+        Bonuses for staying of many accounts fall due at one midnight. Raises StoreError.
+        """
+        budgets, promotions = self._charging.rules.budgets, self._charging.rules.catalogue.promotions
+        if all(each.budget is None for each in promotions.all):
+            return await expire()
+        async with self._budgets_in_turn:
+            await budgets.read(self._store)
+            return await expire()
+
+    def _expire(
+        self, account: Account | None, now: int, owners: Mapping[bytes, Subscriber | None], unknown: set[bytes]
+    ) -> Plan:
+        """``owners``: subscribers that were looked up; ``unknown`` gets those that must be before anything is done."""
+        unknown.clear()
         if account is None:
             return Plan(None)
         draft = Draft(account, now)
         for session in account.sessions.values():
             if session.expires_ms <= now:
                 return self._end(draft, session.session_id, "expire-session", cdr.EXPIRED)
-        fees = renew_due(draft, self._charging.rules.catalogue)
+        unknown.update(owners_due(account, now) - owners.keys())
+        if unknown:
+            return Plan(None)
+        rules = self._charging.rules
+        fees = renew_due(draft, rules.catalogue, owners)
+        gifts = give_loyalty(draft, rules.catalogue, owners, rules.budgets)
         expire_buckets(draft)
-        end_of_life(draft, self._charging.rules.settings.grace_ms)
-        version = self._charging.rules.catalogue.edition
-        told = [(fee.offer, fee.owner, fee.amount_micro, fee.from_ms, fee.taken) for fee in fees]
-        records = cdr.fee_records(draft, told, version)
-        return _indexed(draft, "renew" if fees else "expire", ("supervision",), records)
+        end_of_life(draft, rules.settings.grace_ms)
+        version = rules.catalogue.edition
+        records = cdr.fee_records(
+            draft, [(fee.offer, fee.owner, fee.amount_micro, fee.from_ms, fee.taken) for fee in fees], version
+        )
+        told = [(gift.promotion, gift.owner, gift.due_ms, gift.bucket_id, gift.unit, gift.amount) for gift in gifts]
+        records += cdr.gift_records(draft, told, version, len(records) + 1)
+        operation = "renew" if fees else "loyalty" if gifts else "expire"
+        return _indexed(draft, operation, ("supervision", *(gift.promotion for gift in gifts)), records)
 
     # -- clients that lost their state ---------------------------------------------------------------------------
 

@@ -6,10 +6,12 @@ and promotions, is counted by meters of the account (``balance.model.Meter``).
 """
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any, Final
 
 from balance.ledger import Draft, begin_period, count_from, mark_period, reserved_money, settle, write_off
 from balance.model import Notes, Rate, ServiceUse, Session, Unit
+from occ.budgets import Budgets
 from occ.codes import CREDIT_CONTROL_NOT_APPLICABLE
 from occ.profiles import Profile
 from occ.rating.caps import Capped, Limited
@@ -17,9 +19,10 @@ from occ.rating.catalogue import Catalogue
 from occ.rating.offered import Offered, effective
 from occ.rating.periods import Counter, Period, Periods, counter_of
 from occ.rating.price import CLIENT_RATED, FreePrice, continued, counted_over, full_terms, price_of
-from occ.rating.promotions import Applied, Customer
+from occ.rating.promotions import Applied, Customer, always
+from occ.rating.recipients import dearest, price_of_all
 from occ.rating.service import Service
-from occ.rating.tariff import Refusal, Tariff
+from occ.rating.tariff import Price, Refusal, Tariff
 from occ.service_units import in_money, money_of
 from protocols.credit_control import CreditControlRequest, ServiceRequest
 
@@ -36,7 +39,7 @@ _AMOUNT: Final = int(Unit.AMOUNT)
 class Pricing:
     """Prices for one request of one session. ``when_ms``: when what it reports happened."""
 
-    __slots__ = ("_catalogue", "_draft", "_profile", "_request", "_session", "_when_ms", "at_ms")
+    __slots__ = ("_budgets", "_catalogue", "_draft", "_profile", "_request", "_session", "_when_ms", "at_ms")
 
     def __init__(
         self,
@@ -46,7 +49,9 @@ class Pricing:
         draft: Draft,
         session: Session,
         when_ms: int,
+        budgets: Budgets,
     ) -> None:
+        self._budgets = budgets
         self._catalogue = catalogue
         self._request = request
         self._profile = profile
@@ -66,7 +71,11 @@ class Pricing:
         The price is the plan's, or the client's own if it asks in money. All None: it cannot be rated.
         """
         catalogue = self._catalogue
-        found, zone = catalogue.find(self._request, group, identifier)
+        tariff: Tariff | None = None
+        if self._request.recipients:
+            found, zone, tariff = self._of_recipients(asked, group, identifier)
+        else:
+            found, zone = catalogue.find(self._request, group, identifier)
         if found is None:
             return None, None, None
         money = money_of(asked)
@@ -74,7 +83,8 @@ class Pricing:
             if money[2] not in (None, catalogue.currency_of(self._session.plan)):
                 return None, None, None
             return in_money(found, found.name), CLIENT_RATED, ServiceUse(group, identifier, found.name, _AMOUNT)
-        tariff = catalogue.tariff(self._session.plan, found.name, zone)
+        if tariff is None:
+            tariff = catalogue.tariff(self._session.plan, found.name, zone)
         if tariff is None:
             return None, None, None
         use = ServiceUse(group, identifier, found.name, int(found.unit))
@@ -93,8 +103,30 @@ class Pricing:
             use.notes = (use.notes or Notes())._replace(band=band)
         if found.pool and self._profile.pools:
             use.pool = found.pool
-        self._note_switch(use, tariff, offered)
+        if not self._request.recipients:
+            self._note_switch(use, tariff, offered)
         return found, price, use
+
+    def _of_recipients(
+        self, asked: ServiceRequest, group: int, identifier: int
+    ) -> tuple[Service | None, str, Tariff | None]:
+        """The service and zone of the dearest recipient of a message, and what it costs to all; None: not sold to one.
+
+        The price is that of this moment: a message is sent at once.
+        """
+        catalogue, request = self._catalogue, self._request
+        found: list[tuple[Service, str]] = []
+        prices: list[Price] = []
+        for number in request.recipients:
+            service, zone = catalogue.find(replace(request, called_party=number), group, identifier)
+            tariff = None if service is None else catalogue.tariff(self._session.plan, service.name, zone)
+            if service is None or tariff is None or service.unit != Unit.EVENTS:
+                return None, "", None
+            found.append((service, zone))
+            prices.append(tariff.at(self._when_ms)[0])
+        units = 0 if asked.requested is None else asked.requested.service_specific or 0
+        parts = max(1, -(-units // len(prices)))
+        return *found[dearest(prices)], Tariff.of(price_of_all(prices, parts))
 
     def service_of(self, use: ServiceUse) -> Service:
         """The service of a use as the catalogue has it now; one that is sold no more is charged, not granted."""
@@ -127,11 +159,12 @@ class Pricing:
         if not promotions.all:
             return effective(tariff, at_ms, None, use.used, use.cost_micro)
         segment, friends, activated_ms, called = self._session.customer or ("", (), 0, b"")
-        customer = Customer(segment, friends, activated_ms)
+        customer = Customer(segment, friends, activated_ms, self._draft.account.cycle_day)
+        spend = self._has_budget if promotions.budgeted else always
 
         def applied(moment_ms: int) -> Applied:
             return promotions.for_use(
-                use.name, self._session.plan, customer, moment_ms, called, self._counted, used_units=use.used
+                use.name, self._session.plan, customer, moment_ms, called, self._counted, spend, use.used
             )
 
         return effective(tariff, at_ms, applied, use.used, use.cost_micro)
@@ -148,7 +181,7 @@ class Pricing:
         """What stands in the way of a service now, if anything; when its price changes or it is no longer to be had,
         ms, 0 for never. The switch is noted with the use.
         """
-        if use.unit == _AMOUNT:
+        if use.unit == _AMOUNT or self._request.recipients:
             return None, 0
         if use.ahead and use.ahead[0] > self._when_ms and not self.version:
             # As noted: a service is not taken back into a period that it has left, whatever a clock says.
@@ -188,8 +221,8 @@ class Pricing:
         at_ms, rate = use.ahead[0], self.rate_ahead(use)
         tariff = self._catalogue.tariff(self._session.plan, use.name, use.zone)
         offered = None if tariff is None else self._effective(use, tariff, at_ms)
-        if offered is not None and offered.applied.names:
-            # Only now is known what promotions have given so far.
+        if offered is not None and (offered.applied.names or self._catalogue.promotions.budgeted):
+            # Only now is known what promotions have given so far, and what is left of their budgets.
             price = self._told(offered.price, use.unit)
             rate = rate if isinstance(price, Refusal) else price
         notes = use.notes or Notes()
@@ -201,7 +234,7 @@ class Pricing:
 
     def rate_anew(self, use: ServiceUse, service: Service) -> Rate | None:
         """Row 37: conditions have changed, what comes is charged by what the catalogue says now; None: the same."""
-        if use.unit != service.unit or use.unit == _AMOUNT:
+        if use.unit != service.unit or use.unit == _AMOUNT or self._request.recipients:
             return None
         _, zone = self._catalogue.find(self._request, use.rating_group, use.service_identifier)
         tariff = self._catalogue.tariff(self._session.plan, service.name, zone or use.zone)
@@ -242,6 +275,8 @@ class Pricing:
                 if limit_micro:
                     found.append((LIMITS, counter_of(f"member {member}", period).name, int(period), limit_micro))
         use.meters = tuple(found)
+        if self._catalogue.promotions.budgeted:
+            self._count_times(applied.names)
         if applied.names or use.notes is not None:
             use.notes = (use.notes or Notes())._replace(promotions=applied.names)
 
@@ -300,20 +335,67 @@ class Pricing:
     def settle(self, use: ServiceUse, rate: Rate, units: int) -> None:
         """Debit units that were used, and count them."""
         if not use.meters:
+            paid_units = use.paid_units
             settle(self._draft, use, rate, units)
+            if use.notes is not None and use.notes.promotions:
+                self._count_saved(use, rate, paid_units, None)
             return
         self.aligned(use, rate)
         paid_units, cost_micro = use.paid_units, use.cost_micro
         price = self.for_usage(use, rate)
         settle(self._draft, use, price, units)
+        if use.notes is not None and use.notes.promotions:
+            self._count_saved(use, rate, paid_units, price.left_micro if isinstance(price, Capped) else None)
         if price is not rate:
             write_off(use, rate)
         more_units, more_micro = use.paid_units - paid_units, use.cost_micro - cost_micro
         if more_units or more_micro:
             periods = Periods(self._catalogue.calendar)
             for _, name, period, _ in use.meters:
-                ends_ms = periods.end_ms(Period(period), self.at_ms)
+                ends_ms = periods.end_ms(Period(period), self.at_ms, self._draft.account.cycle_day)
                 meter = self._draft.meter(name, ends_ms)
                 if meter.resets_ms == ends_ms:  # else it is counting a later period by now
                     meter.units += more_units
                     meter.micro += more_micro
+
+    # -- budgets -----------------------------------------------------------------------------------------------------
+
+    def budget_gone(self, use: ServiceUse) -> bool:
+        """Whether a promotion that makes the price of a service has given away all it may: nothing more is taken off.
+
+        What was counted in times goes on where it has begun.
+        """
+        notes, budgeted = use.notes, self._catalogue.promotions.budgeted
+        if notes is None or not budgeted:
+            return False
+        return any(name in budgeted and not self._has_budget(name, 0) for name in notes.promotions)
+
+    def _has_budget(self, name: str, amount: int) -> bool:
+        """Whether a promotion may give so much, or anything for 0; a ``Spend`` that takes nothing."""
+        budget = self._catalogue.promotions.by_name[name].budget
+        if budget is None or (budget.in_times and self._has_begun(name)):
+            return True
+        spent = self._draft.spent
+        gone = self._budgets.gone(name) + (spent.get(name, 0) if spent else 0)
+        return gone + amount <= budget.amount if amount else gone < budget.amount
+
+    def _has_begun(self, name: str) -> bool:
+        """Whether a promotion makes the price of any service of the session."""
+        return any(use.notes is not None and name in use.notes.promotions for use in self._session.services)
+
+    def _count_times(self, names: tuple[str, ...]) -> None:
+        """Take one from the budgets in times of promotions that begin with the session, or in the midst of it."""
+        for name in names:
+            budget = self._catalogue.promotions.by_name[name].budget
+            if budget is not None and budget.in_times and not self._has_begun(name):
+                self._draft.spend(name, 1)
+
+    def _count_saved(self, use: ServiceUse, rate: Rate, paid_units: int, left_micro: int | None) -> None:
+        """Take from the budgets of discounts what they took off since ``paid_units`` had been paid."""
+        promotions = self._catalogue.promotions
+        if not promotions.budgeted or use.notes is None:
+            return
+        for name, saved_micro in promotions.saved(use.notes.promotions, rate, paid_units, use.paid_units, left_micro):
+            budget = promotions.by_name[name].budget
+            if saved_micro and budget is not None and not budget.in_times:
+                self._draft.spend(name, saved_micro)

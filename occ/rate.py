@@ -174,6 +174,8 @@ class _Client:
             user_location=facts.user_location,
             sip_method=facts.sip_method,
             number_portability=facts.number_portability,
+            access_network=facts.access_network,
+            visited_network=facts.visited_network,
         )
         charge = Charge(self._charging, request, _PROFILE, b"client", self._now_ms, _nobody_waits)
         charge.subscriber = self._subscriber

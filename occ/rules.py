@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from occ.budgets import Budgets
 from occ.indications import Indications, indications_of
 from occ.profiles import Profile
 from occ.rating.catalogue import Catalogue
@@ -29,16 +30,18 @@ class ChargingSettings:
 class Rules:
     """One catalogue under one set of settings."""
 
-    __slots__ = ("_indications", "catalogue", "settings")
+    __slots__ = ("_indications", "budgets", "catalogue", "settings")
 
-    def __init__(self, catalogue: Catalogue, settings: ChargingSettings) -> None:
+    def __init__(self, catalogue: Catalogue, settings: ChargingSettings, budgets: Budgets | None = None) -> None:
+        """``budgets``: of the promotions; None: nothing of them is gone yet."""
         self.catalogue = catalogue
         self.settings = settings
+        self.budgets = budgets or Budgets()
         self._indications: dict[tuple[str, int, str], Indications] = {}
 
     def with_catalogue(self, catalogue: Catalogue) -> "Rules":
         """Another catalogue under the same settings."""
-        return Rules(catalogue, self.settings)
+        return Rules(catalogue, self.settings, self.budgets)
 
     def indications(self, service: Service, profile: Profile) -> Indications:
         """What goes with the grants of a service to such clients; worked out once."""

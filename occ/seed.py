@@ -43,6 +43,7 @@ from balance.keys import Keys
 from balance.model import AccountKind, IdentityType, LedgerError, Subscriber
 from balance.store import Store
 from balance.structure import CustomerUnit, Pays, UnitKind
+from occ.entitlements import bring_all_up_to_date
 from occ.rating.catalogue import Catalogue
 from occ.rating.currency import NUMERIC, currency_name, parse_amount
 from occ.yamlmap import Node, load_yaml, nearest
@@ -273,7 +274,9 @@ async def seed(store: Store, source: Path, now_ms: int, catalogue: Catalogue | N
         own = [(each.account_id, group.terms, group.name) for group, each in members if group.terms is not None]
         await _accounts(store, population, own, now_ms, seeded)
         paid = [each if group.terms else _paid_by(each, payers[group.account]) for group, each in members]
-        await _subscribers(store, paid, seeded)
+        added = await _subscribers(store, paid, seeded)
+        if catalogue is not None:
+            await bring_all_up_to_date(store, catalogue, added, now_ms, "sample population")
     for conflict in seeded.conflicts:
         log.warning("a sample customer or subscriber was left out: %s", conflict)
     if seeded.accounts_created or seeded.subscribers_created or seeded.customers_created:
@@ -335,7 +338,8 @@ async def _accounts(
             raise result
 
 
-async def _subscribers(store: Store, members: Sequence[Subscriber], seeded: Seeded) -> None:
+async def _subscribers(store: Store, members: Sequence[Subscriber], seeded: Seeded) -> list[Subscriber]:
+    """Enter those that are missing; those that were entered."""
     keys = [Keys.identity(*identity) for subscriber in members for identity in subscriber.identities]
     known = {key for key, value in zip(keys, await store.call("MGET", *keys), strict=True) if value is not None}
     missing = [
@@ -346,10 +350,13 @@ async def _subscribers(store: Store, members: Sequence[Subscriber], seeded: Seed
     results = await asyncio.gather(
         *(subscribers.add_subscriber(store, subscriber) for subscriber in missing), return_exceptions=True
     )
-    for result in results:
+    added: list[Subscriber] = []
+    for subscriber, result in zip(missing, results, strict=True):
         if isinstance(result, LedgerError):
             seeded.conflicts.append(str(result))
         elif isinstance(result, BaseException):
             raise result
         elif result:
             seeded.subscribers_created += 1
+            added.append(subscriber)
+    return added

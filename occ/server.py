@@ -127,6 +127,7 @@ class OnlineChargingServer:
         self._in_background("catalogue reload", self.catalogue_reload.listen(self.store, worker))
         await self._count_open_sessions()
         self.expiry = Expiry(self.charging, self._clock)
+        await self._follow_budgets()
         self._in_background("expiry", self.expiry.run())
         self._in_background("client restarts", self.expiry.run_restarts())
         cdr = settings.cdr
@@ -250,6 +251,18 @@ class OnlineChargingServer:
             self.sy.handle(peer, event)
         else:
             self.gy.handle_ccr(peer, event)
+
+    async def _follow_budgets(self) -> None:
+        """Know what of the budgets of promotions is gone, from the first request on."""
+        charging = self.charging
+        budgets = charging.rules.budgets
+        await budgets.read(self.store)
+
+        def needed() -> bool:
+            promotions = charging.rules.catalogue.promotions
+            return any(each.budget is not None for each in promotions.all)
+
+        self._in_background("budgets", budgets.follow(self.store, needed))
 
     def _may_ask(self, origin_host: bytes, via: bytes) -> Readiness:
         """What a client makes of our requests, by its profile; ``via``: the peer that its last request came by."""

@@ -40,6 +40,17 @@ def event_units(asked: ServiceRequest, found: Service) -> int:
     return min(amount or found.quota_units, LARGEST_REPORT)
 
 
+def for_each_recipient(asked: ServiceRequest, recipients: int, is_event: bool) -> ServiceRequest:
+    """What is asked for a message to several recipients: one event for each at least."""
+    requested = asked.requested
+    if requested is None and (asked.used or not is_event):
+        return asked
+    if requested is not None and requested.money is not None:
+        return asked
+    count = max(recipients, (requested.service_specific or 0) if requested is not None else 0)
+    return replace(asked, requested=replace(requested or Units(), service_specific=count))
+
+
 def in_money(found: Service | None, name: str) -> Service:
     """The service as one that its client rates."""
     if found is None:

@@ -24,6 +24,7 @@ from occ.codes import (
     BEFORE_TARIFF_CHANGE,
     CREDIT_LIMIT_REACHED,
     END_USER_SERVICE_DENIED,
+    EVENT,
     INITIAL,
     INVALID_AVP_VALUE,
     RATING_CONDITION_CHANGE,
@@ -42,7 +43,7 @@ from occ.rating.price import FreePrice
 from occ.rating.service import Service
 from occ.rating.tariff import Refusal
 from occ.rules import Rules
-from occ.service_units import believable, measure, money_of, units_reported, units_wanted
+from occ.service_units import believable, for_each_recipient, measure, money_of, units_reported, units_wanted
 from protocols.credit_control import CreditControlRequest, ServiceRequest
 from protocols.diameter.codec import avp
 
@@ -107,11 +108,14 @@ class RequestServices:
         self.when_ms = when_ms
         self._covered: dict[int, int] = {}
         """By service: units of its grant that no report of this request has used up."""
-        self.pricing = Pricing(rules.catalogue, request, profile, draft, session, when_ms)
+        self.pricing = Pricing(rules.catalogue, request, profile, draft, session, when_ms, rules.budgets)
         asked = request.services
         if not asked and (request.requested is not None or request.used):
             identifiers = () if request.service_identifier is None else (request.service_identifier,)
             asked = (ServiceRequest(None, identifiers, request.requested, request.used),)
+        if request.recipients:
+            is_event = request.request_type == EVENT
+            asked = tuple(for_each_recipient(each, len(request.recipients), is_event) for each in asked)
         self.parts = [self._part(each) for each in asked]
 
     # -- which service, at which price -----------------------------------------------------------------------------
@@ -164,7 +168,7 @@ class RequestServices:
                 release(self.draft, use)
             while use.ahead and self.when_ms >= use.ahead[0]:
                 self._price(use, self.pricing.enter_period(use))
-            if asked.reporting_reason == RATING_CONDITION_CHANGE:
+            if asked.reporting_reason == RATING_CONDITION_CHANGE or (use.notes and self.pricing.budget_gone(use)):
                 self._price(use, self.pricing.rate_anew(use, part.service) or part.rate)
             if part.service.validity_time_s > longest_s:
                 longest_s = part.service.validity_time_s

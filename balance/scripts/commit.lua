@@ -1,7 +1,7 @@
 -- Write the plans of one commit, each all or nothing, independent of the others.
 --
 -- KEYS[1] journal of the lane     KEYS[2] expiry index of the lane     KEYS[3] outbox of the lane
--- KEYS[4] and on: the account of each plan, none twice; then the keys of ended sessions that extras refer to
+-- KEYS[4] and on: the account of each plan, none twice; then the keys that extras refer to
 -- ARGV[1] number of plans; then for each plan three:
 --   expected version, 8 octets ('' : the account must not exist)
 --   new account value ('' : leave it)     journal record ('' : none, together with an empty value only)
@@ -10,6 +10,7 @@
 --   e  key: keep an ended session; value: the session; argument: how long, ms
 --   w  expiry index; value: wake-up time in ms, '0' removes the account; argument: account id
 --   o  outbox; value: entry
+--   b  key: the budgets of the lane; value: amount that one of them loses; argument: its name
 -- Returns a list of the plans that were NOT written, in triples: index from 0, reason, value;
 --   reason 0: the version differs, value is the account as it is now ('' if there is none)
 --   reason 1: the session ended before, value is the ended session
@@ -64,6 +65,9 @@ for e = extras, #ARGV, 5 do
       else
         redis.call('ZADD', KEYS[2], ARGV[e + 3], ARGV[e + 4])
       end
+    elseif kind == 'b' then
+      -- Not to fail midway: a total that 64 bits cannot hold stays as it is.
+      redis.pcall('HINCRBY', KEYS[tonumber(ARGV[e + 2])], ARGV[e + 4], ARGV[e + 3])
     end
   end
 end

@@ -28,6 +28,7 @@ from occ.bulk.files import guarded
 from occ.bulk.rows import COLUMNS, IDENTITY_COLUMNS, Kind
 from occ.bulk.spool import Place, Spool
 from occ.bulk.totals import Totals
+from occ.loyalty import is_loyalty
 from occ.yamlmap import ConfigError, shown
 
 A_PAGE: Final = 500
@@ -166,6 +167,7 @@ def _rows(account: Account, unit: CustomerUnit | None, members: list[Subscriber]
                 credit_limit=account.credit_limit_micro,
                 state=account.state,
                 expires=account.expires_ms,
+                **({"cycle_day": account.cycle_day} if account.cycle_day != 1 else {}),
             )
         ],
         Kind.BUCKETS: list(_buckets(account)),
@@ -178,8 +180,10 @@ def _rows(account: Account, unit: CustomerUnit | None, members: list[Subscriber]
                 next=offer.next_ms,
                 owner=offer.owner,
                 unpaid=offer.unpaid_ms,
+                **({"paid": offer.paid_micro} if offer.paid_micro else {}),
             )
             for offer in account.offers
+            if not is_loyalty(offer)  # the subscriber's record says when it is due
         ],
         Kind.METERS: [
             _row(

@@ -16,6 +16,7 @@ from balance.subscribers import check_subscriber, describe_identity, own_account
 from occ.bulk import values
 from occ.bulk.reconcile import Item, OnExisting, Rules, Verdict
 from occ.bulk.rows import IDENTITY_COLUMNS, SubscriberRow, UnitRow
+from occ.entitlements import bring_all_up_to_date, concern
 from occ.lifecycle import check_change
 from occ.rating.currency import currency_name
 
@@ -56,6 +57,9 @@ class Members:
             except LedgerError as error:
                 item.judge(Verdict.REJECTED, str(error))
         await asyncio.gather(*(self._compare(*each) for each in known))
+        if self.rules.repeated:
+            # It may have been cut off when the subscribers were written, and not what comes with their plans.
+            await self._bring_up_to_date([subscriber for _, _, subscriber in known])
         if not new:
             return 0
         added = [subscriber for _, subscriber in new]
@@ -68,7 +72,20 @@ class Members:
                 item.judge(Verdict.ACCEPTED)
             else:
                 item.judge(Verdict.REJECTED, str(refusal))
+        entered = [each for each, refusal in zip(added, refusals, strict=True) if refusal is None]
+        await self._bring_up_to_date(entered)
         return sum(refusal is None for refusal in refusals)
+
+    async def _bring_up_to_date(self, entered: Sequence[Subscriber]) -> None:
+        """Give subscribers the offers of their plans that the files do not list: the running periods are paid for."""
+        if self.dry_run or not concern(self.rules.catalogue):
+            return
+        if not entered:
+            return
+        values_now = await self.store.call("MGET", *(Keys.subscriber(each.subscriber_id) for each in entered))
+        as_entered = [unpack_subscriber(value) for value in values_now if value is not None]
+        now_ms, catalogue = self.rules.now_ms, self.rules.catalogue
+        await bring_all_up_to_date(self.store, catalogue, as_entered, now_ms, self.reference, paid=True)
 
     def _new(self, row: SubscriberRow, account: Account | None) -> Subscriber:
         """Raises LedgerError."""
@@ -162,6 +179,7 @@ class Members:
         await subscribers.note(
             self.store, changed.account_id, f"{IMPORT}-subscriber", (self.reference, name, what), now_ms
         )
+        await self._bring_up_to_date([changed])
 
     # -- units -----------------------------------------------------------------------------------------------------
 

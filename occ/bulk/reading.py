@@ -174,6 +174,7 @@ class RowReader:
             found.get("credit_limit"),
             found.get("state"),
             found.get("expires"),
+            found.get("cycle_day"),
         )
 
     def _bucket(self, found: dict[str, Any]) -> BucketRow:
@@ -221,7 +222,13 @@ class RowReader:
             known = nearest(name, self.catalogue.offers)
             raise RowError(f"offer: the catalogue has no offer {values.shown(name)}{known}")
         return OfferRow(
-            found["account"], name, found.get("since"), found.get("next"), _owner(found), found.get("unpaid")
+            found["account"],
+            name,
+            found.get("since"),
+            found.get("next"),
+            _owner(found),
+            found.get("unpaid"),
+            found.get("paid"),
         )
 
     def _meter(self, found: dict[str, Any]) -> MeterRow:

@@ -14,6 +14,7 @@ from balance.model import MAIN_BUCKET, Account, AccountKind, Bucket, LedgerError
 from occ.bulk import values
 from occ.bulk.rows import AccountRow, AnyRow, BucketRow, MeterRow, OfferRow, digest
 from occ.bulk.spool import Place
+from occ.cycle import FIRST_DAY
 from occ.lifecycle import check_change
 from occ.rating.catalogue import Catalogue
 from occ.renewals import OFFERS_AN_ACCOUNT
@@ -130,6 +131,7 @@ def _open(row: AnyRow, rules: Rules) -> Draft:
         credit_limit_micro=row.credit_limit_micro or 0,
         state=row.state or 0,
         expires_ms=row.expires_ms or 0,
+        cycle_day=row.cycle_day or FIRST_DAY,
     )
 
 
@@ -175,8 +177,10 @@ def _add_offer(draft: Draft, row: OfferRow, rules: Rules) -> None:
     if next_ms is None:
         # What it is paid for now is the old system's affair: it is charged here from the next period on.
         sold = rules.catalogue.offer(row.name)
-        next_ms = 0 if sold is None else sold.next_ms(since_ms, max(since_ms, rules.now_ms), rules.catalogue.calendar)
-    account.offers = [*account.offers, Offer(row.name, since_ms, next_ms, row.owner, row.unpaid_ms or 0)]
+        at_ms, calendar = max(since_ms, rules.now_ms), rules.catalogue.calendar
+        next_ms = 0 if sold is None else sold.next_ms(since_ms, at_ms, calendar, account.cycle_day)
+    offer = Offer(row.name, since_ms, next_ms, row.owner, row.unpaid_ms or 0, paid_micro=row.paid_micro or 0)
+    account.offers = [*account.offers, offer]
 
 
 def _add_meter(draft: Draft, row: MeterRow) -> None:
@@ -265,6 +269,7 @@ def _compare_terms(row: AccountRow, draft: Draft, found: _Differences, update: b
     _differ(found, "kind", account.kind, row.kind, values.write_kind)
     _differ(found, "currency", account.currency, row.currency, values.write_currency)
     _differ(found, "balance", main.balance if main else 0, row.balance_micro, values.write_money)
+    _differ(found, "cycle_day", account.cycle_day, row.cycle_day, values.write_whole)
     limit, state, expires_ms = account.credit_limit_micro, account.state, account.expires_ms
     if not update:
         _differ(found, "credit_limit", limit, row.credit_limit_micro, values.write_money)

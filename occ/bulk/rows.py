@@ -40,6 +40,7 @@ class AccountRow(NamedTuple):
     credit_limit_micro: int | None = None
     state: int | None = None
     expires_ms: int | None = None
+    cycle_day: int | None = None
 
 
 class BucketRow(NamedTuple):
@@ -61,6 +62,7 @@ class OfferRow(NamedTuple):
     next_ms: int | None = None
     owner: bytes = b""
     unpaid_ms: int | None = None
+    paid_micro: int | None = None
 
 
 class MeterRow(NamedTuple):
@@ -127,6 +129,7 @@ COLUMNS: Final[dict[Kind, tuple[Column, ...]]] = {
         Column("credit_limit", values.read_positive_money, values.write_money, ("limit", "creditlimit"), True),
         Column("state", values.read_state, values.write_state, ("status",)),
         Column("expires", values.read_end, values.write_moment, ("expiry", "expiry_date", "valid_until", "expires_at")),
+        Column("cycle_day", values.read_day, values.write_whole, ("bill_cycle_day", "billing_day")),
     ),
     Kind.BUCKETS: (
         _ACCOUNT,
@@ -145,6 +148,7 @@ COLUMNS: Final[dict[Kind, tuple[Column, ...]]] = {
         Column("next", values.read_start, values.write_moment, ("next_charge", "renews", "next_renewal")),
         _OWNER,
         Column("unpaid", values.read_start, values.write_moment, ("unpaid_since",)),
+        Column("paid", values.read_positive_money, values.write_money, (), True),
     ),
     Kind.METERS: (
         _ACCOUNT,

@@ -165,6 +165,14 @@ def read_small(written: str) -> int:
     return number
 
 
+def read_day(written: str) -> int:
+    """A day of the month."""
+    day = read_whole(written)
+    if not 1 <= day <= 31:
+        raise ValueError(f"{shown(written)} is not a day of the month, 1 to 31")
+    return day
+
+
 def write_whole(number: int) -> str:
     return str(number)
 

@@ -302,7 +302,11 @@ class Catalogue:
     def network(self, request: Facts) -> Network:
         """The serving network and its zone."""
         networks = self.networks
-        return _HERE if networks is None else networks.find(request.sgsn_mcc_mnc, request.user_location)
+        if networks is None:
+            return _HERE
+        return networks.find(
+            request.sgsn_mcc_mnc, request.user_location, request.access_network, request.visited_network
+        )
 
     def named(self, service: str) -> Service | None:
         """The service of that name."""

@@ -43,6 +43,8 @@ class Facts(Protocol):
     role_of_node: int | None
     sgsn_mcc_mnc: bytes | None
     user_location: bytes | None
+    access_network: bytes | None
+    visited_network: bytes | None
 
 
 @dataclass(slots=True)
@@ -57,6 +59,8 @@ class RequestFacts:
     role_of_node: int | None = None
     sgsn_mcc_mnc: bytes | None = None
     user_location: bytes | None = None
+    access_network: bytes | None = None
+    visited_network: bytes | None = None
 
 
 class Criteria(NamedTuple):

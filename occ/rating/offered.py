@@ -4,8 +4,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
+from occ.rating.percent import PPM
 from occ.rating.periods import Period
-from occ.rating.price import FreePrice, continued, counted_over, discounted, with_free_units
+from occ.rating.price import Discounted, FreePrice, continued, counted_over, discounted, with_free_units
 from occ.rating.promotions import NOTHING, Applied
 from occ.rating.tariff import Price, Refusal, Tariff
 
@@ -84,7 +85,10 @@ def combined(price: Price, applied: Applied, used_units: int, cost_micro: int) -
         return price
     applied = _on(price, applied)
     rate = continued(price, used_units, cost_micro) if used_units else price
-    return discounted(with_free_units(rate, applied.free_units), applied.discount_ppm)
+    rate = with_free_units(rate, applied.free_units)
+    if applied.kept_to_count and applied.discount_ppm == PPM and not isinstance(rate, FreePrice):
+        return Discounted(rate, PPM)
+    return discounted(rate, applied.discount_ppm)
 
 
 def _earlier(one_ms: int, other_ms: int) -> int:

@@ -1,4 +1,8 @@
-"""Periods that something is counted over: a session, a local day, a local month."""
+"""Periods that something is counted over: a session, a local day, a local month.
+
+A month begins on the *cycle day* of the account, the first of the calendar month unless it says otherwise. A cycle day
+that a month does not have is its last one: a cycle of the 31st begins on 31 January, 28 or 29 February, 31 March.
+"""
 
 from dataclasses import dataclass
 from datetime import date, timedelta
@@ -19,7 +23,7 @@ class Period(IntEnum):
     DAY = 1
     """From midnight to midnight by the catalogue's clock, 23 to 25 hours."""
     MONTH = 2
-    """From the first midnight of a calendar month to that of the next."""
+    """From the midnight at which a cycle day begins to that of the next month's."""
 
 
 WORDS: Final = {"day": Period.DAY, "month": Period.MONTH}
@@ -40,6 +44,19 @@ def counter_of(what: str, period: Period) -> Counter:
     return Counter(f"{what} per {period.name.lower()}", period)
 
 
+def in_month_of(day: date, cycle_day: int) -> date:
+    """The cycle day of the month in which ``day`` lies: its last day, if it is shorter."""
+    return months_later(date(day.year, 1, 1).replace(day=cycle_day), day.month - 1)
+
+
+def cycle_of(day: date, cycle_day: int) -> tuple[date, date]:
+    """The days on which the cycle of ``day`` begins, and the next one."""
+    first = in_month_of(day, cycle_day)
+    if first > day:
+        first = in_month_of(months_later(day.replace(day=1), -1), cycle_day)
+    return first, in_month_of(months_later(first.replace(day=1), 1), cycle_day)
+
+
 def months_later(day: date, count: int) -> date:
     """The same day of a later month, or the last one of a month that is shorter."""
     months = day.year * 12 + day.month - 1 + count
@@ -55,19 +72,22 @@ class Periods:
 
     def __init__(self, calendar: Calendar) -> None:
         self._calendar = calendar
-        self._kept: dict[Period, tuple[int, int]] = {}
+        self._kept: dict[tuple[Period, int], tuple[int, int]] = {}
 
-    def end_ms(self, period: Period, at_ms: int) -> int:
-        """The first moment after ``at_ms`` that belongs to the next period; 0 for a session, whose end nobody knows."""
+    def end_ms(self, period: Period, at_ms: int, cycle_day: int = 1) -> int:
+        """The first moment after ``at_ms`` that belongs to the next period; 0 for a session, whose end nobody knows.
+
+        ``cycle_day``: on which months begin, 1 to 31.
+        """
         if period == Period.SESSION:
             return 0
-        begun_ms, ends_ms = self._kept.get(period, (0, 0))
+        begun_ms, ends_ms = self._kept.get((period, cycle_day), (0, 0))
         if not begun_ms <= at_ms < ends_ms:
-            begun_ms, ends_ms = self._look_up(period, at_ms)
-            self._kept[period] = begun_ms, ends_ms
+            begun_ms, ends_ms = self._look_up(period, at_ms, cycle_day)
+            self._kept[period, cycle_day] = begun_ms, ends_ms
         return ends_ms
 
-    def _look_up(self, period: Period, at_ms: int) -> tuple[int, int]:
+    def _look_up(self, period: Period, at_ms: int, cycle_day: int) -> tuple[int, int]:
         calendar = self._calendar
         first = calendar.day_of(at_ms)
         if period == Period.DAY:
@@ -76,10 +96,9 @@ class Periods:
             if calendar.moment(following, 0) <= at_ms:
                 first, following = following, following + _ONE_DAY
         else:
-            first = first.replace(day=1)
-            following = months_later(first, 1)
+            first, following = cycle_of(first, cycle_day)
             if calendar.moment(following, 0) <= at_ms:
-                first, following = following, months_later(following, 1)
+                first, following = cycle_of(following, cycle_day)
         return calendar.moment(first, 0), calendar.moment(following, 0)
 
 

@@ -79,6 +79,8 @@ class Customer:
     """Friends-and-family numbers, E.164 without "+"."""
     activated_ms: int = 0
     """0: not known; nothing that depends on it applies."""
+    cycle_day: int = 1
+    """On which the months of the account begin."""
 
 
 NOBODY: Final = Customer()
@@ -134,6 +136,8 @@ class Loyalty:
     unit: Unit = Unit.MONEY
     every_months: int = 0
     """Months between two gifts; 0: it is given once."""
+    at_top_up: bool = False
+    """It waits for the first top-up on the day or after it; else it is given by the clock."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,9 +215,9 @@ class Promotion:
         if when.hours is not None:
             moments.append(when.hours.at(at_ms)[1])
         if when.usage is not None:
-            moments.append(periods.end_ms(when.usage.counter.period, at_ms))
+            moments.append(periods.end_ms(when.usage.counter.period, at_ms, customer.cycle_day))
         if isinstance(self.effect, FreeUnits):
-            moments.append(periods.end_ms(self.effect.period, at_ms))
+            moments.append(periods.end_ms(self.effect.period, at_ms, customer.cycle_day))
         return min((moment for moment in moments if moment > at_ms), default=0)
 
 
@@ -234,6 +238,8 @@ class Applied:
     """When other promotions apply, or count anew; 0: not in sight. To be asked again then."""
     counters: tuple[Counter, ...] = ()
     """The meters that must count the units of the use that are priced, whether one of the promotions applies or not."""
+    kept_to_count: bool = False
+    """A budget loses what is taken off, so the price is kept with its discount also where that is everything."""
 
     def without_free_units(self) -> "Applied":
         """The same for a price that has none: it uses none of them up either."""
@@ -282,7 +288,7 @@ class _Use:
 class Promotions:
     """The promotions of a catalogue, in its order. Not to be changed once made."""
 
-    __slots__ = ("_bonuses", "_calendar", "_loyalty", "_periods", "_relevant", "_uses", "all", "by_name")
+    __slots__ = ("_bonuses", "_calendar", "_loyalty", "_periods", "_relevant", "_uses", "all", "budgeted", "by_name")
 
     def __init__(self, promotions: Iterable[Promotion], calendar: Calendar) -> None:
         self.all = tuple(promotions)
@@ -293,6 +299,13 @@ class Promotions:
         self._bonuses = tuple((each, each.effect) for each in self.all if isinstance(each.effect, TopUpBonus))
         self._loyalty = tuple((each, each.effect) for each in self.all if isinstance(each.effect, Loyalty))
         self._relevant: dict[tuple[str, str], tuple[Promotion, ...]] = {}
+        self.budgeted = frozenset(each.name for each in self._uses if each.budget is not None)
+        """Names of those that change prices and have a budget."""
+
+    @property
+    def reward_loyalty(self) -> bool:
+        """Whether any gives something for staying."""
+        return bool(self._loyalty)
 
     def for_use(
         self,
@@ -349,15 +362,21 @@ class Promotions:
                 return at_ms
         return 0
 
-    def saved(self, names: Iterable[str], rate: Rate, from_units: int, to_units: int) -> tuple[tuple[str, int], ...]:
+    def saved(
+        self, names: Iterable[str], rate: Rate, from_units: int, to_units: int, left_micro: int | None = None
+    ) -> tuple[tuple[str, int], ...]:
         """(promotion, micro-units) that discounts took off the units beyond ``from_units``: what their budgets lose.
 
-        ``rate``: the price kept with the service, which the promotions ``names`` apply to. Each has its share of the
-        saving, rounded down; the first has what is left over.
+        ``rate``: the price kept with the service, which the promotions ``names`` apply to. ``left_micro``: what a cap
+        would let them cost at most: nobody saves what would not have been asked for. Each has its share of the saving,
+        rounded down; the first has what is left over.
         """
         if not isinstance(rate, Discounted):
             return ()
         saved = rate.saved_micro(to_units) - rate.saved_micro(from_units)
+        if left_micro is not None:
+            full = rate.rate.price_micro(to_units) - rate.rate.price_micro(from_units)
+            saved = min(full, left_micro) - min(full - saved, left_micro)
         known = [(name, self.by_name[name].effect) for name in names if name in self.by_name]
         parts = [(name, effect.ppm) for name, effect in known if isinstance(effect, Off)]
         whole = sum(ppm for _, ppm in parts)
@@ -469,6 +488,7 @@ def _applied(
             free_units = max(free_units, use.left_of(effect, at_ms))
             if effect.period != Period.SESSION:
                 counters.append(effect.counter)
-                anew.append(periods.end_ms(effect.period, at_ms))
+                anew.append(periods.end_ms(effect.period, at_ms, use.customer.cycle_day))
     names = tuple(each.name for each in taken)
-    return Applied(names, ppm, free_units, tuple(free), min(anew, default=0), 0, tuple(counters))
+    counted = any(each.budget is not None and not each.budget.in_times for each in taken)
+    return Applied(names, ppm, free_units, tuple(free), min(anew, default=0), 0, tuple(counters), counted)

@@ -206,7 +206,11 @@ _OFFER: Final = _mapping(
     {
         "fee": _any_of(_amount(), {"const": "free"}, about="for each period"),
         "every": _text("once, day, week, month or a time such as 30 d", rf"{_TIME}|^(once|day|week|month)$"),
-        "starts": _words("at once", "first of month"),
+        "starts": _any_of(
+            _words("at once", "first of month", "cycle day"),
+            _text(pattern="^([1-9]|[12][0-9]|3[01]) of month$"),
+            about="when a period begins",
+        ),
         "prorated": _yes_no("a first month that is not whole costs, and gives, its share"),
         "gives": _about(_NAMES, "allowances, and bonuses that have an amount"),
         "if_unpaid": _text("suspend, retry every day, retry every 6 h", "^(suspend|retry every .+)$"),
@@ -229,7 +233,11 @@ _PROMOTION: Final = _mapping(
         "discount": _text("20 %", "^[0-9.]+ ?%$"),
         "free": _text("5 min per day, 1 GiB per month, 3 min per call"),
         "friends": _text("off calls to friends-and-family numbers", "^[0-9.]+ ?%$"),
-        "loyalty": _mapping({"after": _text(pattern=_TIME), **_GIVEN}, "for staying", ("after", "gives", "bucket")),
+        "loyalty": _mapping(
+            {"after": _text(pattern=_TIME), **_GIVEN, "given": _words("by the clock", "at a top-up")},
+            "for staying",
+            ("after", "gives", "bucket"),
+        ),
         "happy_hour": _mapping({"days": _text(), "from": _text(), "to": _text()}, required=("from", "to")),
         "when": _mapping(
             {

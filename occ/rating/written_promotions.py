@@ -19,7 +19,7 @@ A list, in the order in which they are gone through (``occ.rating.promotions``).
       - name: family
         friends: 50 %
       - name: faithful
-        loyalty: {after: 365 d, gives: 5.00 each month, bucket: talk}
+        loyalty: {after: 365 d, gives: 5.00 each month, bucket: talk, given: by the clock}
 
 What is given names its ``bucket``: one of the ``bonuses`` for money, one of the ``allowances`` for units; priority and
 validity are those of the bucket where ``valid`` does not say otherwise. ``until`` is the last day.
@@ -70,6 +70,10 @@ WHEN_KEYS: Final = (
 GIVEN_WITHOUT_USE: Final = ("top_up_bonus", "loyalty")
 LARGEST_BONUS_PPM: Final = 10 * PPM
 
+BY_THE_CLOCK: Final = "by the clock"
+AT_TOP_UP: Final = "at a top-up"
+_GIVEN: Final = (BY_THE_CLOCK, AT_TOP_UP)
+"""When a loyalty bonus is given."""
 _EVERY_MONTHS: Final = {"month": 1, "year": 12}
 _DAY_S: Final = 86_400
 _ONE_DAY: Final = timedelta(days=1)
@@ -283,14 +287,20 @@ def _top_up_bonus(node: Node, known: Known) -> TopUpBonus:
 
 
 def _loyalty(node: Node, known: Known) -> Loyalty:
-    values = node.mapping(("after", "gives", "bucket", "valid"), required=("after", "gives", "bucket"))
+    values = node.mapping(("after", "gives", "bucket", "valid", "given"), required=("after", "gives", "bucket"))
     gives = values["gives"]
     amount_written, each, period = gives.text().partition(" each ")
     if each and period not in _EVERY_MONTHS:
         raise gives.error(f"{gives.path} can be given each month or each year, not each {period[:40]!r}")
     unit, amount = _gift(gives, amount_written)
-    every = _EVERY_MONTHS[period] if each else 0
-    return Loyalty(_days(values["after"]), *_bucket(values, unit, known), amount=amount, unit=unit, every_months=every)
+    return Loyalty(
+        _days(values["after"]),
+        *_bucket(values, unit, known),
+        amount=amount,
+        unit=unit,
+        every_months=_EVERY_MONTHS[period] if each else 0,
+        at_top_up="given" in values and values["given"].choice(_GIVEN) == AT_TOP_UP,
+    )
 
 
 def _gift(node: Node, written: str) -> tuple[Unit, int]:

@@ -114,10 +114,12 @@ class CreditControlRequest:
     Service-Information has; Subscription-Id-Extension counts as the type it stands for.
     ``requested``, ``used``, ``service_identifier``: command level, for a single service.
     ``proxy_infos``: all Proxy-Info AVPs as received, to be returned.
-    ``called_station_id``: the APN. ``called_party``, ``calling_party``: of IMS-Information, or recipient and
-    originator of SMS-Information. ``number_portability``, ``sip_method``: of IMS-Information, the latter from its
-    Event-Type. ``rat_type``, ``user_location``: 3GPP-RAT-Type and 3GPP-User-Location-Info of PS-Information, as
-    TS 29.061 clause 16.4.7.2 packs them.
+    ``called_station_id``: the APN. ``called_party``, ``calling_party``: of IMS-Information, or first recipient and
+    originator of SMS-Information. ``recipients``: all recipients of a short message, if it has several.
+    ``number_portability``, ``access_network``, ``visited_network``: of IMS-Information, the latter two its first
+    Access-Network-Information and its IMS-Visited-Network-Identifier. ``sip_method``: of its Event-Type.
+    ``rat_type``, ``user_location``: 3GPP-RAT-Type and 3GPP-User-Location-Info of PS-Information, as TS 29.061 clause
+    16.4.7.2 packs them.
     ``refund_information``: at command level, where some clients put it instead of into the service.
     ``correlation_id``: CC-Correlation-Id, which ties requests of several services together.
     """
@@ -159,6 +161,9 @@ class CreditControlRequest:
     number_portability: bytes | None = None
     correlation_id: bytes | None = None
     refund_information: bytes | None = None
+    access_network: bytes | None = None
+    visited_network: bytes | None = None
+    recipients: tuple[bytes, ...] = ()
 
 
 @dataclass(slots=True)

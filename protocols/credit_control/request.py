@@ -88,6 +88,8 @@ _INFORMATION: Final[dict[int, tuple[str, Read]]] = {
     wire.USER_LOCATION_INFO: ("user_location", OCTETS),
     wire.NUMBER_PORTABILITY_ROUTING_INFORMATION: ("number_portability", OCTETS),
     wire.SIP_METHOD: ("sip_method", OCTETS),
+    wire.ACCESS_NETWORK_INFORMATION: ("access_network", OCTETS),
+    wire.IMS_VISITED_NETWORK_IDENTIFIER: ("visited_network", OCTETS),
 }
 # RFC 8506 section 8.58 names the types that these stand for.
 _EXTENSION_TYPES: Final[dict[int, int]] = {
@@ -227,19 +229,29 @@ class _Reader:
                 self._information(member)
 
     def _sms_information(self, node: Node) -> None:
-        """Originator and first recipient (TS 32.299 clause 7.2.209)."""
+        """Originator and recipients (TS 32.299 clause 7.2.209), of each Recipient-Info the first address."""
+        recipients: list[int] = []
         for member in node[4] or ():
             if member[0] == wire.ORIGINATOR_RECEIVED_ADDRESS:
-                self._address("calling_party", member)
+                number = self._address(member)
+                if number is not None:
+                    self.found.setdefault("calling_party", number)
             elif member[0] == wire.RECIPIENT_INFO:
-                for one in member[4] or ():
-                    if one[0] == wire.RECIPIENT_ADDRESS:
-                        self._address("called_party", one)
+                addresses = (self._address(one) for one in member[4] or () if one[0] == wire.RECIPIENT_ADDRESS)
+                number = next((each for each in addresses if each is not None), None)
+                if number is not None:
+                    recipients.append(number)
+        if recipients:
+            self.found.setdefault("called_party", recipients[0])
+        if len(recipients) > 1:
+            self.found["recipients"] = self.builder.tuple_of(recipients)
 
-    def _address(self, name: str, node: Node) -> None:
+    def _address(self, node: Node) -> int | None:
+        """A reference to the Address-Data of an address."""
         for member in node[4] or ():
-            if member[0] == wire.ADDRESS_DATA and name not in self.found:
-                self.found[name] = self.builder.octets(member)
+            if member[0] == wire.ADDRESS_DATA:
+                return self.builder.octets(member)
+        return None
 
 
 _GROUPS: Final[dict[int, Callable[[_Reader, Node], None]]] = {

@@ -58,6 +58,7 @@ def ims_information(
     sip_method: bytes | None = None,
     access_network_information: bytes | None = None,
     number_portability: bytes | None = None,
+    visited_network: bytes | None = None,
 ) -> bytes:
     """IMS-Information: a call. The parties are URIs (``tel:`` or ``sip:``); ``node_functionality`` 0 is S-CSCF."""
     event_type = None if sip_method is None else [avp("SIP-Method", sip_method)]
@@ -72,6 +73,7 @@ def ims_information(
             ("Called-Party-Address", called_party),
             ("Number-Portability-Routing-Information", number_portability),
             ("Access-Network-Information", access_network_information),
+            ("IMS-Visited-Network-Identifier", visited_network),
         ],
     )
 

@@ -99,7 +99,7 @@ class Ledger:
 
     def expire(self) -> None:
         """What supervision does now."""
-        self._write(lambda account, _: self.expiry._expire(account, self.now))
+        self._write(lambda account, _: self.expiry._expire(account, self.now, {}, set()))
 
     def open_session(self, session: bytes = b"s") -> Session | None:
         return self.account.sessions.get(session)

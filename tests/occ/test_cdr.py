@@ -123,6 +123,9 @@ def test_the_record_of_a_short_session_says_it_all() -> None:
         "correlation_id": "c-1",
         "band": None,
         "tiers": (),
+        "access_network": None,
+        "visited_network": None,
+        "recipients": None,
     }
     assert ["entry", *record] == list(FIELDS)
     assert set(period) == set(PERIOD)

@@ -46,6 +46,7 @@ def test_create_and_show_an_account(shell: Shell) -> None:
         "expires": None,
         "currency": "EUR",
         "credit_limit_micro": 50_000_000,
+        "cycle_day": 1,
         "available_micro": 54_000_000,
         "version": 1,
         "buckets": [
@@ -64,6 +65,7 @@ def test_create_and_show_an_account(shell: Shell) -> None:
             )
         ],
         "offers": [],
+        "loyalty": [],
         "meters": [],
         "out_of_service": {},
         "sessions": [],

@@ -751,6 +751,7 @@ def test_service_information_for_each_service() -> None:
         sip_method=b"INVITE",
         access_network_information=b"3GPP-E-UTRAN-FDD",
         number_portability=b"tel:+491700000002;rn=+49800;npdi",
+        visited_network=b"ims.mnc001.mcc208.3gppnetwork.org",
     )
     assert decode_request(encode_request(base, information, vendor_specific_application=True)) == dataclasses.replace(
         base,
@@ -759,6 +760,8 @@ def test_service_information_for_each_service() -> None:
         role_of_node=1,
         sip_method=b"INVITE",
         number_portability=b"tel:+491700000002;rn=+49800;npdi",
+        access_network=b"3GPP-E-UTRAN-FDD",
+        visited_network=b"ims.mnc001.mcc208.3gppnetwork.org",
     )
     information = sms_information(
         originator=b"491700000001",
@@ -768,8 +771,13 @@ def test_service_information_for_each_service() -> None:
     )
     extra = u32(480, 1) + u32(485, 0)
     assert decode_request(encode_request(base, information, extra=extra)) == dataclasses.replace(
-        base, calling_party=b"491700000001", called_party=b"491700000002"
+        base,
+        calling_party=b"491700000001",
+        called_party=b"491700000002",
+        recipients=(b"491700000002", b"491700000003"),
     )
+    information = sms_information(recipients=[b"491700000002"])
+    assert decode_request(encode_request(base, information)) == dataclasses.replace(base, called_party=b"491700000002")
 
 
 # --------------------------------------------------------------------------------------------- python-diameter
