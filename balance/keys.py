@@ -11,6 +11,7 @@ key                              type        value
 ``{pNNNN}:e:<session>``          string      session that ended, kept for repeats and late terminations; expires
 ``{pNNNN}:journal``              stream      field ``r``: journal records of one commit, in order
 ``{pNNNN}:outbox``               stream      field ``c``: charging data records not yet delivered
+``{pNNNN}:transitions``          stream      field ``t``: accounts that came to other levels, for the policies to act on
 ``{pNNNN}:watch``                sorted set  account by the time (ms) at which it next needs attention
 ``id:<type>:<identity>``         string      subscriber directory: msgpack of ``balance.model.Subscriber``
 ``sub:<subscriber>``             string      the same under the subscriber's own name
@@ -67,6 +68,9 @@ class Keys:
 
     def outbox(self, lane: int) -> bytes:
         return self._tags[lane] + b"outbox"
+
+    def transitions(self, lane: int) -> bytes:
+        return self._tags[lane] + b"transitions"
 
     def watch(self, lane: int) -> bytes:
         return self._tags[lane] + b"watch"

@@ -84,6 +84,7 @@ class Draft:
             before.meters,
             before.offers,
             before.out_of_service,
+            before.levels,
         )
         self._money = [bucket for bucket in buckets if bucket.unit == _MONEY]
         if len(self._money) > 1:

@@ -408,6 +408,8 @@ class Account:
     offers: list[Offer] = field(default_factory=list)
     out_of_service: dict[bytes, int] = field(default_factory=dict)
     """LifeState of each subscriber that is not active."""
+    levels: tuple[str, ...] = ()
+    """What it was at as of this version, by the policies in force (``policies.levels``); opaque to the ledger."""
 
     def bucket(self, bucket_id: int) -> Bucket | None:
         for bucket in self.buckets:
@@ -496,6 +498,12 @@ class Plan:
     """The outcome is that of an earlier request, given again."""
     late: bool = False
     """The request came after supervision had ended its session."""
+    at_ms: int = 0
+    """When the operation took place."""
+    asked_by: bytes = b""
+    """Key of the session whose request it answers; empty: no client asked."""
+    transition: bytes = b""
+    """Set by whoever watches accounts (``Store.observe``): what this operation changed that others must be told of."""
 
 
 @dataclass(slots=True, frozen=True)
@@ -504,6 +512,12 @@ class Lookup:
 
     session_id: bytes
 
+
+Observe = Callable[["Account | None", Plan], None]
+"""Looks at every plan that changes an account, beside the account before it: may set ``levels`` and ``transition``.
+
+Called again whenever the plan is made anew; it must not fail and not wait.
+"""
 
 Step = Callable[[Account | None, Session | None], "Plan | Lookup"]
 """A pure decision on a snapshot: (account or None, ended session or None) -> what to write.

@@ -52,6 +52,7 @@ def pack_account(account: Account) -> bytes:
             [(meter.name, meter.resets_ms, meter.units, meter.micro) for meter in account.meters],
             [(each.name, each.since_ms, each.next_ms, each.owner, each.unpaid_ms) for each in account.offers],
             account.out_of_service,
+            account.levels,
         )
     )
     return account.version.to_bytes(VERSION_BYTES, "big") + packed
@@ -72,7 +73,9 @@ def unpack_account(account_id: bytes, value: bytes) -> Account:
             {fields[0]: _session(fields) for fields in sessions},
         )
         if rest:  # stores of the first release have neither states nor meters
-            account.state, account.expires_ms, meters, offers, account.out_of_service = rest
+            account.state, account.expires_ms, meters, offers, account.out_of_service = rest[:5]
+            if len(rest) > 5:  # the second release has no levels
+                account.levels = rest[5]
             if meters:
                 account.meters = [Meter(*fields) for fields in meters]
             if offers:
@@ -302,6 +305,7 @@ def make_plan(
     plan.sessions_delta = draft.sessions_delta
     plan.reservations_delta = draft.reservations_delta
     plan.disbelieved_reports = draft.disbelieved_reports
+    plan.at_ms = draft.now_ms
     wake_ms = next_wake_ms(account)
     if wake_ms and (not account.watch_ms or wake_ms < account.watch_ms):
         # The index is only moved to an earlier time; a wake-up that comes too early costs one look,

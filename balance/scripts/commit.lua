@@ -1,7 +1,7 @@
 -- Write the plans of one commit, each all or nothing, independent of the others.
 --
 -- KEYS[1] journal of the lane     KEYS[2] expiry index of the lane     KEYS[3] outbox of the lane
--- KEYS[4] and on: the account of each plan, none twice; then the keys of ended sessions that extras refer to
+-- KEYS[4] and on: the account of each plan, none twice; then the keys that extras refer to
 -- ARGV[1] number of plans; then for each plan three:
 --   expected version, 8 octets ('' : the account must not exist)
 --   new account value ('' : leave it)     journal record ('' : none, together with an empty value only)
@@ -10,6 +10,7 @@
 --   e  key: keep an ended session; value: the session; argument: how long, ms
 --   w  expiry index; value: wake-up time in ms, '0' removes the account; argument: account id
 --   o  outbox; value: entry
+--   t  key: stream of transitions; value: entry
 -- Returns a list of the plans that were NOT written, in triples: index from 0, reason, value;
 --   reason 0: the version differs, value is the account as it is now ('' if there is none)
 --   reason 1: the session ended before, value is the ended session
@@ -48,6 +49,8 @@ for e = extras, #ARGV, 5 do
   if ARGV[e + 1] == 'o' and accepted[tonumber(ARGV[e])] then
     outgoing[#outgoing + 1] = 'c'
     outgoing[#outgoing + 1] = ARGV[e + 3]
+  elseif ARGV[e + 1] == 't' and accepted[tonumber(ARGV[e])] then
+    redis.call('XADD', KEYS[tonumber(ARGV[e + 2])], '*', 't', ARGV[e + 3])
   end
 end
 if #records > 0 then redis.call('XADD', KEYS[1], '*', unpack(records)) end
