@@ -25,9 +25,9 @@ class Measured(IntEnum):
     BUCKET = 2
     """What is left in the buckets of a name, in their unit."""
     COUNTER = 3
-    """What a meter has counted in its running period: units of a service."""
+    """What a meter has counted in its running period: all units of a service, those out of allowances among them."""
     SPENT = 4
-    """What a meter has counted in its running period: micro-units of money."""
+    """What a meter has counted in its running period: what the use of a service cost, micro-units of money."""
     LIFE = 5
     """The account's LifeState, as a number."""
 
@@ -37,6 +37,10 @@ class Measure:
     what: Measured
     name: str = ""
     """Of the bucket or meter."""
+    unit: int = int(Unit.MONEY)
+    """A Unit: what its values are counted in."""
+    services: tuple[str, ...] = ()
+    """Services whose use moves a BUCKET, a COUNTER or what is SPENT; every use that costs money moves the others."""
 
     def of(self, account: Account, at_ms: int) -> int | None:
         """Its value at a moment; None: the account has nothing of the kind."""
@@ -88,15 +92,41 @@ class Range:
 
 @dataclass(frozen=True, slots=True)
 class Level:
-    """A named state of an account. ``stays`` holds all of ``enters``."""
+    """A named state of an account. ``stays`` holds all of ``enters``.
+
+    But for LIFE both go on without end to the same side: "below" or "above".
+    """
 
     name: str
     measure: Measure
     enters: Range
     stays: Range
+    kinds: tuple[int, ...] = ()
+    """AccountKinds that can be at it; empty: any."""
+
+    def __post_init__(self) -> None:
+        below = self.enters.low == self.stays.low == -INFINITE and self.enters.high <= self.stays.high < INFINITE
+        above = self.enters.high == self.stays.high == INFINITE and self.enters.low >= self.stays.low > -INFINITE
+        if self.measure.what is not Measured.LIFE and not below and not above:
+            raise ValueError(f"level {self.name}: it must be left beyond where it is entered, on the same side")
+
+    def is_for(self, kind: int) -> bool:
+        """Whether an account of a kind can be at it."""
+        return not self.kinds or kind in self.kinds
+
+    def holds_state(self, state: int) -> bool:
+        """For LIFE: whether an account in a LifeState is at it."""
+        return state in self.enters
+
+    @property
+    def is_of_money(self) -> bool:
+        """Whether it follows from the balance, beside the credit limit."""
+        return self.measure.what is Measured.BALANCE or self.measure.what is Measured.CREDIT
 
     def holds(self, account: Account, at_ms: int, before: bool) -> bool:
         """Whether the account is at it, having been there before or not."""
+        if self.kinds and account.kind not in self.kinds:
+            return False
         value = self.measure.of(account, at_ms)
         return value is not None and value in (self.stays if before else self.enters)
 
@@ -114,6 +144,35 @@ LIFE_LEVELS: Final = tuple(
 
 
 def levels_of(levels: tuple[Level, ...], account: Account, at_ms: int) -> tuple[str, ...]:
-    """The names of the levels that an account is at, in the order of ``levels``; ``account.levels`` are those before."""
+    """The names of the levels that an account is at, in the order of ``levels``; ``account.levels``: before."""
     before = account.levels
     return tuple(each.name for each in levels if each.holds(account, at_ms, each.name in before))
+
+
+def used_until_it_changes(level: Level, value: int, inside: bool) -> int | None:
+    """How much use, in the measure's unit, brings an account to a level or takes it off; None: no use does.
+
+    ``inside``: whether it is at the level, with the measure at ``value``.
+    """
+    if level.measure.what is Measured.COUNTER or level.measure.what is Measured.SPENT:
+        bound = level.stays.high + 1 if inside else level.enters.low
+        return None if abs(bound) >= INFINITE else bound - value
+    bound = level.stays.low - 1 if inside else level.enters.high
+    return None if abs(bound) >= INFINITE else value - bound
+
+
+def thresholds(levels: tuple[Level, ...], at: tuple[str, ...], limit_micro: int, *, up: bool) -> list[tuple[int, str]]:
+    """Balances, micro-units, at which an account that is ``at`` some levels comes to, or leaves, each level of money.
+
+    In the order in which they are met as the balance falls, or rises (``up``). ``limit_micro``: its credit limit.
+    """
+    found: list[tuple[int, str]] = []
+    for each in levels:
+        shift = limit_micro if each.measure.what is Measured.CREDIT else 0
+        if each.name in at:
+            bound = each.stays.high + 1 if up else each.stays.low - 1
+        else:
+            bound = each.enters.low if up else each.enters.high
+        if abs(bound) < INFINITE:
+            found.append((bound - shift, each.name))
+    return sorted(found, reverse=not up)

@@ -5,6 +5,7 @@ decides that (access), the first that names a throttle decides that, the smalles
 that is to be told is told.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Final, NamedTuple, Protocol
@@ -24,7 +25,7 @@ class Access(IntEnum):
     NO_CREDIT = 4
     """Refused as if there were no credit: CREDIT_LIMIT_REACHED (4012)."""
     FINAL_UNITS = 5
-    """No more units; the client ends, redirects or restricts as ``Decision.final_units`` says (RFC 8506 section 5.6)."""
+    """No more units; the client ends, redirects or restricts as ``Decision.final_units`` says (RFC 8506, 5.6)."""
 
 
 class Case(NamedTuple):
@@ -40,10 +41,11 @@ class Case(NamedTuple):
     """Destination or network; empty: none."""
 
 
-class Clock(Protocol):
-    """The operator's clock (``occ.rating.local_time.Calendar``)."""
+class Window(Protocol):
+    """Hours of some days by the operator's clock (``occ.rating.happy_hours``)."""
 
-    def minute_of(self, at_ms: int) -> int: ...
+    def at(self, at_ms: int) -> tuple[bool, int]:
+        """Whether a moment is among them, and when that changes, ms; 0: never."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,11 +73,13 @@ class Rule:
     segments: tuple[str, ...] = ()
     services: tuple[str, ...] = ()
     zones: tuple[str, ...] = ()
-    windows: tuple["Window", ...] = ()
+    windows: tuple[Window, ...] = ()
     """Within any of these by the operator's clock; empty: always."""
     access: Access | None = None
     final_units: str = ""
     """Name of what clients do, for FINAL_UNITS; it is written under ``final_units`` in the file."""
+    cut: bool = False
+    """Beside BAR: sessions that are open are aborted (Abort-Session-Request) rather than asked anew."""
     throttle: str = ""
     most_units: int = 0
     """The largest grant, in units of the service; 0: not bounded."""
@@ -99,17 +103,6 @@ class Rule:
 
 
 @dataclass(frozen=True, slots=True)
-class Window:
-    """A part of the week by the operator's clock."""
-
-    days: frozenset[int]
-    """Monday is 0."""
-    from_minute: int
-    until_minute: int
-    """Minutes since midnight, 1440 at most; not more than ``from_minute``: it ends the next day."""
-
-
-@dataclass(frozen=True, slots=True)
 class Decision:
     """What the rules come to for one service."""
 
@@ -118,8 +111,53 @@ class Decision:
     throttle: str = ""
     most_units: int = 0
     rules: tuple[str, ...] = ()
-    """Names of the rules that made it what it is."""
+    """Names of the rules that made it what it is, in the order of the file."""
+    cut: bool = False
+
+    def differs(self, other: "Decision") -> bool:
+        """Whether a client would notice: whichever rules it came from."""
+        return self is not other and (
+            self.access != other.access
+            or self.final_units != other.final_units
+            or self.throttle != other.throttle
+            or self.most_units != other.most_units
+            or self.cut != other.cut
+        )
 
 
 AS_PRICED: Final = Decision()
 """What no rule is about: granted and charged as the catalogue says."""
+
+
+def decided_by(rules: Iterable[Rule]) -> Decision:
+    """What the rules that hold come to; they are in the order of the file."""
+    access: Rule | None = None
+    throttle: Rule | None = None
+    most: Rule | None = None
+    for rule in rules:
+        if access is None and rule.access is not None:
+            access = rule
+        if throttle is None and rule.throttle:
+            throttle = rule
+        if rule.most_units and (most is None or rule.most_units < most.most_units):
+            most = rule
+    acting = sorted({each.line: each.name for each in (access, throttle, most) if each is not None}.items())
+    if not acting:
+        return AS_PRICED
+    return Decision(
+        access=Access.ALLOW if access is None or access.access is None else access.access,
+        final_units="" if access is None else access.final_units,
+        throttle="" if throttle is None else throttle.throttle,
+        most_units=0 if most is None else most.most_units,
+        rules=tuple(name for _, name in acting),
+        cut=access is not None and access.cut,
+    )
+
+
+class Crossed(NamedTuple):
+    """What is to be told of an account whose levels changed."""
+
+    begun: tuple[Rule, ...] = ()
+    """Rules with ``notify`` or ``emit`` that hold now and did not before."""
+    ended: tuple[Rule, ...] = ()
+    """Rules with ``restored`` that held before and do not now."""
