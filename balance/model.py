@@ -22,7 +22,7 @@ UNLIMITED: Final = 1 << 62
 """More units than any service can use; what a free service can afford."""
 
 MAIN_BUCKET: Final = 1
-"""Identifier of the money bucket every account has; the credit limit of a postpaid account applies to it."""
+"""Identifier of the money bucket every account has; the credit limit of the account applies to it."""
 
 
 class Unit(IntEnum):
@@ -37,7 +37,7 @@ class Unit(IntEnum):
 
 
 class AccountKind(IntEnum):
-    """Prepaid accounts never go below zero, postpaid accounts never below minus their credit limit."""
+    """Who pays first. No account goes below minus its credit limit, which a prepaid one most often has none of."""
 
     PREPAID = 0
     POSTPAID = 1
@@ -292,6 +292,10 @@ class Notes(NamedTuple):
     """The same of the price ``ahead``."""
     promotions: tuple[str, ...] = ()
     """Names of those that make the price what it is."""
+    policies: tuple[str, ...] = ()
+    """Names of the policy rules that acted on it since its last record."""
+    is_free: bool = False
+    """It costs nothing because a policy rule says so, whatever its tariff."""
 
 
 class FinalUnits(IntEnum):
@@ -396,6 +400,7 @@ class Account:
     currency: int
     """ISO 4217 numeric code."""
     credit_limit_micro: int
+    """How far below zero the main bucket may go: of a prepaid account its overdraft, 0 for none."""
     watch_ms: int
     """When the expiry index will next wake this account; 0: not in the index."""
     buckets: list[Bucket]

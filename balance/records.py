@@ -181,7 +181,7 @@ def _service(fields: tuple[Any, ...]) -> ServiceUse:
     use = ServiceUse(*fields)
     use.parts = list(use.parts)
     if use.notes is not None:
-        use.notes = Notes._make(use.notes)
+        use.notes = Notes(*use.notes)  # stores of earlier releases know fewer
     return use
 
 
@@ -262,7 +262,8 @@ class JournalRecord:
     operation: str
     """What: create, top-up, charge, expire-session, ..."""
     reason: tuple[Any, ...]
-    """Why: (Session-Id, CC-Request-Type, CC-Request-Number) of a request, or (text,) of a person's act."""
+    """Why: (Session-Id, CC-Request-Type, CC-Request-Number) of a request, followed by the names of the policy rules
+    that acted on it if any did, or (text,) of a person's act."""
     changes: tuple[Change, ...]
 
 

@@ -90,7 +90,7 @@ def test_the_currency_is_that_of_the_catalogue_unless_named(shell: Shell) -> Non
         (2, "'1,50' is not an amount of money such as 10.00", ["--balance", "1,50"]),
         (2, "more than 6 decimals", ["--balance", "0.0000001"]),
         (1, "a bucket cannot start with -1000000", ["--balance", "-1"]),
-        (1, "a prepaid account has no credit limit", ["--credit-limit", "5"]),
+        (2, "not an amount of money", ["--credit-limit", "5,00"]),
         (2, "did you mean 'EUR'?", ["--currency", "eur"]),
         (2, "'5GiB' is not a bucket", ["--bucket", "5GiB"]),
         (2, "did you mean 'GiB'?", ["--bucket", "5 GIB"]),
