@@ -114,6 +114,11 @@ class Level:
         """Whether an account of a kind can be at it."""
         return not self.kinds or kind in self.kinds
 
+    @property
+    def is_of_life(self) -> bool:
+        """Whether it follows from the account's LifeState."""
+        return self.measure.what is Measured.LIFE
+
     def holds_state(self, state: int) -> bool:
         """For LIFE: whether an account in a LifeState is at it."""
         return state in self.enters

@@ -14,7 +14,6 @@ from policies.levels import (
     INFINITE,
     LIFE_LEVELS,
     Level,
-    Measured,
     levels_of,
     money_of,
     thresholds,
@@ -72,9 +71,7 @@ class Policies:
         for rule in self.rules:
             windows += [each for each in rule.windows if each not in windows]
         self._windows = tuple(windows)
-        self._others = tuple(
-            each for each in self.levels if not each.is_of_money and each.measure.what is not Measured.LIFE
-        )
+        self._others = tuple(each for each in self.levels if not each.is_of_money and not each.is_of_life)
         self._hours = _Hours(tuple(each for each in self.rules if not each.windows))
         if not windows:
             self._from_ms, self._until_ms = -_LATEST_MS, _LATEST_MS
@@ -100,7 +97,7 @@ class Policies:
         """The balances within which such an account stays at the levels it is at, as far as they follow from money."""
         kind, state, limit_micro, before = key
         known = [each for each in self.levels if each.is_for(kind)]
-        alive = tuple(each.name for each in known if each.measure.what is Measured.LIFE and each.holds_state(state))
+        alive = tuple(each.name for each in known if each.is_of_life and each.holds_state(state))
         if before == tuple(each.name for each in known if each.name in before) and alive == tuple(
             each for each in before if each in _LIFE_NAMES
         ):
@@ -213,13 +210,16 @@ class Policies:
 
     # -- how far it is to the next change --------------------------------------------------------------------------
 
-    def room(self, case: Case, account: Account, at_ms: int) -> tuple[int | None, int | None]:
+    def room(
+        self, case: Case, account: Account, at_ms: int, levels: tuple[str, ...] | None = None
+    ) -> tuple[int | None, int | None]:
         """How much use it takes until this service's decision changes: money, micro-units; units of the service.
 
         None: nothing changes, however much is used. Use of exactly so much brings the change about. What is reserved
-        is not taken off, nor what other sessions are going to use.
+        is not taken off, nor what other sessions are going to use. ``levels``: those it is at, if they are known.
         """
-        levels = self.levels_of(account, at_ms)
+        if levels is None:
+            levels = self.levels_of(account, at_ms)
         hours = self._at(at_ms)
         key = (case, levels, account.credit_limit_micro)
         try:

@@ -141,6 +141,8 @@ def decided_by(rules: Iterable[Rule]) -> Decision:
             throttle = rule
         if rule.most_units and (most is None or rule.most_units < most.most_units):
             most = rule
+    if access is not None and access.access not in (Access.ALLOW, Access.FREE):
+        throttle = most = None  # what is not granted has no speed and no size
     acting = sorted({each.line: each.name for each in (access, throttle, most) if each is not None}.items())
     if not acting:
         return AS_PRICED
