@@ -217,6 +217,7 @@ def _records(
                     use.taken,
                     [_bucket_name(draft, which >> 3) for which in use.taken[::2]] if use.taken else (),
                     use.reasons,
+                    () if notes is None else notes.policies,
                 )
             )
         )
@@ -269,7 +270,7 @@ def as_json_fields(record: bytes) -> dict[str, Any]:
     fields["requests"] = requests
     fields["first_request"] = first if requests else None
     fields["last_request"] = last if requests else None
-    fields["reporting_reasons"] = _reasons(service[-1])
+    fields["reporting_reasons"] = _reasons(service[10])
     fields["started_ms"] = started_ms
     fields["since_ms"] = since_ms
     fields["closed_ms"] = closed_ms
@@ -277,6 +278,7 @@ def as_json_fields(record: bytes) -> dict[str, Any]:
     fields["origin_host"] = _text(origin_host)
     fields["origin_realm"] = _text(origin_realm)
     _add_facts(fields, told)
+    fields["policies"] = service[11] if len(service) > 11 else ()  # records of earlier releases know none
     return fields
 
 
@@ -314,7 +316,7 @@ def _session_and_sub_session(key: bytes) -> tuple[bytes, int | None]:
 
 
 def _add_service(fields: dict[str, Any], service: list[Any], catalogue: str, started_ms: int, currency: str) -> None:
-    name, rating_group, service_identifier, zone, unit, disbelieved, over, running, taken, names, _ = service
+    name, rating_group, service_identifier, zone, unit, disbelieved, over, running, taken, names = service[:10]
     last = Period._make(running)
     periods = [Period._make(each) for each in over]
     used, paid = last.units, last.counted_to - last.counted_from

@@ -88,6 +88,7 @@ FIELDS: Final[dict[str, Kind]] = {
     "number_portability": Kind.TEXT,
     "user_name": Kind.TEXT,
     "correlation_id": Kind.TEXT,
+    "policies": Kind.TEXTS,
 }
 
 PERIOD: Final[dict[str, Kind]] = {

@@ -169,7 +169,7 @@ def _moment_ms(written: str, option: str) -> int:
 
 # -- one record for people ---------------------------------------------------------------------------------------
 
-_LISTS: Final = ("reporting_reasons", "promotions")
+_LISTS: Final = ("reporting_reasons", "promotions", "policies")
 _BELOW: Final = ("periods", "buckets", "price", "price_terms", "step_units", "step_price_micro", *_LISTS)
 """Fields that do not stand in the list of a record's fields as they are."""
 
@@ -182,7 +182,7 @@ def _show(fields: dict[str, Any]) -> None:
         if value is not None and name not in _BELOW:
             lines.add_row(name, _shown(name, value, unit, currency))
     for name in _LISTS:
-        if fields[name]:
+        if fields.get(name):
             lines.add_row(name, ", ".join(map(_text, fields[name])))
     out.print(lines)
     for period in fields["periods"] or ():

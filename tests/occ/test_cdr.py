@@ -119,6 +119,7 @@ def test_the_record_of_a_short_session_says_it_all() -> None:
         "number_portability": None,
         "user_name": None,
         "correlation_id": "c-1",
+        "policies": (),
     }
     assert ["entry", *record] == list(FIELDS)
     assert set(period) == set(PERIOD)
