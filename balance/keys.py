@@ -24,6 +24,10 @@ key                              type        value
 ``transfers``                    hash        transfers between accounts that are not finished (``balance.transfers``)
 ``import:<reference>``           hash        where in the journal an import of that name first began
 ``s:<session>``                  string      session directory: account that holds an open session; expires
+``occ:policies``                 hash        rules in force: ``edition``, ``text``, ``source``, ``catalogue`` (edition);
+                                             ``levels``, packed: by these every process looks at accounts; ``looked``:
+                                             the edition by which all accounts have been looked at
+``occ:policy-events``            stream      field ``e``: events and notices of rules, JSON; the newest 10,000 or so
 ``occ:layout``                   hash        how the store is laid out; written once
 ===============================  ==========  =====================================================================
 """
@@ -34,6 +38,8 @@ from zlib import crc32
 LAYOUT: Final = b"occ:layout"
 UNIT_CHANGES: Final = b"unit-changes"
 TRANSFERS: Final = b"transfers"
+POLICIES: Final = b"occ:policies"
+POLICY_EVENTS: Final = b"occ:policy-events"
 
 
 class Keys:

@@ -291,6 +291,8 @@ class Settings:
     """The tariff catalogue; absolute once loaded."""
     profiles: Path | None = setting(optional(_path), None)
     """What charging clients can do; None: as the project ships it."""
+    policies: Path | None = setting(optional(_path), None)
+    """The rules about what subscribers may use by what they have left; None: no rules. Absolute once loaded."""
     log_level: str = setting(choice("debug", "info", "warning", "error"), "info")
 
 
@@ -318,6 +320,7 @@ def load(
         cdr=replace(loaded.cdr, directory=data_dir / loaded.cdr.directory),
         catalogue=root.base / loaded.catalogue,
         profiles=loaded.profiles or SHIPPED / "profiles.yaml",
+        policies=None if loaded.policies is None else root.base / loaded.policies,
     )
 
 
