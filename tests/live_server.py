@@ -71,6 +71,8 @@ class LiveServer:
     ) -> None:
         self.directory = directory
         free = {"diameter.port": "0", "metrics.port": "0", "store.data_dir": str(directory / "data")}
+        if "catalogue" in (settings or {}):
+            free["policies"] = "none"  # those of the sample are about what the sample's catalogue has
         self.settings = load(config, free | dict(settings or {}), environ={})
         self.passed_ms = 0
         self._make_loop = loop
