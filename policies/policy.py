@@ -58,6 +58,8 @@ class Policies:
     _windows: tuple[Window, ...] = field(init=False)
     _others: tuple[Level, ...] = field(init=False)
     """Levels that follow neither from money nor from the state of life."""
+    _moved: dict[str, tuple[Level, ...]] = field(default_factory=dict, init=False)
+    """By service: those of ``_others`` that its use moves, and that decide something."""
     _bands: dict[tuple[int, int, int, tuple[str, ...]], tuple[int, int]] = field(default_factory=dict, init=False)
     _by_windows: dict[tuple[bool, ...], _Hours] = field(default_factory=dict, init=False)
     _hours: _Hours = field(init=False)
@@ -72,6 +74,15 @@ class Policies:
             windows += [each for each in rule.windows if each not in windows]
         self._windows = tuple(windows)
         self._others = tuple(each for each in self.levels if not each.is_of_money and not each.is_of_life)
+        deciding = {
+            name
+            for rule in self.rules
+            if rule.access is not None or rule.throttle or rule.most_units
+            for name in rule.levels
+        }
+        for level in self._others:
+            for service in level.measure.services if level.name in deciding else ():
+                self._moved[service] = (*self._moved.get(service, ()), level)
         self._hours = _Hours(tuple(each for each in self.rules if not each.windows))
         if not windows:
             self._from_ms, self._until_ms = -_LATEST_MS, _LATEST_MS
@@ -220,7 +231,7 @@ class Policies:
         """
         if levels is None:
             levels = self.levels_of(account, at_ms)
-        hours = self._at(at_ms)
+        hours = self._hours if self._from_ms <= at_ms < self._until_ms else self._at(at_ms)
         key = (case, levels, account.credit_limit_micro)
         try:
             floor = hours.floors[key]
@@ -230,7 +241,7 @@ class Policies:
                 hours.floors.clear()
             hours.floors[key] = floor
         money = None if floor is None else money_of(account, at_ms) - floor
-        if not self._others:
+        if case.service not in self._moved:
             return money, None
         spent, units = self._room_elsewhere(case, levels, account, at_ms)
         return (money if spent is None else spent if money is None else min(money, spent)), units
@@ -267,8 +278,8 @@ class Policies:
         """The same by levels that follow from buckets and meters which this service moves."""
         money: list[tuple[int, str]] = []
         units: list[tuple[int, str]] = []
-        for each in self._others:
-            if case.service not in each.measure.services or not each.is_for(account.kind):
+        for each in self._moved[case.service]:
+            if not each.is_for(account.kind):
                 continue
             value = each.measure.of(account, at_ms)
             if value is None:

@@ -105,14 +105,15 @@ def _condition(node: Node, catalogue: Catalogue) -> _Condition:
             f"{node.path} must be a measure, a comparison ({', '.join(COMPARISONS)}) and an amount, such as "
             f"{_EXAMPLE}, not {written[:60]!r}"
         )
-    measure = _measure(node, match["measure"], catalogue)
-    amount = _amount(node, match["amount"], Unit(measure.unit), catalogue)
+    measure = read_measure(node, match["measure"], catalogue)
+    amount = read_amount(node, match["amount"], Unit(measure.unit), catalogue)
     comparison = match["comparison"]
     below = comparison in ("below", "at most")
     return _Condition(measure, below, amount + {"below": -1, "above": 1}.get(comparison, 0))
 
 
-def _measure(node: Node, written: str, catalogue: Catalogue) -> Measure:
+def read_measure(node: Node, written: str, catalogue: Catalogue) -> Measure:
+    """What ``written``, at ``node``, says is measured: "balance", "counter internet per month". Raises ConfigError."""
     word, _, rest = written.partition(" ")
     if written == "balance":
         return Measure(Measured.BALANCE)
@@ -153,7 +154,8 @@ def _used(node: Node, word: str, rest: str, catalogue: Catalogue) -> Measure:
     return Measure(Measured.COUNTER, meter, int(service.unit), (name,))
 
 
-def _amount(node: Node, written: str, unit: Unit, catalogue: Catalogue) -> int:
+def read_amount(node: Node, written: str, unit: Unit, catalogue: Catalogue) -> int:
+    """An amount of money or of units, micro-units or units, as ``written`` at ``node`` says. Raises ConfigError."""
     try:
         if unit != Unit.MONEY:
             return 0 if written in ("0", *(f"0 {word}" for word in SIZES[unit])) else parse_size(written, unit)
