@@ -139,8 +139,9 @@ async def test_rules_are_put_in_force_and_others_watch_by_them(clean_redis: Addr
     assert found is not None
     assert not found.looked_at
     await watch_by_rules_in_force(store)
-    assert isinstance(store.observe, Watching)
-    assert store.observe.policies.levels == LEVELS
+    watching: object = store.observe
+    assert isinstance(watching, Watching)
+    assert watching.policies.levels == LEVELS
     await put_in_force(store, None)
     assert await rules_in_force(store) is None
     await store.stop()
