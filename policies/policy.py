@@ -8,12 +8,13 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from typing import Final
 
-from balance.model import Account, LifeState
+from balance.model import Account, Unit
 from policies.counters import Counter, CounterStatus
 from policies.levels import (
     INFINITE,
     LIFE_LEVELS,
     Level,
+    Measure,
     levels_of,
     money_of,
     thresholds,
@@ -31,7 +32,7 @@ FURTHEST_WINDOWS: Final = 64
 _MINUTE_MS: Final = 60_000
 _LATEST_MS: Final = 1 << 62
 _NO_BAND: Final = (1, 0)
-_ACTIVE: Final = int(LifeState.ACTIVE)
+_MONEY: Final = int(Unit.MONEY)
 _LIFE_NAMES: Final = frozenset(each.name for each in LIFE_LEVELS)
 
 
@@ -275,28 +276,30 @@ class Policies:
     def _room_elsewhere(
         self, case: Case, levels: tuple[str, ...], account: Account, at_ms: int
     ) -> tuple[int | None, int | None]:
-        """The same by levels that follow from buckets and meters which this service moves."""
-        money: list[tuple[int, str]] = []
-        units: list[tuple[int, str]] = []
+        """The same by levels that follow from buckets and meters which this service moves, each by itself."""
+        steps: dict[Measure, list[tuple[int, str]]] = {}
         for each in self._moved[case.service]:
-            if not each.is_for(account.kind):
-                continue
-            value = each.measure.of(account, at_ms)
+            value = each.measure.of(account, at_ms) if each.is_for(account.kind) else None
             if value is None:
                 continue
             use = used_until_it_changes(each, value, each.name in levels)
             if use is not None:
-                (units if each.measure.unit else money).append((use, each.name))
-        return self._first_change(case, levels, money, at_ms), self._first_change(case, levels, units, at_ms)
+                steps.setdefault(each.measure, []).append((use, each.name))
+        nearest: dict[bool, int] = {}
+        for measure, found in steps.items():
+            change = self._first_change(case, levels, sorted(found), at_ms)
+            is_money = measure.unit == _MONEY
+            if change is not None and change < nearest.get(is_money, INFINITE):
+                nearest[is_money] = change
+        return nearest.get(True), nearest.get(False)
 
     def _first_change(
         self, case: Case, levels: tuple[str, ...], steps: list[tuple[int, str]], at_ms: int
     ) -> int | None:
-        if steps:
-            now = self.decide(case, levels, at_ms)
-            for use, names in self._toggled(levels, sorted(steps)):
-                if self.decide(case, names, at_ms).differs(now):
-                    return use
+        now = self.decide(case, levels, at_ms)
+        for use, names in self._toggled(levels, steps):
+            if self.decide(case, names, at_ms).differs(now):
+                return use
         return None
 
     # -- what comes with time --------------------------------------------------------------------------------------
