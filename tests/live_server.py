@@ -181,10 +181,11 @@ class LiveServer:
         *,
         balance_micro: int = 0,
         credit_limit_micro: int | None = None,
+        overdraft_micro: int = 0,
         buckets: Sequence[NewBucket] = (),
         plan: str = "standard",
     ) -> None:
-        """An account and its one subscriber; postpaid if it has a credit limit."""
+        """An account and its one subscriber; postpaid if it has a credit limit, prepaid if it has an overdraft."""
         store = self.server.store
 
         async def add() -> None:
@@ -196,7 +197,7 @@ class LiveServer:
                 now_ms=self.now_ms(),
                 reason="test",
                 balance_micro=balance_micro,
-                credit_limit_micro=credit_limit_micro or 0,
+                credit_limit_micro=credit_limit_micro or overdraft_micro,
                 buckets=buckets,
             )
             known = tuple((int(kind), value.encode()) for kind, value in identities)
