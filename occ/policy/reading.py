@@ -178,7 +178,7 @@ def _rule(node: Node, known: _Known, earlier: dict[str, int]) -> Rule:
         access=Access.FINAL_UNITS if final_units else access,
         final_units=final_units,
         cut=cut,
-        throttle=_one(values.get("throttle"), "throttle", known.throttles),
+        throttle=_one(values.get("throttle"), "throttles", known.throttles),
         most_units=_most_units(name, values["grant_at_most"], services, catalogue) if "grant_at_most" in values else 0,
         notify=_template(values.get("notify"), known),
         restored=_template(values.get("restored"), known),
