@@ -41,6 +41,8 @@ class TransitionSettings:
     at_once: int = 2000
     """Transitions this process has taken and not finished; no more are read until some are."""
     a_read: int = 200
+    gather_s: float = 0.02
+    """How long transitions that are finished wait for others to be struck with them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,23 +71,42 @@ class TransitionReader:
         self._room = asyncio.Event()
         self._room.set()
         self._given_back = False
+        self._finished: list[Entry] = []
+        self._striking: asyncio.Task[None] | None = None
+        """Kept, as the loop itself forgets tasks."""
 
     @property
     def under_way(self) -> int:
         """How many transitions were taken and are not finished."""
         return len(self._taken)
 
-    async def finish(self, entry: Entry) -> None:
-        """A transition has been acted on: nobody will see it again. A lost connection to Redis brings it back."""
+    def finish(self, entry: Entry) -> None:
+        """A transition has been acted on: nobody will see it again. A lost connection to Redis brings it back.
+
+        What is finished shortly after is struck together with it: every write of its own is one to the disk.
+        """
+        if not self._finished:
+            self._striking = asyncio.get_running_loop().create_task(self._strike_soon())
+        self._finished.append(entry)
+
+    async def _strike_soon(self) -> None:
+        await asyncio.sleep(self._settings.gather_s)
+        await self._strike()
+
+    async def _strike(self) -> None:
+        finished, self._finished = self._finished, []
         try:
-            # Deleted first: what is pending and has no text any more was acted on.
-            deleted = self._store.call("XDEL", entry.stream, entry.entry_id)
-            await asyncio.gather(deleted, self._store.call("XACK", entry.stream, GROUP, entry.entry_id))
+            for stream in self._streams:
+                ids = [entry.entry_id for entry in finished if entry.stream == stream]
+                if ids:
+                    # Deleted first: what is pending and has no text any more was acted on.
+                    deleted = self._store.call("XDEL", stream, *ids)
+                    await asyncio.gather(deleted, self._store.call("XACK", stream, GROUP, *ids))
         except StoreError as error:
-            log.debug("a transition will be acted on once more: %s", error)
-            self.give_back(entry)
-            return
-        self._drop(entry)
+            log.debug("%d transitions will be acted on once more: %s", len(finished), error)
+            self._given_back = True
+        for entry in finished:
+            self._drop(entry)
 
     def give_back(self, entry: Entry) -> None:
         """It could not be acted on for now: it is taken again soon."""
@@ -99,6 +120,12 @@ class TransitionReader:
 
     async def run(self) -> None:
         """Take transitions until cancelled; an unreachable Redis is waited for."""
+        try:
+            await self._read_for_ever()
+        finally:
+            await self._strike()
+
+    async def _read_for_ever(self) -> None:
         clock = asyncio.get_running_loop().time
         pause_s = SHORTEST_PAUSE_S
         while True:

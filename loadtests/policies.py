@@ -21,7 +21,7 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
-from time import perf_counter, time, time_ns
+from time import perf_counter, process_time, time, time_ns
 from typing import Any, Final
 
 import uvloop
@@ -119,6 +119,13 @@ class Phase:
     """Of all requests that were due by the clock."""
     due: int = 0
     """How many were."""
+    worker_cpu_s: float = 0.0
+    clients_cpu_s: float = 0.0
+
+    def count_cpu(self, sign: int, worker_pid: int) -> None:
+        """At the beginning (-1) and the end (1) of the phase."""
+        self.worker_cpu_s += sign * machine.usage(worker_pid).cpu_s
+        self.clients_cpu_s += sign * process_time()
 
     def milliseconds(self, share: float) -> float:
         return percentile(array("L", sorted(self.latencies_us)), share) / 1000
@@ -205,7 +212,7 @@ class Clients:
 
     async def _measured(self, session: LoadSession, phase: Phase, due: float) -> None:
         if await self._request(session, CCRequestType.UPDATE) is not None:
-            phase.latencies_us.append(int((perf_counter() - due) * 1e6))
+            phase.latencies_us.append(max(0, int((perf_counter() - due) * 1e6)))
         await self._report_if_owed(session)
 
     async def _report_if_owed(self, session: LoadSession) -> None:
@@ -271,6 +278,7 @@ class PolicyRun:
         self._console = console
         self._random = Random(options.seed)
         self.figures: dict[str, float] = {}
+        self._commits_us = array("L")
 
     async def run(self, directory: Path) -> dict[str, float]:
         """Raises BenchError, EmbeddedRedisError, StoreError or OSError."""
@@ -297,12 +305,16 @@ class PolicyRun:
             await clients.open_all()
             without, during = Phase(), Phase()
             self._say("charging without a push")
+            without.count_cpu(-1, worker.pid)
             await clients.load(without, self._random)
+            without.count_cpu(1, worker.pid)
             self._say(f"charging while {scale.pushed:,} accounts are pushed below zero")
+            during.count_cpu(-1, worker.pid)
             changed_at = await self._push(store, clients, during)
             await self._wait(clients, changed_at)
-            left = await waiting(store)
             await clients.settled()
+            during.count_cpu(1, worker.pid)
+            left = await waiting(store)
             await clients.close()
             await worker.stop()
             found = await check(address)
@@ -328,12 +340,17 @@ class PolicyRun:
                 await asyncio.sleep(max(0.0, begin + index * scale.within_s / scale.pushed - perf_counter()))
                 changed_at[account] = perf_counter()
                 now_ms = time_ns() // 1_000_000
-                change = adjust_account(store, line(account).msisdn, -TAKEN, now_ms=now_ms, reason="load test")
+                change = self._change(store, line(account).msisdn, now_ms)
                 pushes.append(asyncio.get_running_loop().create_task(change))
             await asyncio.gather(*pushes)
 
         await asyncio.gather(push_all(), clients.load(phase, self._random))
         return changed_at
+
+    async def _change(self, store: Store, account_id: bytes, now_ms: int) -> None:
+        began = perf_counter()
+        await adjust_account(store, account_id, -TAKEN, now_ms=now_ms, reason="load test")
+        self._commits_us.append(int((perf_counter() - began) * 1e6))
 
     async def _wait(self, clients: Clients, changed_at: dict[int, float]) -> None:
         until = perf_counter() + QUIET_S
@@ -354,12 +371,17 @@ class PolicyRun:
             "asked_more_than_once": sum(len(session.asked_at) > 1 for session in concerned),
             "asked_in_vain": sum(bool(session.asked_at) for session in others),
             "slowed_answers": clients.slowed,
+            "change_p50_ms": percentile(array("L", sorted(self._commits_us)), 0.50) / 1000,
+            "change_p99_ms": percentile(array("L", sorted(self._commits_us)), 0.99) / 1000,
             "push_p50_ms": percentile(latencies, 0.50) / 1000,
             "push_p99_ms": percentile(latencies, 0.99) / 1000,
             "push_max_ms": (latencies[-1] if latencies else 0) / 1000,
             "requests_without": without.due,
             "charging_p50_without_ms": without.milliseconds(0.50),
             "charging_p99_without_ms": without.milliseconds(0.99),
+            "worker_cpu_without_s": without.worker_cpu_s,
+            "worker_cpu_during_s": during.worker_cpu_s,
+            "clients_cpu_during_s": during.clients_cpu_s,
             "requests_during": during.due,
             "charging_p50_during_ms": during.milliseconds(0.50),
             "charging_p99_during_ms": during.milliseconds(0.99),
@@ -395,6 +417,8 @@ LABELS: Final = {
     "asked_more_than_once": "... more than one",
     "asked_in_vain": "sessions of other accounts that were sent one",
     "slowed_answers": "updates answered with a restriction",
+    "change_p50_ms": "change of balance to its being on disk, p50, ms",
+    "change_p99_ms": "... p99",
     "push_p50_ms": "change of balance to Re-Auth-Request, p50, ms",
     "push_p99_ms": "... p99",
     "push_max_ms": "... slowest",
@@ -404,6 +428,9 @@ LABELS: Final = {
     "requests_during": "updates by the clock during the push",
     "charging_p50_during_ms": "charging latency during the push, p50, ms",
     "charging_p99_during_ms": "... p99",
+    "worker_cpu_without_s": "worker CPU without a push, s",
+    "worker_cpu_during_s": "... during the push",
+    "clients_cpu_during_s": "CPU of the clients and the billing system during the push, s",
     "transitions_left": "transitions left in the store",
     "discrepancies": "discrepancies in the ledger",
     "errors": "errors of any kind",
@@ -466,7 +493,7 @@ def main(arguments: list[str] | None = None) -> int:
     table = Table(show_header=False, box=None)
     for key, label in LABELS.items():
         value = figures[key]
-        table.add_row(label, f"{value:,.2f}" if key.endswith("_ms") else f"{value:,.0f}")
+        table.add_row(label, f"{value:,.2f}" if key.endswith(("_ms", "_s")) else f"{value:,.0f}")
     console.print(table)
     if options.json is not None:
         options.json.write_text(json.dumps({"machine": machine.describe(), "figures": figures}, indent=2) + "\n")

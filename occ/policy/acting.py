@@ -141,7 +141,7 @@ class Acting:
             log.exception("a transition could not be acted on")
         finally:
             self.statistics.under_way -= 1
-        await self._reader.finish(entry)
+        self._reader.finish(entry)
 
     async def _carry_out(self, transition: Transition) -> None:
         """Raises StoreUnavailableError: it has to be done again."""
@@ -208,15 +208,15 @@ class Acting:
             await self._safely(hook(account.account_id, now_ms))
         due = [_due(rule, rule.notify, False, account, transition) for rule in crossed.begun if rule.notify]
         due += [_due(rule, rule.restored, True, account, transition) for rule in crossed.ended]
+        events = [(each.rule, {"notice": each.template}) for each in due]
+        events += [(rule.name, {"event": rule.emit}) for rule in crossed.begun if rule.emit]
         for each in due:
             self.statistics.actions["restored" if each.restored else "notify"] += 1
-            await self._note(account, transition, each.rule, {"notice": each.template})
             for tell in self.on_notice:
                 await self._safely(tell(each))
-        for rule in crossed.begun:
-            if rule.emit:
-                self.statistics.actions["emit"] += 1
-                await self._note(account, transition, rule.name, {"event": rule.emit})
+        if len(events) > len(due):
+            self.statistics.actions["emit"] += len(events) - len(due)
+        await asyncio.gather(*(self._note(account, transition, *event) for event in events))
 
     async def _safely(self, told: Awaitable[None]) -> None:
         """What goes wrong with one that is told keeps nothing from the others. Raises StoreUnavailableError."""

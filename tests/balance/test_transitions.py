@@ -24,7 +24,6 @@ class Server:
         self.held: list[Entry] = []
         self._finishes = finishes
         self.reader = TransitionReader(store, name.encode(), self._take, settings)
-        self._tasks: set[asyncio.Task[None]] = set()
         self._running = asyncio.get_running_loop().create_task(self.reader.run())
 
     def _take(self, entry: Entry) -> None:
@@ -35,8 +34,7 @@ class Server:
             self.held.append(entry)
 
     def finish(self, entry: Entry) -> None:
-        task = asyncio.get_running_loop().create_task(self.reader.finish(entry))
-        self._tasks.add(task)
+        self.reader.finish(entry)
 
     async def die(self) -> None:
         self._running.cancel()
@@ -75,7 +73,7 @@ async def test_what_was_committed_before_any_server_ran_is_acted_on_and_struck(s
     await commit(store, b"two")
     await eventually(lambda: server.seen == [b"one", b"two"])
     async with asyncio.timeout(10):
-        while await waiting(store):
+        while await waiting(store):  # noqa: ASYNC110 - what is awaited happens in Redis
             await asyncio.sleep(0.01)
     await server.die()
 
@@ -142,6 +140,14 @@ async def test_a_server_that_has_its_hands_full_takes_no_more_and_lives(store: S
     await commit(store, b"three")
     await eventually(lambda: full.seen == [b"one", b"three"])
     await full.die()
+
+
+async def test_a_server_that_stops_strikes_what_it_has_just_finished(store: Store) -> None:
+    server = Server(store, "a")
+    await commit(store, b"one")
+    await eventually(lambda: server.seen == [b"one"])
+    await server.die()
+    assert await waiting(store) == 0
 
 
 async def test_a_store_that_was_emptied_is_read_from_again(store: Store) -> None:
