@@ -7,7 +7,7 @@ it. ``occ.services`` asks and acts; nothing is debited, reserved or refused here
 from dataclasses import replace
 from typing import Final, NamedTuple
 
-from balance.ledger import Draft, reserved_money
+from balance.ledger import Draft
 from balance.model import Notes, Rate, ServiceUse, Session, Unit
 from occ.codes import AUTHORIZATION_REJECTED, CREDIT_LIMIT_REACHED, END_USER_SERVICE_DENIED
 from occ.indications import Indications
@@ -42,7 +42,18 @@ class Reach(NamedTuple):
 class RequestPolicies:
     """The policies for one request of one session. ``when_ms``: when what it reports happened."""
 
-    __slots__ = ("_draft", "_levels", "_policies", "_profile", "_rules", "_session", "_when_ms", "acted")
+    __slots__ = (
+        "_asked",
+        "_draft",
+        "_known",
+        "_levels",
+        "_policies",
+        "_profile",
+        "_rules",
+        "_session",
+        "_when_ms",
+        "acted",
+    )
 
     def __init__(
         self,
@@ -60,6 +71,8 @@ class RequestPolicies:
         self._session = session
         self._when_ms = when_ms
         self._levels: tuple[str, ...] | None = None
+        self._asked: ServiceUse | None = None
+        self._known: Case
         self.acted: tuple[str, ...] = ()
         """Names of the rules that made the answer what it is, so far."""
 
@@ -71,9 +84,12 @@ class RequestPolicies:
         return self._levels
 
     def _case(self, use: ServiceUse) -> Case:
-        customer = self._session.customer
-        segment = customer[0] if customer else ""
-        return Case(self._draft.account.kind, self._session.plan, segment, use.name, use.zone)
+        if use is not self._asked:
+            session = self._session
+            segment = session.customer[0] if session.customer else ""
+            self._asked = use
+            self._known = Case(self._draft.account.kind, session.plan, segment, use.name, use.zone)
+        return self._known
 
     def decide(self, use: ServiceUse) -> Decision:
         """What becomes of a service; the rules that say so are noted for its charging data record."""
@@ -119,12 +135,12 @@ class RequestPolicies:
         return self.instead(service, use, decision)
 
     def valid_for(self, use: ServiceUse, validity_s: int) -> int:
-        """Validity-Time in seconds: so long, but not beyond the hours of a rule that changes the decision."""
-        return self._until_hours_end(self._case(use), validity_s)
+        """Validity-Time in seconds: so long, but not beyond the hours of a rule that changes the decision; 0: none."""
+        return self._until_hours_end(self._case(use), validity_s) if validity_s else 0
 
     def _until_hours_end(self, case: Case, validity_s: int) -> int:
         ends_ms = self._policies.changes_ms(self._when_ms, case, self.levels)
-        if not ends_ms or not validity_s:
+        if not ends_ms:
             return validity_s
         left_s = -(-(ends_ms - self._when_ms) // 1000)
         return min(validity_s, max(1, self._profile.shortest_validity_s, left_s))
@@ -139,34 +155,41 @@ class RequestPolicies:
         until a rule's hours begin or end. And not for long where the threshold is near and the client cannot be asked
         to report earlier.
         """
-        case, profile = self._case(use), self._profile
+        case = self._case(use)
         validity_s = self._until_hours_end(case, validity_s)
         if use.unit == Unit.AMOUNT:
             return Reach(wanted, None, validity_s)  # row 19: the client has rated it, that much or nothing
         if decision.most_units:
             wanted = min(wanted, decision.most_units)
-        room_micro, room_units = self._policies.room(case, self._draft.account, self._draft.now_ms)
+        if decision.access is Access.FREE and use.name not in self._rules.meters:
+            return Reach(wanted, None, validity_s)
+        room_micro, room_units = self._policies.room(case, self._draft.account, self._draft.now_ms, self.levels)
         near = False
         if room_units is not None:
             room_units -= self._granted_elsewhere(use)
             near = room_units < 2 * wanted
             wanted = min(wanted, max(room_units, use.step_units))
         if room_micro is not None:
-            room_micro -= self._reserved_elsewhere(use)
-            if not near and profile.reauthorisation is not Reauthorisation.FULL:
-                near = rate.price_micro(use.paid_units + 2 * wanted) - use.priced_micro > room_micro
-            room_micro = max(room_micro, rate.price_micro(use.paid_units + 1) - use.priced_micro)
-        if near and profile.near_threshold_s and profile.reauthorisation is not Reauthorisation.FULL:
-            validity_s = min(validity_s, max(profile.near_threshold_s, profile.shortest_validity_s))
+            for bucket in self._draft.account.buckets:
+                if bucket.reserved and bucket.unit == _MONEY and not bucket.name and not bucket.owner:
+                    room_micro -= bucket.reserved  # ``use`` itself holds nothing now
+            paid_units, priced_micro = use.paid_units, use.priced_micro
+            near = near or rate.price_micro(paid_units + 2 * wanted) - priced_micro > room_micro
+            if near and rate.price_micro(paid_units + wanted) - priced_micro > room_micro:
+                room_micro = max(room_micro, rate.price_micro(paid_units + 1) - priced_micro)
+            else:
+                room_micro = None
+        if near and self._shortest_near_s:
+            validity_s = min(validity_s, self._shortest_near_s)
         return Reach(wanted, room_micro, validity_s)
 
-    def _reserved_elsewhere(self, use: ServiceUse) -> int:
-        """Money for anything that is reserved for others."""
-        reserved = 0
-        for bucket in self._draft.account.buckets:
-            if bucket.unit == _MONEY and not bucket.name and not bucket.owner:
-                reserved += bucket.reserved
-        return reserved - reserved_money(self._draft, use) if use.parts else reserved
+    @property
+    def _shortest_near_s(self) -> int:
+        """Validity-Time near a threshold, for a client that no RAR makes report; 0: as long as elsewhere."""
+        profile = self._profile
+        if profile.reauthorisation is Reauthorisation.FULL or not profile.near_threshold_s:
+            return 0
+        return max(profile.near_threshold_s, profile.shortest_validity_s)
 
     def _granted_elsewhere(self, use: ServiceUse) -> int:
         """Units granted to others that are counted, or taken, where those of ``use`` are."""
