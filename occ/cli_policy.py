@@ -34,8 +34,10 @@ from occ.policy.cases import load_cases, mismatches
 from occ.policy.explaining import (
     Change,
     Explanation,
+    RuleStanding,
     Standing,
     amount_in_words,
+    balance_in_words,
     conditions_in_words,
     decision_in_words,
     explain,
@@ -207,10 +209,9 @@ def explain_account(
             f"Note: the servers have {f'rules {edition}' if edition else 'no rules'} in force, not {shown(where)}."
         )
     _show_levels(operator, found, at_ms)
-    _show_services(operator, catalogue, found, explained)
+    _show_services(catalogue, found, explained)
     if service is not None:
-        for each in explained:
-            _show_rules(operator, catalogue, each)
+        _show_rules(operator, catalogue, explained)
 
 
 def _cases(
@@ -227,6 +228,8 @@ def _cases(
 def _show_levels(operator: OperatorPolicies, account: Account, at_ms: int) -> None:
     shown_levels = table("level", "at it", "when", "now")
     for each in standings(operator, account, at_ms):
+        if each.level.is_of_life and not each.inside:
+            continue
         when = level_in_words(each.level, account.currency)
         shown_levels.add_row(each.level.name, "yes" if each.inside else "no", when, _now(each, account))
     console().print(shown_levels)
@@ -240,22 +243,25 @@ def _now(standing: Standing, account: Account) -> str:
     return f"{measure_in_words(standing.level)} is {amount_in_words(standing.level, standing.value, account.currency)}"
 
 
-def _show_services(
-    operator: OperatorPolicies, catalogue: Catalogue, account: Account, explained: list[Explanation]
-) -> None:
-    services = table("plan", "service", "zone", "now", "by rules", "as money is spent", "as money comes", "otherwise")
+def _show_services(catalogue: Catalogue, account: Account, explained: list[Explanation]) -> None:
+    rows: dict[tuple[str, ...], list[str]] = {}
     for each in explained:
         case, unit = each.case, _unit(catalogue, each.case)
-        services.add_row(
+        row = (
             f"{case.plan}, {case.segment}" if case.segment else case.plan,
             case.service,
-            _zone(each, explained),
-            decision_in_words(operator, each.decision, unit),
+            decision_in_words(each.decision, unit),
             ", ".join(each.decision.rules),
-            _change_text(operator, each.falling, unit, account),
-            _change_text(operator, each.rising, unit, account),
+            _change_text(each.falling, unit, account, up=False),
+            _change_text(each.rising, unit, account, up=True),
             _otherwise(each, unit),
         )
+        rows.setdefault(row, []).append(_zone(each, explained))
+    more = any(row[-1] for row in rows)
+    columns = ("plan", "service", "zone", "now", "by rule", "as money is spent", "as money comes")
+    services = table(*columns, *(("otherwise",) if more else ()))
+    for (plan, service, *rest), zones in rows.items():
+        services.add_row(plan, service, ", ".join(filter(None, zones)), *(rest if more else rest[:-1]))
     console().print(services)
 
 
@@ -270,12 +276,12 @@ def _unit(catalogue: Catalogue, case: Case) -> Unit:
     return Unit.EVENTS if service is None else service.unit
 
 
-def _change_text(operator: OperatorPolicies, change: Change | None, unit: Unit, account: Account) -> str:
+def _change_text(operator: OperatorPolicies, change: Change | None, unit: Unit, account: Account, *, up: bool) -> str:
     if change is None:
         return "stays"
     rules = f" ({', '.join(change.decision.rules)})" if change.decision.rules else ""
-    balance = units_text(change.balance_micro, Unit.MONEY, account.currency)
-    return f"at {balance} {decision_in_words(operator, change.decision, unit)}{rules}"
+    where = balance_in_words(change.balance_micro, account.currency, up=up)
+    return f"{where} {decision_in_words(change.decision, unit)}{rules}"
 
 
 def _otherwise(explanation: Explanation, unit: Unit) -> str:
@@ -287,19 +293,27 @@ def _otherwise(explanation: Explanation, unit: Unit) -> str:
     return ", ".join(parts)
 
 
-def _show_rules(operator: OperatorPolicies, catalogue: Catalogue, explanation: Explanation) -> None:
-    case = explanation.case
-    rules = table(">line", "rule", "does", f"for {' '.join(filter(None, (case.service, case.zone)))}")
-    for each in explanation.rules:
-        if each.acts:
-            verdict = "acts"
-        elif each.why_not:
-            verdict = f"does not hold: {each.why_not}"
-        else:
-            verdict = "holds"
-        does = rule_in_words(operator, each.rule, unit_of_rule(each.rule, catalogue))
-        rules.add_row(str(each.rule.line), each.rule.name, does, verdict)
-    console().print(rules)
+def _show_rules(operator: OperatorPolicies, catalogue: Catalogue, explained: list[Explanation]) -> None:
+    """One table for all cases of which every rule says the same."""
+    alike: dict[tuple[tuple[str, bool], ...], list[Explanation]] = {}
+    for each in explained:
+        alike.setdefault(tuple((rule.why_not, rule.acts) for rule in each.rules), []).append(each)
+    for several in alike.values():
+        zones = ", ".join(dict.fromkeys(filter(None, (_zone(each, explained) for each in several))))
+        plans = ", ".join(dict.fromkeys(each.case.plan for each in several))
+        named = several[0].case.service + (f" to {zones}" if zones else "")
+        rules = table(">line", "rule", "does", f"for {named}{f' in plan {plans}' if len(alike) > 1 else ''}")
+        for standing in several[0].rules:
+            rule = standing.rule
+            does = rule_in_words(operator, rule, unit_of_rule(rule, catalogue))
+            rules.add_row(str(rule.line), rule.name, does, _verdict(standing))
+        console().print(rules)
+
+
+def _verdict(standing: RuleStanding) -> str:
+    if standing.acts:
+        return "acts"
+    return f"does not hold: {standing.why_not}" if standing.why_not else "holds"
 
 
 def _explained_json(
@@ -311,7 +325,7 @@ def _explained_json(
         return {
             "balance_micro": found.balance_micro,
             "levels": list(found.levels),
-            "decision": decision_in_words(operator, found.decision, unit),
+            "decision": decision_in_words(found.decision, unit),
             "rules": list(found.decision.rules),
         }
 
@@ -336,7 +350,7 @@ def _explained_json(
                 "segment": each.case.segment,
                 "service": each.case.service,
                 "zone": each.case.zone,
-                "decision": decision_in_words(operator, each.decision, _unit(catalogue, each.case)),
+                "decision": decision_in_words(each.decision, _unit(catalogue, each.case)),
                 "rules": [
                     {"rule": rule.rule.name, "acts": rule.acts, "holds": not rule.why_not, "why_not": rule.why_not}
                     for rule in each.rules

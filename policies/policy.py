@@ -132,7 +132,7 @@ class Policies:
         at_ms: int,
         members: Collection[tuple[str, str]] | None = None,
     ) -> Crossed:
-        """What is to be told now that an account is at other levels.
+        """What is to be told now that an account is at other levels: of rules that tell the same, the first.
 
         ``kind``: its AccountKind. ``members``: (plan, segment) of each of its subscribers, for rules that are about
         some only; None: they are taken to be about one of them.
@@ -147,9 +147,9 @@ class Policies:
                 continue
             if members is not None and not any(_is_about_member(rule, *each) for each in members):
                 continue
-            if was and rule.restored:
+            if was and rule.restored and all(each.restored != rule.restored for each in ended):
                 ended.append(rule)
-            elif not was and (rule.notify or rule.emit):
+            elif not was and (rule.emit or (rule.notify and all(each.notify != rule.notify for each in begun))):
                 begun.append(rule)
         return Crossed(tuple(begun), tuple(ended))
 

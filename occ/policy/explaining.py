@@ -4,6 +4,7 @@ For people who ask about one account; nothing here is on the way of a request.
 """
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Final, NamedTuple
 
 from balance.model import Account, AccountKind, Unit
@@ -11,10 +12,11 @@ from occ.codes import AUTHORIZATION_REJECTED, CREDIT_LIMIT_REACHED, END_USER_SER
 from occ.policy.reading import OperatorPolicies
 from occ.policy.written_levels import KINDS
 from occ.rating.catalogue import Catalogue
-from occ.rating.currency import currency_name
+from occ.rating.currency import currency_name, format_amount
 from occ.rating.explain import units_in_words
 from occ.rating.happy_hours import WHOLE_DAY, HappyHours
 from occ.rating.plans import ZoneTariffs
+from occ.rating.service import Service
 from occ.rating.tariff import EVERY_DAY, HOLIDAY
 from policies.levels import INFINITE, Level, Range
 from policies.rules import Access, Case, Decision, Rule, Throttle, Window
@@ -136,17 +138,31 @@ def _why_not(rule: Rule, case: Case, levels: tuple[str, ...], at_ms: int) -> str
 
 def zones_asked_for(operator: OperatorPolicies, catalogue: Catalogue, plan: str, service: str) -> list[str]:
     """Zones of a service of which rules ask, and that a plan sells; "" stands for all others."""
-    found = catalogue.named(service)
     rules = [each for each in operator.policies.rules if not each.services or service in each.services]
     named = {zone for rule in rules for zone in rule.zones}
-    if found is not None and (told := found.destinations or found.networks) is not None:
-        named &= told
-        rest = bool(told - named)
-    else:
-        rest = True
+    found = catalogue.named(service)
+    rest = True
+    if found is not None:
+        named = {zone for zone in named if _is_used_in(found, zone, catalogue)}
+        if (told := found.destinations or found.networks) is not None:
+            rest = bool(told - named)
     tariff = catalogue.plans[plan].tariffs.get(service) if plan in catalogue.plans else None
     sold = [zone for zone in sorted(named) if not isinstance(tariff, ZoneTariffs) or tariff.of(zone) is not None]
     return [*sold, *([""] if rest or not sold else [])]
+
+
+def _is_used_in(service: Service, zone: str, catalogue: Catalogue) -> bool:
+    """Whether requests for a zone can belong to a service: no other one that comes first takes them all."""
+    if catalogue.networks is not None and zone in catalogue.networks.zones:
+        there = replace(service, networks=frozenset({zone}))
+        told = service.networks
+    else:
+        there = replace(service, destinations=frozenset({zone}))
+        told = service.destinations
+    if told is not None and zone not in told:
+        return False
+    earlier = catalogue.services[: catalogue.services.index(service)]
+    return not any(each.covers(there) for each in earlier)
 
 
 # -- in words --------------------------------------------------------------------------------------------------------
@@ -235,15 +251,22 @@ def _speed(bit_s: int) -> str:
     return f"{bit_s} bit/s"
 
 
-def decision_in_words(operator: OperatorPolicies, decision: Decision, unit: Unit) -> str:
-    """'free', 'as priced, throttled to slow (...)', 'barred for now (4010)'. ``unit``: of the service."""
+def balance_in_words(micro: int, currency: int, *, up: bool) -> str:
+    """A balance at which something changes, as money is spent or comes (``up``): 'at 0.00 EUR', 'below 0.00 EUR'."""
+    plain, other = format_amount(micro), format_amount(micro - 1 if up else micro + 1)
+    where = f"{'above' if up else 'below'} {other}" if len(other) < len(plain) else f"at {plain}"
+    return f"{where} {currency_name(currency)}"
+
+
+def decision_in_words(decision: Decision, unit: Unit) -> str:
+    """'free', 'as priced, throttled to slow', 'barred for now (4010)'. ``unit``: of the service."""
     if decision.access in REFUSED:
         return REFUSED[decision.access] + (", open sessions are aborted" if decision.cut else "")
     if decision.access is Access.FINAL_UNITS:
         return f"no more units: the client does as {decision.final_units} says"
     parts = ["free" if decision.access is Access.FREE else "as priced"]
     if decision.throttle:
-        parts.append(f"throttled to {throttle_in_words(operator.policies.throttles[decision.throttle])}")
+        parts.append(f"throttled to {decision.throttle}")
     if decision.most_units:
         parts.append(f"grants of {units_in_words(decision.most_units, unit)} at most")
     return ", ".join(parts)

@@ -59,7 +59,7 @@ def test_an_account_is_explained(shell: Shell) -> None:
     assert services["internet", ""]["falling"] == {
         "balance_micro": -1,
         "levels": ["low", "zero", "negative"],
-        "decision": "as priced, throttled to slow (128 kbit/s down, 64 kbit/s up, filter throttle-128k)",
+        "decision": "as priced, throttled to slow",
         "rules": ["slow-below-zero"],
     }
     assert services["national-voice", "long-distance"]["falling"]["balance_micro"] == 0

@@ -107,6 +107,18 @@ def test_a_rule_of_several_levels_is_told_once_for_all_of_them() -> None:
     assert names(policies.crossed(("a",), (), 0, NOON).ended) == ["both"]
 
 
+def test_one_crossing_tells_a_thing_once() -> None:
+    policies = rules(
+        "levels:\n  a: {when: balance below 2.00}\n  b: {when: balance below 1.00}\nrules:\n"
+        "  - {rule: a, when: a, notify: low, restored: fine}\n"
+        "  - {rule: b, when: b, notify: low, restored: fine}\n"
+        "  - {rule: c, when: b, notify: lower, restored: fine-too}\n"
+    ).policies
+    assert names(policies.crossed((), ("a", "b"), 0, NOON).begun) == ["a", "c"]
+    assert names(policies.crossed(("a", "b"), (), 0, NOON).ended) == ["a", "c"]
+    assert names(policies.crossed(("a",), ("a", "b"), 0, NOON).begun) == ["b", "c"]
+
+
 def test_what_is_told_goes_to_whom_the_rule_is_about() -> None:
     policies = rules(
         "levels:\n  low: {when: balance below 2.00}\nrules:\n"
