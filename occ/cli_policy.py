@@ -276,7 +276,7 @@ def _unit(catalogue: Catalogue, case: Case) -> Unit:
     return Unit.EVENTS if service is None else service.unit
 
 
-def _change_text(operator: OperatorPolicies, change: Change | None, unit: Unit, account: Account, *, up: bool) -> str:
+def _change_text(change: Change | None, unit: Unit, account: Account, *, up: bool) -> str:
     if change is None:
         return "stays"
     rules = f" ({', '.join(change.decision.rules)})" if change.decision.rules else ""
