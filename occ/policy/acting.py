@@ -204,8 +204,8 @@ class Acting:
         return found
 
     async def _tell(self, account: Account, transition: Transition, crossed: Crossed, now_ms: int) -> None:
-        for hook in self.on_transition:
-            await self._safely(hook(account.account_id, now_ms))
+        # Whoever has to wait for somebody else, as policy nodes are waited for, keeps no notice waiting.
+        hooks = asyncio.gather(*(self._safely(hook(account.account_id, now_ms)) for hook in self.on_transition))
         due = [_due(rule, rule.notify, False, account, transition) for rule in crossed.begun if rule.notify]
         due += [_due(rule, rule.restored, True, account, transition) for rule in crossed.ended]
         events = [(each.rule, {"notice": each.template}) for each in due]
@@ -216,7 +216,13 @@ class Acting:
                 await self._safely(tell(each))
         if len(events) > len(due):
             self.statistics.actions["emit"] += len(events) - len(due)
-        await asyncio.gather(*(self._note(account, transition, *event) for event in events))
+        await asyncio.gather(hooks, *(self._note(account, transition, *event) for event in events))
+
+    async def tell_of(self, account_id: bytes) -> None:
+        """Have those who want to know of transitions look at an account: its levels mean something else now."""
+        now_ms = self._clock()
+        for hook in self.on_transition:
+            await self._safely(hook(account_id, now_ms))
 
     async def _safely(self, told: Awaitable[None]) -> None:
         """What goes wrong with one that is told keeps nothing from the others. Raises StoreUnavailableError."""

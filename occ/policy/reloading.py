@@ -213,6 +213,8 @@ class PolicyReload:
                     step = _Relevel(now, at_ms, was is not None)
                     plan = await self._store.commit(account.account_id, step)
                     moved += plan.account is not None
+                elif was is not None and self.acting is not None and _status(was, levels) != _status(now, levels):
+                    await self.acting.tell_of(account.account_id)
             await asyncio.sleep(PAGE_PAUSE_S)
         return moved
 
@@ -251,6 +253,11 @@ class _Relevel:
             account.account_id, plan.account.version, self._at_ms, before, levels, by_rules=self._by_rules
         ).pack()
         return plan
+
+
+def _status(policies: Policies, levels: tuple[str, ...]) -> dict[str, str]:
+    """What the policy counters of an account at these levels are at."""
+    return {counter.name: counter.status_at(levels) for counter in policies.counters}
 
 
 def _rules_of(policies: OperatorPolicies | None) -> Policies:

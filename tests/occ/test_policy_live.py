@@ -377,6 +377,24 @@ async def test_other_rules_take_effect_on_live_sessions_and_send_no_notices(
         await client.close()
 
 
+async def test_policy_counters_that_mean_something_else_are_looked_at(own: LiveServer, tmp_path: Path) -> None:
+    """Whoever tells policy nodes hears of each account whose counters have another status by the new rules."""
+    moved: list[bytes] = []
+
+    async def on_transition(account_id: bytes, now_ms: int) -> None:
+        moved.append(account_id)
+
+    own.add_account("acc-low", [(IdentityType.E164, "4917001")], balance_micro=EURO)
+    own.add_account("acc-rich", [(IdentityType.E164, "4917002")], balance_micro=9 * EURO)
+    own.server.acting.on_transition.append(on_transition)
+    counters = "counters:\n  MAIN: {{low: low, otherwise: {0}}}\n"
+    for status, concerned in (("active", [b"acc-low", b"acc-rich"]), ("good", [b"acc-rich"])):
+        moved.clear()
+        (tmp_path / "policies.yaml").write_text(RULES + counters.format(status))
+        assert own.run(own.server.policy_reload.reload()).result == DONE
+        await eventually(lambda concerned=concerned: sorted(moved) == concerned)  # type: ignore[misc]
+
+
 async def test_a_file_with_a_mistake_leaves_the_rules_in_force(own: LiveServer, tmp_path: Path) -> None:
     path = tmp_path / "policies.yaml"
     path.write_text(RULES.replace("[internet], do: bar", "[internett], do: bar"))
