@@ -56,7 +56,7 @@ def open_account(
 ) -> Draft:
     """A new account with its main bucket, as it was elsewhere; further buckets are for the caller to add.
 
-    A postpaid account may begin with a debt within its credit limit. What has expired already is left to supervision.
+    An account may begin with a debt within its credit limit. What has expired already is left to supervision.
     Raises LedgerError for what the ledger could not have come to itself.
     """
     check_name("account", account_id)
@@ -64,8 +64,8 @@ def open_account(
         raise LedgerError(f"currency must be a numeric code of ISO 4217, 1 to 999, not {currency}")
     check_terms(kind, credit_limit_micro, state, expires_ms)
     if balance_micro < -credit_limit_micro:
-        below = "below zero" if kind == AccountKind.PREPAID else "deeper in debt than its credit limit"
-        raise LedgerError(f"a {AccountKind(kind).name.lower()} account cannot be {below}")
+        below = "deeper in debt than its credit limit" if credit_limit_micro else "below zero without a credit limit"
+        raise LedgerError(f"an account cannot be {below}")
     if balance_micro > UNLIMITED:
         raise LedgerError(f"a balance can be {UNLIMITED} micro-units at most")
     account = Account(account_id, 0, kind, currency, credit_limit_micro, 0, [], {}, state, expires_ms)
@@ -79,8 +79,6 @@ def check_terms(kind: int, credit_limit_micro: int, state: int, expires_ms: int)
     """Raises LedgerError for what an account of a kind cannot have."""
     if not 0 <= credit_limit_micro <= UNLIMITED:
         raise LedgerError(f"a credit limit must not be negative, nor more than {UNLIMITED} micro-units")
-    if kind == AccountKind.PREPAID and credit_limit_micro:
-        raise LedgerError("a prepaid account has no credit limit; make it postpaid, or leave the limit out")
     if kind != AccountKind.PREPAID and expires_ms:
         raise LedgerError("only prepaid accounts expire")
     if kind != AccountKind.PREPAID and state == LifeState.GRACE:

@@ -126,8 +126,6 @@ async def create_account(
         raise LedgerError(f"currency must be a numeric code of ISO 4217, 1 to 999, not {currency}")
     if not 0 <= credit_limit_micro <= UNLIMITED:
         raise LedgerError(f"a credit limit must not be negative, nor more than {UNLIMITED} micro-units")
-    if kind == AccountKind.PREPAID and credit_limit_micro:
-        raise LedgerError("a prepaid account has no credit limit; make it postpaid, or leave the limit out")
     if state not in (LifeState.ACTIVE, LifeState.ORDERED):
         raise LedgerError(f"an account begins as active or ordered, not {state.name.lower()}")
     if expires_ms:
@@ -423,15 +421,16 @@ async def add_account_bucket(store: Store, account_id: bytes, bucket: NewBucket,
 
 
 async def set_credit_limit(store: Store, account_id: bytes, limit_micro: int, now_ms: int, reason: str) -> Account:
-    """Raises LedgerError if the account is prepaid or has used or reserved more than the limit; StoreError."""
+    """Set how far below zero an account may go.
+
+    Raises LedgerError if it has used or reserved more than that already; StoreError.
+    """
     check_reason(reason)
     if not 0 <= limit_micro <= UNLIMITED:
         raise LedgerError(f"a credit limit must not be negative, nor more than {UNLIMITED} micro-units")
 
     def change(draft: Draft) -> None:
         account, main = draft.account, draft.bucket(MAIN_BUCKET)
-        if account.kind != AccountKind.POSTPAID:
-            raise LedgerError(f"account {account_id.decode()} is prepaid, and prepaid accounts have no credit limit")
         used = main.reserved - main.balance
         if limit_micro < used:
             raise LedgerError(

@@ -11,6 +11,7 @@ key                              type        value
 ``{pNNNN}:e:<session>``          string      session that ended, kept for repeats and late terminations; expires
 ``{pNNNN}:journal``              stream      field ``r``: journal records of one commit, in order
 ``{pNNNN}:outbox``               stream      field ``c``: charging data records not yet delivered
+``{pNNNN}:transitions``          stream      field ``t``: accounts that came to other levels, for the policies to act on
 ``{pNNNN}:watch``                sorted set  account by the time (ms) at which it next needs attention
 ``{pNNNN}:budgets``              hash        what of each budget is gone, counted with the money
 ``id:<type>:<identity>``         string      subscriber directory: msgpack of ``balance.model.Subscriber``
@@ -29,6 +30,10 @@ key                              type        value
 ``sy-answer:<request>``          string      the answer that a request of Sy was given, for its repeats; expires
 ``sy-push:<session>``            string      the worker that tells a Sy subscription what has changed; expires
 ``sy-subscriptions``             string      how many Sy subscriptions there are
+``occ:policies``                 hash        rules in force: ``edition``, ``text``, ``source``, ``catalogue`` (edition);
+                                             ``levels``, packed: by these every process looks at accounts; ``looked``:
+                                             the edition by which all accounts have been looked at
+``occ:policy-events``            stream      field ``e``: events and notices of rules, JSON; the newest 10,000 or so
 ``occ:layout``                   hash        how the store is laid out; written once
 ===============================  ==========  =====================================================================
 """
@@ -40,6 +45,8 @@ LAYOUT: Final = b"occ:layout"
 UNIT_CHANGES: Final = b"unit-changes"
 TRANSFERS: Final = b"transfers"
 SY_SUBSCRIPTIONS: Final = b"sy-subscriptions"
+POLICIES: Final = b"occ:policies"
+POLICY_EVENTS: Final = b"occ:policy-events"
 
 
 class Keys:
@@ -74,6 +81,9 @@ class Keys:
 
     def outbox(self, lane: int) -> bytes:
         return self._tags[lane] + b"outbox"
+
+    def transitions(self, lane: int) -> bytes:
+        return self._tags[lane] + b"transitions"
 
     def watch(self, lane: int) -> bytes:
         return self._tags[lane] + b"watch"

@@ -6,7 +6,7 @@ changed becomes a ``Plan`` with its journal record (``balance.journal``); the st
 Rules kept by every function here, and checked by ``balance.verify`` over a whole store:
 
 - ``bucket.reserved`` is the sum of the reservation parts of all open sessions on that bucket;
-- a prepaid bucket never goes below zero, the main bucket of a postpaid account never below minus the credit limit;
+- no bucket goes below zero, but for the main one, which never goes below minus the credit limit of its account;
 - a service's cumulative price is debited once: what was debited plus what leaked equals the price of what was used.
 """
 
@@ -17,7 +17,6 @@ from balance.model import (
     MAIN_BUCKET,
     UNLIMITED,
     Account,
-    AccountKind,
     Bucket,
     LedgerError,
     Meter,
@@ -31,7 +30,6 @@ from balance.model import (
 )
 
 _MONEY: Final = int(Unit.MONEY)
-_POSTPAID: Final = int(AccountKind.POSTPAID)
 
 PERIODS_KEPT: Final = 32
 """Periods a service keeps for its next charging data record; further ones become one with the last."""
@@ -86,6 +84,7 @@ class Draft:
             before.offers,
             before.out_of_service,
             before.cycle_day,
+            before.levels,
         )
         self._money = [bucket for bucket in buckets if bucket.unit == _MONEY]
         if len(self._money) > 1:
@@ -119,7 +118,7 @@ class Draft:
         if bucket.expires_ms and bucket.expires_ms <= self.now_ms:
             return 0
         free = bucket.balance - bucket.reserved
-        if bucket.bucket_id == MAIN_BUCKET and self.account.kind == _POSTPAID:
+        if bucket.bucket_id == MAIN_BUCKET:
             free += self.account.credit_limit_micro
         return free if free > 0 else 0
 
@@ -455,6 +454,8 @@ def mark_period(use: ServiceUse, at_ms: int, version: str = "", band: str = "") 
         version,
         promotions=notes.promotions,
         band=band,
+        policies=notes.policies,
+        is_free=notes.is_free,
     )
 
 
@@ -474,6 +475,7 @@ def begin_record(use: ServiceUse, at_ms: int) -> None:
         notes.promotions,
         notes.band,
         notes.next_band,
+        is_free=notes.is_free,
     )
     use.taken = ()
     use.disbelieved = use.reasons = 0

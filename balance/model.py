@@ -22,7 +22,7 @@ UNLIMITED: Final = 1 << 62
 """More units than any service can use; what a free service can afford."""
 
 MAIN_BUCKET: Final = 1
-"""Identifier of the money bucket every account has; the credit limit of a postpaid account applies to it."""
+"""Identifier of the money bucket every account has; the credit limit of the account applies to it."""
 
 
 class Unit(IntEnum):
@@ -37,7 +37,7 @@ class Unit(IntEnum):
 
 
 class AccountKind(IntEnum):
-    """Prepaid accounts never go below zero, postpaid accounts never below minus their credit limit."""
+    """Who pays first. No account goes below minus its credit limit, which a prepaid one most often has none of."""
 
     PREPAID = 0
     POSTPAID = 1
@@ -316,6 +316,10 @@ class Notes(NamedTuple):
     """Time band of the tariff that the price is of; empty: it has none."""
     next_band: str = ""
     """The same of the price ``ahead``."""
+    policies: tuple[str, ...] = ()
+    """Names of the policy rules that acted on it since its last record."""
+    is_free: bool = False
+    """It costs nothing because a policy rule says so, whatever its tariff."""
 
 
 class FinalUnits(IntEnum):
@@ -420,6 +424,7 @@ class Account:
     currency: int
     """ISO 4217 numeric code."""
     credit_limit_micro: int
+    """How far below zero the main bucket may go: of a prepaid account its overdraft, 0 for none."""
     watch_ms: int
     """When the expiry index will next wake this account; 0: not in the index."""
     buckets: list[Bucket]
@@ -434,6 +439,8 @@ class Account:
     """LifeState of each subscriber that is not active."""
     cycle_day: int = 1
     """The day on which its months begin, 1 to 31; in a shorter month the last one."""
+    levels: tuple[str, ...] = ()
+    """What it was at as of this version, by the policies in force (``policies.levels``); opaque to the ledger."""
 
     def bucket(self, bucket_id: int) -> Bucket | None:
         for bucket in self.buckets:
@@ -524,6 +531,12 @@ class Plan:
     """The outcome is that of an earlier request, given again."""
     late: bool = False
     """The request came after supervision had ended its session."""
+    at_ms: int = 0
+    """When the operation took place."""
+    asked_by: bytes = b""
+    """Key of the session whose request it answers; empty: no client asked."""
+    transition: bytes = b""
+    """Set by whoever watches accounts (``Store.observe``): what this operation changed that others must be told of."""
 
 
 @dataclass(slots=True, frozen=True)
@@ -532,6 +545,12 @@ class Lookup:
 
     session_id: bytes
 
+
+Observe = Callable[["Account | None", Plan], None]
+"""Looks at every plan that changes an account, beside the account before it: may set ``levels`` and ``transition``.
+
+Called again whenever the plan is made anew; it must not fail and not wait.
+"""
 
 Step = Callable[[Account | None, Session | None], "Plan | Lookup"]
 """A pure decision on a snapshot: (account or None, ended session or None) -> what to write.

@@ -52,6 +52,7 @@ def pack_account(account: Account) -> bytes:
             [(meter.name, meter.resets_ms, meter.units, meter.micro) for meter in account.meters],
             [_offer_fields(offer) for offer in account.offers],
             account.out_of_service,
+            account.levels,
             *(() if account.cycle_day == 1 else (account.cycle_day,)),
         )
     )
@@ -73,9 +74,11 @@ def unpack_account(account_id: bytes, value: bytes) -> Account:
             {fields[0]: _session(fields) for fields in sessions},
         )
         if rest:  # stores of the first release have neither states nor meters
-            account.state, account.expires_ms, meters, offers, account.out_of_service, *cycle_day = rest
-            if cycle_day:
-                (account.cycle_day,) = cycle_day
+            account.state, account.expires_ms, meters, offers, account.out_of_service = rest[:5]
+            if len(rest) > 5:  # the second release has no levels
+                account.levels = rest[5]
+            if len(rest) > 6:
+                account.cycle_day = rest[6]
             if meters:
                 account.meters = [Meter(*fields) for fields in meters]
             if offers:
@@ -187,7 +190,7 @@ def _service(fields: tuple[Any, ...]) -> ServiceUse:
     use = ServiceUse(*fields)
     use.parts = list(use.parts)
     if use.notes is not None:
-        use.notes = Notes(*use.notes)
+        use.notes = Notes(*use.notes)  # stores of earlier releases know fewer
     return use
 
 
@@ -268,7 +271,8 @@ class JournalRecord:
     operation: str
     """What: create, top-up, charge, expire-session, ..."""
     reason: tuple[Any, ...]
-    """Why: (Session-Id, CC-Request-Type, CC-Request-Number) of a request, or (text,) of a person's act."""
+    """Why: (Session-Id, CC-Request-Type, CC-Request-Number) of a request, followed by the names of the policy rules
+    that acted on it if any did, or (text,) of a person's act."""
     changes: tuple[Change, ...]
 
 
@@ -312,6 +316,7 @@ def make_plan(
     plan.reservations_delta = draft.reservations_delta
     plan.disbelieved_reports = draft.disbelieved_reports
     plan.spent = draft.spent
+    plan.at_ms = draft.now_ms
     wake_ms = next_wake_ms(account)
     if wake_ms and (not account.watch_ms or wake_ms < account.watch_ms):
         # The index is only moved to an earlier time; a wake-up that comes too early costs one look,

@@ -17,7 +17,7 @@ from typing import Any, Final
 
 from balance.embedded import Address
 from balance.keys import LAYOUT, Keys
-from balance.model import Account, Lookup, Plan, Session, Step, Subscriber
+from balance.model import Account, Lookup, Observe, Plan, Session, Step, Subscriber
 from balance.records import (
     pack_account,
     pack_session,
@@ -133,11 +133,12 @@ class _Operation:
 
 
 class _Lane:
-    __slots__ = ("budgets", "in_flight", "keys", "queue")
+    __slots__ = ("budgets", "in_flight", "keys", "queue", "transitions")
 
-    def __init__(self, journal: bytes, watch: bytes, outbox: bytes, budgets: bytes) -> None:
-        self.keys = (journal, watch, outbox)
-        self.budgets = budgets
+    def __init__(self, keys: Keys, lane: int) -> None:
+        self.keys = (keys.journal(lane), keys.watch(lane), keys.outbox(lane))
+        self.budgets = keys.budgets(lane)
+        self.transitions = keys.transitions(lane)
         self.queue: list[_Operation] = []
         self.in_flight = 0
 
@@ -149,15 +150,14 @@ class Store:
         self.settings = settings
         self.keys = Keys(settings.partitions, clustered=False)
         self.statistics = StoreStatistics()
+        self.observe: Observe | None = None
+        """Looks at every change of an account before it is written."""
         self._script = (Path(__file__).parent / "scripts" / "commit.lua").read_text(encoding="utf-8")
         self._sha = b""
         self._scripts: dict[str, bytes] = {}
         self._link: RedisLink | None = None
         self._lines: dict[bytes, _Line] = {}
-        self._lanes = {
-            lane: _Lane(self.keys.journal(lane), self.keys.watch(lane), self.keys.outbox(lane), self.keys.budgets(lane))
-            for lane in self.keys.lanes()
-        }
+        self._lanes = {lane: _Lane(self.keys, lane) for lane in self.keys.lanes()}
         self._subscribers: dict[tuple[int, bytes], tuple[Subscriber, int]] = {}
         self._sessions: dict[bytes, bytes] = {}
         self._flush_due = False
@@ -322,6 +322,8 @@ class Store:
         if isinstance(plan, Lookup):
             self._look_up(operation, plan.session_id)
             return
+        if plan.account is not None and self.observe is not None:
+            self.observe(account, plan)
         if plan.account is None and plan.ended is None:
             if plan.replayed and plan.opened:
                 self._session_directory(line.account_id, plan)
@@ -437,6 +439,9 @@ class Store:
                 position = LANE_KEYS + count + len(ended_keys)
                 for budget, amount in plan.spent.items():
                     extras += (index, b"b", position, amount, budget)
+            if plan.transition:
+                ended_keys.append(lane.transitions)
+                extras += (index, b"t", LANE_KEYS + count + len(ended_keys), plan.transition, b"")
             if plan.amended is not None:
                 ended_keys.append(self.keys.ended(operation.line.account_id, plan.amended.session_id))
                 amended = pack_session(plan.amended)

@@ -15,7 +15,7 @@ from typing import Final
 
 from balance.directory import ADD_BUCKET, ADJUST, CREATE, TOP_UP, account_ids_in_store, read_values
 from balance.journal import BEGINNING, entries, last_entry_id, read_record
-from balance.model import MAIN_BUCKET, Account, AccountKind, Bucket, Unit
+from balance.model import MAIN_BUCKET, Account, Bucket, Unit
 from balance.records import JournalRecord, unpack_account
 from balance.resp import StoreError
 from balance.store import Store
@@ -334,16 +334,14 @@ def _against_sessions(account: Account) -> Iterable[str]:
 
 
 def _against_limits(account: Account) -> Iterable[str]:
-    """Prepaid never below zero, postpaid never below minus its credit limit; no promise without cover."""
+    """No bucket below zero, the main one never below minus the credit limit; no promise without cover."""
     if len({bucket.bucket_id for bucket in account.buckets}) != len(account.buckets):
         yield "two of its buckets have the same number"
     main = account.bucket(MAIN_BUCKET)
     if main is None or main.unit != Unit.MONEY:
         yield f"it has no money bucket {MAIN_BUCKET}"
     for bucket in account.buckets:
-        credit = 0
-        if account.kind == AccountKind.POSTPAID and bucket.bucket_id == MAIN_BUCKET:
-            credit = account.credit_limit_micro
+        credit = account.credit_limit_micro if bucket.bucket_id == MAIN_BUCKET else 0
         if bucket.balance < -credit:
             limit = f"its credit limit of {credit} allows" if credit else "zero"
             yield f"{_holds(bucket)}, less than {limit}"

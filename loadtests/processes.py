@@ -76,6 +76,11 @@ class Worker:
         text = self._log.read_text(encoding="utf-8", errors="replace")
         return sum(" ERROR " in row or " CRITICAL " in row for row in text.splitlines())
 
+    def signal(self, number: int) -> None:
+        """Send it a signal."""
+        assert self._process is not None
+        self._process.send_signal(number)
+
     async def stop(self) -> int:
         """SIGTERM, then wait; its exit status. Killed if it does not end in time."""
         process = self._process

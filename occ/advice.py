@@ -5,7 +5,7 @@ RFC 8506 sections 8.4, 8.14 and 8.15; TS 32.299 clauses 7.2.13 to 7.2.16, 7.2.97
 
 from typing import Final
 
-from balance.model import AccountKind, Outcome, Rate, Unit
+from balance.model import Outcome, Rate, Unit
 from occ.codes import EVENT, INITIAL, TERMINATION
 from occ.pricing import Pricing
 from occ.rating.price import full_terms
@@ -75,9 +75,8 @@ def command_indications(services: RequestServices, outcome: Outcome, debited_bef
 
 
 def _spendable_micro(services: RequestServices) -> int:
-    """Money on the account, what is reserved included, and the credit limit of a postpaid one."""
-    account = services.draft.account
-    limit = account.credit_limit_micro if account.kind == AccountKind.POSTPAID else 0
+    """Money on the account, what is reserved included, and its credit limit."""
+    limit = services.draft.account.credit_limit_micro
     use = next((part.use for part in services.parts if part.use is not None), None)
     now_ms = services.draft.now_ms
     buckets = services.draft.in_order(Unit.MONEY, use)

@@ -253,6 +253,7 @@ def _records(
                     use.taken,
                     [_bucket_name(draft, which >> 3) for which in use.taken[::2]] if use.taken else (),
                     use.reasons,
+                    () if notes is None else notes.policies,
                 )
             )
         )
@@ -306,7 +307,7 @@ def as_json_fields(record: bytes) -> dict[str, Any]:
     fields["requests"] = requests
     fields["first_request"] = first if requests else None
     fields["last_request"] = last if requests else None
-    fields["reporting_reasons"] = _reasons(service[-1])
+    fields["reporting_reasons"] = _reasons(service[10])
     fields["started_ms"] = started_ms
     fields["since_ms"] = since_ms
     fields["closed_ms"] = closed_ms
@@ -321,6 +322,7 @@ def as_json_fields(record: bytes) -> dict[str, Any]:
     fields["access_network"] = _text(access_network)
     fields["visited_network"] = _text(visited_network)
     fields["recipients"] = None if recipients is None else [_text(number) for number in recipients]
+    fields["policies"] = service[11]
     return fields
 
 
@@ -357,7 +359,7 @@ def _session_and_sub_session(key: bytes) -> tuple[bytes, int | None]:
 
 
 def _add_service(fields: dict[str, Any], service: list[Any], catalogue: str, started_ms: int, currency: str) -> None:
-    name, rating_group, service_identifier, zone, unit, disbelieved, over, running, taken, names, _ = service
+    name, rating_group, service_identifier, zone, unit, disbelieved, over, running, taken, names = service[:10]
     last = Period(*running)
     periods = [Period(*each) for each in over]
     used, paid = last.units, last.counted_to - last.counted_from

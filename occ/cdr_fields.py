@@ -93,6 +93,7 @@ FIELDS: Final[dict[str, Kind]] = {
     "access_network": Kind.TEXT,
     "visited_network": Kind.TEXT,
     "recipients": Kind.TEXTS,
+    "policies": Kind.TEXTS,
 }
 
 PERIOD: Final[dict[str, Kind]] = {

@@ -287,7 +287,7 @@ class Charge:
         self._remember(session, outcome)
         session.expires_ms = self.now_ms + longest_s * 1000 * self.rules.settings.tcc_factor
         draft.open(session)
-        plan = self._plan(draft, "reserve", outcome, records)
+        plan = self._plan(draft, "reserve", outcome, records, services.acted)
         plan.opened = self.key
         return plan
 
@@ -351,11 +351,12 @@ class Charge:
         if not ends and outcome.result_code == SUCCESS:
             session.expires_ms = self._supervised_until(session, outcome, longest_s)
             every_ms = self.rules.settings.partial_record_ms
-            return self._plan(draft, "charge", outcome, cdr.partial_records(draft, session, every_ms, services.when_ms))
+            records = cdr.partial_records(draft, session, every_ms, services.when_ms)
+            return self._plan(draft, "charge", outcome, records, services.acted)
         draft.release_session(session)
         records = cdr.closing_records(draft, session, cdr.NORMAL)
         draft.close(session)
-        plan = self._plan(draft, "terminate", outcome, records)
+        plan = self._plan(draft, "terminate", outcome, records, services.acted)
         plan.closed = self.key
         self._keep_ended(plan, session, SessionState.CLOSED)
         return plan
@@ -402,7 +403,8 @@ class Charge:
             return self._refused(draft, session, outcome, ())
         command_indications(services, outcome)
         self._remember(session, outcome)
-        plan = self._plan(draft, "debit", outcome, cdr.closing_records(draft, session, cdr.EVENT))
+        records = cdr.closing_records(draft, session, cdr.EVENT)
+        plan = self._plan(draft, "debit", outcome, records, services.acted)
         session.state = SessionState.CLOSED
         session.facts = b""
         plan.ended, plan.ended_ttl_ms = session, self.rules.settings.refund_window_ms
@@ -423,7 +425,7 @@ class Charge:
         if not is_debit or found.subscriber_id != subscriber:
             return self._not_refunded(draft, own, events.nothing_to_refund(named), debit_key)
         debited = found.copy()
-        outcome = events.give_back(draft, self.request, debited, self.rules.catalogue.calendar)
+        outcome = events.give_back(draft, self.request, debited, self.rules)
         if outcome.result_code != SUCCESS:
             return self._not_refunded(draft, own, outcome, debit_key)
         records = cdr.refund_records(draft, debited, self.request)
@@ -477,9 +479,9 @@ class Charge:
         return self.rules.catalogue.currency_of(subscriber.plan_at(self.now_ms))
 
     def _customer(self, subscriber: Subscriber) -> tuple[Any, ...]:
-        """What promotions will want to know of the user, where there are promotions."""
+        """What promotions and policies will want to know of the user, where there are any that ask."""
         catalogue = self.rules.catalogue
-        if not catalogue.promotions.all:
+        if not catalogue.promotions.all and not self.rules.needs_segment:
             return ()
         called = catalogue.called(self.request).number.digits.encode()
         return subscriber.segment, subscriber.friends, subscriber.activated_ms, called
@@ -503,9 +505,20 @@ class Charge:
         session.answers = answers.add(session.answers, key, pack_outcome(outcome), max(0, age_s))
         session.answer_count += 1
 
-    def _plan(self, draft: Draft, operation: str, outcome: Outcome, records: tuple[bytes, ...]) -> Plan:
+    def _plan(
+        self,
+        draft: Draft,
+        operation: str,
+        outcome: Outcome,
+        records: tuple[bytes, ...],
+        acted: tuple[str, ...] = (),
+    ) -> Plan:
+        """``acted``: names of the policy rules that made the outcome what it is."""
         request = self.request
-        return make_plan(draft, operation, (self.key, request.request_type, request.request_number), outcome, records)
+        reason: tuple[Any, ...] = (self.key, request.request_type, request.request_number)
+        plan = make_plan(draft, operation, (*reason, acted) if acted else reason, outcome, records)
+        plan.asked_by = self.key
+        return plan
 
     def _keep_ended(self, plan: Plan, session: Session, state: SessionState) -> None:
         settings = self.rules.settings

@@ -28,7 +28,9 @@ from occ.cli_catalogue import catalogue_app
 from occ.cli_cdr import cdr_app
 from occ.cli_customers import customer_app
 from occ.cli_decode import decode
+from occ.cli_demo import demo_app
 from occ.cli_ledger import ledger_app
+from occ.cli_policy import policy_app
 from occ.cli_policy_node import policy_node
 from occ.cli_rate import rate
 from occ.cli_sessions import sessions_app
@@ -77,7 +79,9 @@ app.add_typer(customer_app, name="customer")
 app.add_typer(sessions_app, name="sessions")
 app.add_typer(ledger_app, name="ledger")
 app.add_typer(catalogue_app, name="catalogue")
+app.add_typer(policy_app, name="policy")
 app.add_typer(cdr_app, name="cdr")
+app.add_typer(demo_app, name="demo")
 app.command()(decode)
 app.command()(rate)
 app.command("import")(import_rows)

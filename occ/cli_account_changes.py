@@ -254,7 +254,7 @@ def limit(
     reason: Reason = DEFAULT_REASON,
     as_json: AsJson = False,
 ) -> None:
-    """Set the credit limit of a postpaid account."""
+    """Set the credit limit of an account: of a prepaid one, its overdraft."""
     micro = money(amount, "AMOUNT")
 
     async def work(store: Store) -> Account:

@@ -138,7 +138,7 @@ def show_account(account: Account, as_json: bool) -> None:
         standing.append(f"{word} {time_text(account.expires_ms)} UTC")
     if account.cycle_day != FIRST_DAY:
         standing.append(f"months from day {account.cycle_day}")
-    if account.kind == AccountKind.POSTPAID:
+    if account.kind == AccountKind.POSTPAID or account.credit_limit_micro:
         standing.append(f"credit limit {units_text(account.credit_limit_micro, Unit.MONEY, account.currency)}")
     available = Draft(account, now_ms()).available_micro()
     out.print(

@@ -68,7 +68,7 @@ def create(
     account: AccountName,
     postpaid: Annotated[bool, typer.Option("--postpaid", help="Pay later, up to a credit limit.")] = False,
     balance: Annotated[str, typer.Option(help="Money to start with, such as 10.00.")] = "0.00",
-    credit_limit: Annotated[str, typer.Option(help="Credit limit of a postpaid account, such as 50.00.")] = "0.00",
+    credit_limit: Annotated[str, typer.Option(help="How far below zero the account may go, such as 50.00.")] = "0.00",
     currency: Annotated[str | None, typer.Option(help="ISO 4217 code; left out: that of the catalogue.")] = None,
     bucket: Annotated[
         list[str] | None,
@@ -225,8 +225,9 @@ def _record_json(record: JournalRecord, account: Account) -> dict[str, Any]:
 
 
 def _why(reason: tuple[Any, ...]) -> str:
-    """A journal record's reason for people: a request, or what a person said."""
+    """A journal record's reason for people: a request and the rules that acted on it, or what a person said."""
     parts = [text_of(part) if isinstance(part, bytes) else part for part in reason]
-    if len(parts) == 3 and isinstance(parts[1], int):
-        return f"{_REQUEST_TYPES.get(parts[1], parts[1])} {parts[2]} of {parts[0]}"
+    if len(parts) in (3, 4) and isinstance(parts[1], int):
+        rules = f" ({', '.join(parts[3])})" if len(parts) == 4 else ""
+        return f"{_REQUEST_TYPES.get(parts[1], parts[1])} {parts[2]} of {parts[0]}{rules}"
     return ", ".join(str(part) for part in parts)

@@ -485,18 +485,15 @@ def reload_catalogue(context: typer.Context, as_json: AsJson = False) -> None:
         )
     for reply, done in told:
         if not as_json:
-            console().print(f"{text_of(reply.worker)}: {_sentence(reply, done)}.")
+            console().print(f"{text_of(reply.worker)}: {reload_sentence(reply, done, 'the catalogue')}.")
     if not all(done is not None and done.in_force for _, done in told):
         raise typer.Exit(REFUSED)
 
 
-def _sentence(reply: broadcast.Reply, done: Any) -> str:
+def reload_sentence(reply: broadcast.Reply, done: Any, what: str) -> str:
+    """What a server did when it was asked to read ``what`` anew; ``done``: an ``occ.reload.Reloaded`` or None."""
     if done is None:
-        return (
-            "it failed, its log says why"
-            if reply.failed
-            else "it began to read the catalogue and has told nothing since"
-        )
+        return "it failed, its log says why" if reply.failed else f"it began to read {what} and has told nothing since"
     if not done.in_force:
         return f"{done.mistake}; {done.edition} stays in force"
     if done.edition == done.before:

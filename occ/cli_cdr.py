@@ -169,7 +169,7 @@ def _moment_ms(written: str, option: str) -> int:
 
 # -- one record for people ---------------------------------------------------------------------------------------
 
-_LISTS: Final = ("reporting_reasons", "promotions", "tiers")
+_LISTS: Final = ("reporting_reasons", "promotions", "policies", "tiers")
 _BELOW: Final = ("periods", "buckets", "price", "price_terms", "step_units", "step_price_micro", *_LISTS)
 """Fields that do not stand in the list of a record's fields as they are."""
 

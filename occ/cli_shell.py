@@ -24,6 +24,7 @@ from balance.embedded import Address, EmbeddedRedisError, find_running
 from balance.model import Account, Bucket, LedgerError, Unit
 from balance.resp import StoreError
 from balance.store import Store, StoreSettings
+from occ.policy.watching import watch_by_rules_in_force
 from occ.rating.catalogue import SIZES, parse_size
 from occ.rating.currency import currency_name, format_amount, parse_amount
 from occ.settings import Settings, load
@@ -104,13 +105,17 @@ def settings_of(context: typer.Context) -> Settings:
 
 
 def on_store(context: typer.Context, work: Callable[[Store], Awaitable[T]]) -> T:
-    """Do something with the store of the settings. Raises RefusedError if it does not run, and what ``work`` raises."""
+    """Do something with the store of the settings. Raises RefusedError if it does not run, and what ``work`` raises.
+
+    What it changes is watched by the rules in force, as in a server.
+    """
     settings = settings_of(context)
 
     async def connected() -> T:
         store = Store(StoreSettings(await _address(settings), settings.store.partitions))
         await store.start()
         try:
+            await watch_by_rules_in_force(store)
             return await work(store)
         finally:
             await store.stop()

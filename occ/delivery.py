@@ -123,13 +123,13 @@ class Ways:
         make_message: Callable[[Destination], bytes],
         look_again: Callable[[], Awaitable[Destination | None]],
         settings: DeliverySettings,
-        on_repeat: Callable[[], None],
+        on_sent: Callable[[bool], None],
     ) -> Delivery:
         """Have a client answer a request, by whatever way.
 
         ``make_message``: the request, each time with an End-to-End Identifier of its own. ``look_again`` is asked after
-        each pause for where the client is by now; None: the request is not wanted any more. ``on_repeat`` is called
-        for every message after the first. Raises what ``look_again`` raises.
+        each pause for where the client is by now; None: the request is not wanted any more. ``on_sent`` is called
+        with every message, and told whether it repeats one. Raises what ``look_again`` raises.
         """
         message = make_message(client)
         result = Delivery(Delivered.NO_CONNECTION)
@@ -138,8 +138,7 @@ class Ways:
             for way in self._to(client):
                 if way.origin_host in useless or not way.is_open:
                     continue
-                if result.outcome is Delivered.UNANSWERED:
-                    on_repeat()
+                on_sent(result.outcome is Delivered.UNANSWERED)
                 answer = await self._send(way, message, settings.answer_within_s)
                 if isinstance(answer, RequestFailed):
                     reason = f"{way.origin_host}: {answer.reason}"

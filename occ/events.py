@@ -16,9 +16,9 @@ from occ.codes import (
     UNABLE_TO_COMPLY,
 )
 from occ.pricing import Pricing
-from occ.rating.local_time import Calendar
-from occ.rating.periods import Period, Periods
+from occ.rating.periods import Period
 from occ.rating.price import price_of
+from occ.rules import Rules
 from occ.service_units import event_units, measure, micro
 from occ.services import Part, RequestServices
 from protocols.credit_control import CreditControlRequest, ServiceAnswer, Units, encode_service_members
@@ -41,6 +41,10 @@ def debit(services: RequestServices, reference: bytes) -> Outcome:
             continue
         if services.refused(part):
             continue
+        if services.policies is not None:
+            services.decided(part, part.use)
+            if part.grant.result_code != SUCCESS:
+                continue
         draft.taken = []
         _debit_service(draft, services.pricing, part, part.use)
         debited.append((part.use, draft.taken))
@@ -113,7 +117,7 @@ def nothing_to_refund(named: bytes | None) -> Outcome:
     return Outcome(INVALID_AVP_VALUE, failed_avp=avp("Refund-Information", named))
 
 
-def give_back(draft: Draft, request: CreditControlRequest, debited: Session, calendar: Calendar) -> Outcome:
+def give_back(draft: Draft, request: CreditControlRequest, debited: Session, rules: Rules) -> Outcome:
     """Refund what a direct debit took, into the buckets it came from, no more than once (RFC 8506 section 6.4).
 
     ``debited`` is the session of the debit, a copy that may be changed. A request that names amounts gets these back,
@@ -134,23 +138,26 @@ def give_back(draft: Draft, request: CreditControlRequest, debited: Session, cal
         in_allowances = sum(amount for which, amount in use.parts if draft.bucket(which).unit != Unit.MONEY)
         money = refund(draft, use, rate, units)
         outcome.cost_micro += money
-        _uncount(draft, use, units - in_allowances, money, debited.started_ms, calendar)
+        priced = units - in_allowances
+        meters = [(name, Period(period), priced) for _, name, period, _ in use.meters]
+        meters += [(each.name, each.period, units) for each in rules.meters.get(use.name, ())]
+        for name, period, counted in meters:
+            _uncount(
+                draft, name, rules.periods.end_ms(period, debited.started_ms, draft.account.cycle_day), counted, money
+            )
         grant.unit, grant.units = use.unit, units
         outcome.grants.append(grant)
     outcome.command_level = not request.services
     return outcome
 
 
-def _uncount(draft: Draft, use: ServiceUse, units: int, money_micro: int, debited_ms: int, calendar: Calendar) -> None:
-    """Take what was given back off the meters that counted it, unless their period is over."""
-    periods = Periods(calendar)
-    for _, name, period, _ in use.meters:
-        known = draft.metered(name, draft.now_ms)
-        ends_ms = periods.end_ms(Period(period), debited_ms, draft.account.cycle_day)
-        if known is not None and ends_ms == known.resets_ms:
-            meter = draft.meter(name, known.resets_ms)
-            meter.units = max(0, meter.units - units)
-            meter.micro = max(0, meter.micro - money_micro)
+def _uncount(draft: Draft, name: str, resets_ms: int, units: int, money_micro: int) -> None:
+    """Take what was given back off a meter that counted it in the period up to ``resets_ms``, unless that is over."""
+    known = draft.metered(name, draft.now_ms)
+    if known is not None and known.resets_ms == resets_ms:
+        meter = draft.meter(name, resets_ms)
+        meter.units = max(0, meter.units - units)
+        meter.micro = max(0, meter.micro - money_micro)
 
 
 def _asked_back(draft: Draft, request: CreditControlRequest, debited: Session) -> list[tuple[ServiceUse, Grant, int]]:

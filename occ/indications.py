@@ -10,6 +10,7 @@ from typing import Final
 from balance.model import Rate, Unit
 from occ.codes import BEFORE_TARIFF_CHANGE, TERMINATE
 from occ.profiles import Profile
+from occ.rating.final_units import FinalUnits
 from occ.rating.price import multiplier
 from occ.rating.service import Service
 from protocols.credit_control import (
@@ -58,8 +59,13 @@ class Indications:
         return self.hints
 
 
-def indications_of(service: Service, profile: Profile) -> Indications:
-    """What clients of a profile are told of a service."""
+def indications_of(service: Service, profile: Profile, last: FinalUnits | None = None) -> Indications:
+    """What clients of a profile are told of a service.
+
+    ``last``: what they are to do when its units are used up; None: what the catalogue says.
+    """
+    if last is None:
+        last = service.final_units
     hints = ServiceAnswer()
     threshold = ServiceAnswer()
     in_units = service.unit != Unit.AMOUNT
@@ -79,21 +85,20 @@ def indications_of(service: Service, profile: Profile) -> Indications:
         first.cc_session_failover = service.session_failover
         first.credit_control_failure_handling = service.failure_handling
         first.direct_debiting_failure_handling = service.debit_failure_handling
-    redirects = profile.redirects and service.final_units.action != TERMINATE
+    redirects = profile.redirects and last.action != TERMINATE
     return Indications(
         hints=encode_service_members(hints),
         threshold=encode_service_members(threshold),
         threshold_units=service.threshold_units,
-        final_units=_final_units(service, profile),
+        final_units=_final_units(last, profile),
         keeps_session=redirects,
-        ask_again_s=service.final_units.ask_again_s if redirects else 0,
+        ask_again_s=last.ask_again_s if redirects else 0,
         first_answer=encode_command_members(first),
     )
 
 
-def _final_units(service: Service, profile: Profile) -> bytes:
+def _final_units(what: FinalUnits, profile: Profile) -> bytes:
     """RFC 8506 section 8.34: TERMINATE carries nothing else; a client that can only terminate is told to."""
-    what = service.final_units
     if what.action == TERMINATE or not profile.redirects:
         return encode_service_members(ServiceAnswer(final_unit_action=TERMINATE))
     answer = ServiceAnswer(

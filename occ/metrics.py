@@ -26,7 +26,8 @@ from balance.model import MICRO
 from balance.store import ROUND_TRIP_BOUNDS_S, StoreStatistics
 from occ.charging import ChargingStatistics
 from occ.gy import LATENCY_BOUNDS_S, TYPE_NAMES, RequestStatistics
-from occ.reauthorisation import ReauthorisationStatistics
+from occ.policy.acting import LAG_BOUNDS_S, ActingStatistics
+from occ.reauthorisation import PUSH_BOUNDS_S, ReauthorisationStatistics
 from occ.reload import ReloadStatistics
 
 log = logging.getLogger("occ.metrics")
@@ -45,6 +46,8 @@ class OccCollector(Collector):
         store: StoreStatistics,
         server_requests: ReauthorisationStatistics,
         catalogue: ReloadStatistics,
+        acting: ActingStatistics,
+        policies: ReloadStatistics,
         peers_up: Callable[[], int],
         currency: str,
     ) -> None:
@@ -53,6 +56,8 @@ class OccCollector(Collector):
         self._store = store
         self._server_requests = server_requests
         self._catalogue = catalogue
+        self._acting = acting
+        self._policies = policies
         self._peers_up = peers_up
         self._currency = currency
 
@@ -62,6 +67,7 @@ class OccCollector(Collector):
         yield from self._store_metrics()
         yield from self._server_request_metrics()
         yield from self._catalogue_metrics()
+        yield from self._policy_metrics()
         yield GaugeMetricFamily("occ_peers_up", "Diameter peers with an open connection", self._peers_up())
 
     def _request_metrics(self) -> Iterator[Metric]:
@@ -104,6 +110,11 @@ class OccCollector(Collector):
                 "Clients that agreed to report or to end a session and did not",
                 self._server_requests.not_kept,
             ),
+            (
+                "occ_server_requests_awaited",
+                "Such requests that were spared, as the client had agreed to report already",
+                self._server_requests.awaited,
+            ),
         ):
             yield CounterMetricFamily(name, text, count)
 
@@ -118,6 +129,57 @@ class OccCollector(Collector):
         for result, count in catalogue.results.copy().items():
             reloads.add_metric([result], count)
         yield reloads
+
+    def _policy_metrics(self) -> Iterator[Metric]:
+        acting, policies = self._acting, self._policies
+        info = GaugeMetricFamily("occ_policies_info", "The policy rules in force: 1", labels=["edition"])
+        info.add_metric([policies.edition], 1)
+        yield info
+        for name, text, labels, counts in (
+            (
+                "occ_policy_reloads",
+                "Times the rules file was read anew, by what came of it",
+                ["result"],
+                {(result,): count for result, count in policies.results.copy().items()},
+            ),
+            (
+                "occ_policy_transitions",
+                "Accounts that came to a level, or left one, and were acted on",
+                ["level", "change"],
+                acting.transitions.copy(),
+            ),
+            (
+                "occ_policy_actions",
+                "What rules did to live sessions and subscribers when an account came to other levels",
+                ["action"],
+                {(action,): count for action, count in acting.actions.copy().items()},
+            ),
+            (
+                "occ_policy_pushes",
+                "Re-Auth- and Abort-Session-Requests for the policies' sake, by what came of them",
+                ["command", "result"],
+                acting.pushes.copy(),
+            ),
+        ):
+            family = CounterMetricFamily(name, text, labels=labels)
+            for key, count in sorted(counts.items()):
+                family.add_metric(list(key), count)
+            yield family
+        yield CounterMetricFamily("occ_policy_failures", "Transitions not acted on in full", acting.failures)
+        yield GaugeMetricFamily("occ_policy_transitions_under_way", "Transitions being acted on", acting.under_way)
+        yield HistogramMetricFamily(
+            "occ_policy_transition_lag_seconds",
+            "From the change of an account to this server's acting on it",
+            buckets=_buckets(LAG_BOUNDS_S, acting.lag_seconds),
+            sum_value=acting.lag_seconds_sum,
+        )
+        sent = self._server_requests
+        yield HistogramMetricFamily(
+            "occ_policy_push_seconds",
+            "From the change of an account to the Re-Auth- or Abort-Session-Request that tells of it",
+            buckets=_buckets(PUSH_BOUNDS_S, sent.push_seconds),
+            sum_value=sent.push_seconds_sum,
+        )
 
     def _ledger_metrics(self) -> Iterator[Metric]:
         charging = self._charging

@@ -11,18 +11,17 @@ from typing import Any, Final
 
 from balance.ledger import Draft, begin_period, count_from, mark_period, reserved_money, settle, write_off
 from balance.model import Notes, Rate, ServiceUse, Session, Unit
-from occ.budgets import Budgets
-from occ.codes import CREDIT_CONTROL_NOT_APPLICABLE
+from occ.codes import CREDIT_CONTROL_NOT_APPLICABLE, RATING_FAILED
 from occ.profiles import Profile
 from occ.rating.caps import Capped, Limited
-from occ.rating.catalogue import Catalogue
 from occ.rating.offered import Offered, effective
-from occ.rating.periods import Counter, Period, Periods, counter_of
+from occ.rating.periods import Counter, Period, counter_of
 from occ.rating.price import CLIENT_RATED, FreePrice, continued, counted_over, full_terms, price_of
 from occ.rating.promotions import Applied, Customer, always
 from occ.rating.recipients import dearest, price_of_all
 from occ.rating.service import Service
 from occ.rating.tariff import Price, Refusal, Tariff
+from occ.rules import Rules
 from occ.service_units import in_money, money_of
 from protocols.credit_control import CreditControlRequest, ServiceRequest
 
@@ -39,20 +38,32 @@ _AMOUNT: Final = int(Unit.AMOUNT)
 class Pricing:
     """Prices for one request of one session. ``when_ms``: when what it reports happened."""
 
-    __slots__ = ("_budgets", "_catalogue", "_draft", "_profile", "_request", "_session", "_when_ms", "at_ms")
+    __slots__ = (
+        "_budgets",
+        "_catalogue",
+        "_draft",
+        "_meters",
+        "_periods",
+        "_profile",
+        "_request",
+        "_session",
+        "_when_ms",
+        "at_ms",
+    )
 
     def __init__(
         self,
-        catalogue: Catalogue,
+        rules: Rules,
         request: CreditControlRequest,
         profile: Profile,
         draft: Draft,
         session: Session,
         when_ms: int,
-        budgets: Budgets,
     ) -> None:
-        self._budgets = budgets
-        self._catalogue = catalogue
+        self._budgets = rules.budgets
+        self._catalogue = rules.catalogue
+        self._meters = rules.meters
+        self._periods = rules.periods
         self._request = request
         self._profile = profile
         self._draft = draft
@@ -181,7 +192,7 @@ class Pricing:
         """What stands in the way of a service now, if anything; when its price changes or it is no longer to be had,
         ms, 0 for never. The switch is noted with the use.
         """
-        if use.unit == _AMOUNT or self._request.recipients:
+        if use.unit == _AMOUNT or self._request.recipients or (use.notes is not None and use.notes.is_free):
             return None, 0
         if use.ahead and use.ahead[0] > self._when_ms and not self.version:
             # As noted: a service is not taken back into a period that it has left, whatever a clock says.
@@ -240,12 +251,37 @@ class Pricing:
         tariff = self._catalogue.tariff(self._session.plan, service.name, zone or use.zone)
         if tariff is None:
             return None
+        use.zone = zone or use.zone
+        if use.notes is not None and use.notes.is_free:
+            return None
         offered = self._effective(use, tariff, self._when_ms)
         rate = self._told(offered.price, use.unit)
         if isinstance(rate, Refusal) or full_terms(rate) == (use.step_units, use.step_price_micro, use.terms):
             return None
-        use.zone = zone or use.zone
         self._begin_period(use, self._when_ms, rate, self.version, tariff.band(self._when_ms))
+        self._note_meters(use, rate, offered.applied)
+        self._note_switch(use, tariff, offered)
+        return rate
+
+    def begin_free(self, use: ServiceUse) -> Rate:
+        """A policy rule has a service cost nothing from here on, whatever its tariff."""
+        rate = FreePrice(Unit(use.unit))
+        use.ahead = use.meters = ()
+        self._begin_period(use, self._when_ms, rate, self.version, "")
+        use.notes = (use.notes or Notes())._replace(is_free=True, promotions=())
+        return rate
+
+    def end_free(self, use: ServiceUse) -> Rate | Refusal:
+        """No rule has it cost nothing any more: it costs what its tariff says now, from here on."""
+        tariff = self._catalogue.tariff(self._session.plan, use.name, use.zone)
+        if tariff is None:
+            return Refusal(RATING_FAILED)
+        offered = self._effective(use, tariff, self._when_ms)
+        rate = self._told(offered.price, use.unit)
+        if isinstance(rate, Refusal):
+            return rate
+        self._begin_period(use, self._when_ms, rate, self.version, tariff.band(self._when_ms))
+        use.notes = (use.notes or Notes())._replace(is_free=False)
         self._note_meters(use, rate, offered.applied)
         self._note_switch(use, tariff, offered)
         return rate
@@ -334,6 +370,19 @@ class Pricing:
 
     def settle(self, use: ServiceUse, rate: Rate, units: int) -> None:
         """Debit units that were used, and count them."""
+        counted = self._meters.get(use.name)
+        if counted is not None:
+            cost_micro = use.cost_micro
+            self._settle(use, rate, units)
+            for each in counted:
+                self._count(each.name, each.period, units, use.cost_micro - cost_micro)
+        elif use.meters or use.notes is not None:
+            self._settle(use, rate, units)
+        else:
+            settle(self._draft, use, rate, units)
+
+    def _settle(self, use: ServiceUse, rate: Rate, units: int) -> None:
+        """Debit units, and have the meters count those that were priced."""
         if not use.meters:
             paid_units = use.paid_units
             settle(self._draft, use, rate, units)
@@ -349,14 +398,17 @@ class Pricing:
         if price is not rate:
             write_off(use, rate)
         more_units, more_micro = use.paid_units - paid_units, use.cost_micro - cost_micro
-        if more_units or more_micro:
-            periods = Periods(self._catalogue.calendar)
-            for _, name, period, _ in use.meters:
-                ends_ms = periods.end_ms(Period(period), self.at_ms, self._draft.account.cycle_day)
-                meter = self._draft.meter(name, ends_ms)
-                if meter.resets_ms == ends_ms:  # else it is counting a later period by now
-                    meter.units += more_units
-                    meter.micro += more_micro
+        for _, name, period, _ in use.meters:
+            self._count(name, Period(period), more_units, more_micro)
+
+    def _count(self, name: str, period: Period, units: int, micro: int) -> None:
+        """Have a meter of the account count what was used, unless it is counting a later period by now."""
+        if units or micro:
+            ends_ms = self._periods.end_ms(period, self.at_ms, self._draft.account.cycle_day)
+            meter = self._draft.meter(name, ends_ms)
+            if meter.resets_ms == ends_ms:
+                meter.units += units
+                meter.micro += micro
 
     # -- budgets -----------------------------------------------------------------------------------------------------
 

@@ -95,6 +95,10 @@ class Profile:
     shortest_validity_s: int = 0
     """No grant has a shorter Validity-Time than this, in seconds. For clients that report some seconds before it
     ends: close to that they would report without pause."""
+    near_threshold_s: int = 60
+    """Where a policy threshold is within two grants, no grant has a longer Validity-Time than this, in seconds; 0: as
+    long as elsewhere. Only for clients that no RAR makes report, see ``reauthorisation``: what another session of the
+    account uses may cross the threshold meanwhile."""
 
 
 LENIENT: Final = Profile("lenient")

@@ -63,7 +63,7 @@ class Rated:
     service: Service | None
     """None: it belongs to none."""
     zone: str
-    """By which it is priced; empty: by none."""
+    """By which it is priced, if it is by any, else where it goes or is used; empty: not known."""
     result_code: int
     """2001, or what the client would be answered instead."""
     record: dict[str, Any]

@@ -8,13 +8,15 @@ request.
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine
-from dataclasses import dataclass, replace
+from bisect import bisect_left
+from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, Final, TypeVar
+from weakref import WeakValueDictionary
 
 from balance.commands import ChannelSettings, CommandListener, UnclaimedError, ask
 from balance.directory import read_account
-from balance.model import Session
+from balance.model import Account, Session
 from balance.resp import StoreError, StoreUnavailableError
 from occ.charging import Charging
 from occ.delivery import Delivered, DeliverySettings, Destination, Ways
@@ -46,6 +48,9 @@ T = TypeVar("T")
 MayAsk = Callable[[bytes, bytes], Readiness]
 """(Origin-Host of the client, identity of the peer its last request came by) -> what it makes of our requests."""
 
+PUSH_BOUNDS_S: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+"""Of the time from what a request tells of to its being sent."""
+
 
 @dataclass(frozen=True, slots=True)
 class ReauthorisationSettings(DeliverySettings):
@@ -54,7 +59,7 @@ class ReauthorisationSettings(DeliverySettings):
     act_within_s: float = 10.0
     """After this a client that agreed to report, or to end the session, should have done so."""
     at_once: int = 256
-    """Requests of this process under way; further ones wait."""
+    """Requests of this process to one client under way; further ones wait, those to other clients do not."""
 
 
 @dataclass(slots=True)
@@ -67,6 +72,16 @@ class ReauthorisationStatistics:
     """Messages sent again, by whatever way."""
     not_kept: int = 0
     """Clients that agreed to report, or to end a session, and did not."""
+    awaited: int = 0
+    """Requests that were not sent, as the client had agreed to report before and had not done so yet."""
+    push_seconds: list[int] = field(default_factory=lambda: [0] * (len(PUSH_BOUNDS_S) + 1))
+    """Requests sent, by how long after what they tell of (``PUSH_BOUNDS_S``, and beyond)."""
+    push_seconds_sum: float = 0.0
+
+    def pushed(self, seconds: float) -> None:
+        """A request was sent so long after what it tells of."""
+        self.push_seconds[bisect_left(PUSH_BOUNDS_S, seconds)] += 1
+        self.push_seconds_sum += seconds
 
     def count(self, command: Command, meaning: Meaning) -> None:
         key = (command.value, meaning.value)
@@ -102,7 +117,9 @@ class Reauthorisation:
         self._begun: dict[ServerRequest, asyncio.Task[Result]] = {}
         self._asked: dict[ServerRequest, asyncio.Task[Result]] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
-        self._slots = asyncio.Semaphore(self.settings.at_once)
+        self._slots: WeakValueDictionary[bytes, asyncio.Semaphore] = WeakValueDictionary()
+        self._owed: dict[ServerRequest, tuple[int, int, int]] = {}
+        """Where a session stood when its client agreed to report, until it has."""
 
     # -- what others call ----------------------------------------------------------------------------------------
 
@@ -116,13 +133,17 @@ class Reauthorisation:
         pool: int | None = None,
     ) -> asyncio.Future[Result]:
         """Have a client report and ask anew for a session, or for the service or pool named."""
-        return self._begin(
+        return self.push(
             ServerRequest(Command.RE_AUTH, account_id, session_key, rating_group, service_identifier, pool)
         )
 
+    def push(self, request: ServerRequest, account: Account | None = None) -> asyncio.Future[Result]:
+        """Carry out a request. ``account``: as it was read just now, which spares reading it again."""
+        return asyncio.shield(self._shared(self._begun, request, lambda each: self._anywhere(each, account)))
+
     def abort(self, account_id: bytes, session_key: bytes) -> asyncio.Future[Result]:
         """Have a client end a session with all its sub-sessions. One that does not agree is denied its next request."""
-        return self._begin(ServerRequest(Command.ABORT_SESSION, account_id, session_key))
+        return self.push(ServerRequest(Command.ABORT_SESSION, account_id, session_key))
 
     def reauthorise_account(self, account_id: bytes) -> asyncio.Future[list[Result]]:
         """Have all open sessions of an account re-authorised at once: its credit, or what it may use, has changed."""
@@ -151,9 +172,6 @@ class Reauthorisation:
 
     # -- which worker --------------------------------------------------------------------------------------------
 
-    def _begin(self, request: ServerRequest) -> asyncio.Future[Result]:
-        return asyncio.shield(self._shared(self._begun, request, self._anywhere))
-
     def _shared(
         self,
         under_way: dict[ServerRequest, asyncio.Task[Result]],
@@ -174,26 +192,30 @@ class Reauthorisation:
         task.add_done_callback(self._tasks.discard)
         return task
 
-    async def _anywhere(self, request: ServerRequest) -> Result:
+    async def _anywhere(self, request: ServerRequest, account: Account | None) -> Result:
         """Do it here if this worker is well placed, else have it done by whichever is. Never raises."""
-        async with self._slots:
-            try:
-                return await self._patiently(lambda: self._placed(request))
-            except Exception as error:
-                return _failure(request, error)
+        try:
+            return await self._patiently(lambda: self._placed(request, request.concerned(account)))
+        except Exception as error:
+            return _failure(request, error)
 
-    async def _placed(self, request: ServerRequest) -> Result:
-        sessions = await self._sessions(request)
+    async def _placed(self, request: ServerRequest, seen: list[Session]) -> Result:
+        """``seen``: the sessions it is about, as they were read just now; none: they are not known yet."""
+        sessions = seen or await self._sessions(request)
         if not sessions:
             return Result(Meaning.ENDED, request.session_key)
         host, via = sessions[0].origin_host, sessions[0].via
-        if self._delay_for(host, via) == 0:
-            return await self._shared(self._asked, request, self._here)
-        try:
-            return unpack_result(await ask(self._store, pack_request(request, host, via), self.channel))
-        except UnclaimedError:
-            self.statistics.count(request.command, Meaning.NO_CONNECTION)
-            return await self._not_agreed(request, Result(Meaning.NO_CONNECTION, request.session_key, host))
+        slot = self._slots.setdefault(host, asyncio.Semaphore(self.settings.at_once))
+        if slot.locked():
+            sessions = []  # they will have moved on by then
+        async with slot:
+            if self._delay_for(host, via) == 0:
+                return await self._shared(self._asked, request, lambda each: self._here(each, seen=sessions))
+            try:
+                return unpack_result(await ask(self._store, pack_request(request, host, via), self.channel))
+            except UnclaimedError:
+                self.statistics.count(request.command, Meaning.NO_CONNECTION)
+                return await self._not_agreed(request, Result(Meaning.NO_CONNECTION, request.session_key, host))
 
     def _delay(self, packed: bytes) -> float | None:
         """See ``balance.commands.Delay``."""
@@ -217,10 +239,10 @@ class Reauthorisation:
 
     # -- one request ---------------------------------------------------------------------------------------------
 
-    async def _here(self, request: ServerRequest, again: bool = False) -> Result:
+    async def _here(self, request: ServerRequest, again: bool = False, seen: Sequence[Session] = ()) -> Result:
         """Ask the client by the ways this worker has, and draw the consequences. Never raises."""
         try:
-            result = await self._patiently(lambda: self._ask(request, again))
+            result = await self._patiently(lambda: self._ask(request, again, seen))
         except Exception as error:
             result = _failure(request, error)
         self.statistics.count(request.command, result.meaning)
@@ -239,12 +261,15 @@ class Reauthorisation:
         """The open sessions it is about, as the store has them now. Raises StoreError."""
         return request.concerned(await read_account(self._store, request.account_id))
 
-    async def _ask(self, request: ServerRequest, again: bool) -> Result:
+    async def _ask(self, request: ServerRequest, again: bool, seen: Sequence[Session]) -> Result:
         """``again``: this is the second time that the client is asked, see ``_see_to_it``."""
-        before = await self._sessions(request)
+        before = list(seen) or await self._sessions(request)
         if not before:
             return Result(Meaning.ENDED, request.session_key)
         session = before[0]
+        if not again and self._is_owed(request, session):
+            self.statistics.awaited += 1
+            return Result(Meaning.UPDATE_PENDING, request.session_key, session.origin_host)
         result = Result(Meaning.NOT_ASKED, request.session_key, session.origin_host)
         kind = self._may_ask(session.origin_host, session.via)
         if _is_asked(request.command, kind):
@@ -255,9 +280,22 @@ class Reauthorisation:
         if result.meaning is Meaning.ACKNOWLEDGED or result.meaning is Meaning.ENDED:
             return result
         if result.meaning in AGREED:
+            if request.command is Command.RE_AUTH:
+                self._owed[request] = progress(session)
             self._task(self._see_to_it(request, before, result.meaning is Meaning.UPDATE_PENDING and not again))
             return result
         return await self._not_agreed(request, result)
+
+    def _is_owed(self, request: ServerRequest, session: Session) -> bool:
+        """Whether the client has agreed to report on this, or on all of the session, and nothing has come since.
+
+        That report will be decided on by the account as it is then, whatever it is to be asked for now.
+        """
+        if request.command is not Command.RE_AUTH or not self._owed:
+            return False
+        stands = progress(session)
+        whole = ServerRequest(Command.RE_AUTH, request.account_id, request.session_key)
+        return self._owed.get(request) == stands or self._owed.get(whole) == stands
 
     async def _exchange(self, request: ServerRequest, session: Session, result: Result) -> Result:
         """The client's answer, as if it were a refusal, by whatever way it came, or why none did."""
@@ -271,13 +309,16 @@ class Reauthorisation:
             lambda client: self._message(request, session.session_id, client),
             look_again,
             self.settings,
-            self._count_repeat,
+            lambda repeated: self._count_sent(request, repeated),
         )
         meaning = _MEANINGS[delivery.outcome]
         return replace(result, meaning=meaning, result_code=delivery.result_code, reason=delivery.reason)
 
-    def _count_repeat(self) -> None:
-        self.statistics.retries += 1
+    def _count_sent(self, request: ServerRequest, repeated: bool) -> None:
+        if repeated:
+            self.statistics.retries += 1
+        elif request.since_ms:
+            self.statistics.pushed(max(0, self._clock() - request.since_ms) / 1000)
 
     def _message(self, request: ServerRequest, session_key: bytes, client: Destination) -> bytes:
         """A new message, with an End-to-End Identifier of its own."""
@@ -341,7 +382,12 @@ class Reauthorisation:
         ``may_repeat``: it said that it was reporting already. If nothing has come since it was asked, that report had
         been charged before, perhaps just before the credit changed: it is asked once more.
         """
-        await asyncio.sleep(self.settings.act_within_s)
+        owed = progress(before[0])
+        try:
+            await asyncio.sleep(self.settings.act_within_s)
+        finally:
+            if self._owed.get(request) == owed:
+                del self._owed[request]
         try:
             now = await self._sessions(request)
             if not now or (request.command is Command.RE_AUTH and progress(now[0]) != progress(before[0])):

@@ -8,15 +8,18 @@ is told about final units and the like until its next grant. A catalogue with a 
 import asyncio
 import logging
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import msgpack
 
 from balance.broadcast import BroadcastListener
+from balance.commands import Execute
 from balance.store import Store
 from occ.charging import Charging
+from occ.policy.reading import OperatorPolicies
 from occ.rating.catalogue import Catalogue, load_catalogue
 from occ.rating.currency import currency_name
 from occ.yamlmap import ConfigError
@@ -79,13 +82,24 @@ class ReloadStatistics:
     results: dict[str, int] = field(default_factory=lambda: {DONE: 0, UNCHANGED: 0, FAILED: 0})
 
 
+class RulesFile(Protocol):
+    """The policies of one worker, which name services and zones of the catalogue (``occ.policy.reloading``)."""
+
+    def with_catalogue(self, catalogue: Catalogue) -> OperatorPolicies | None:
+        """Those in force, read with another catalogue. Raises ConfigError: they name what it has not."""
+
+    def adopt(self, policies: OperatorPolicies | None) -> None:
+        """Put them in force for this worker."""
+
+
 class CatalogueReload:
     """Reads the catalogue of one worker anew."""
 
-    def __init__(self, charging: Charging, path: Path) -> None:
-        """``path``: file or folder of the catalogue."""
+    def __init__(self, charging: Charging, path: Path, policies: RulesFile | None = None) -> None:
+        """``path``: file or folder of the catalogue; ``policies``: what has to go with it."""
         self._charging = charging
         self._path = path
+        self._policies = policies
         self._one_at_a_time = asyncio.Lock()
         catalogue = charging.rules.catalogue
         self.statistics = ReloadStatistics(catalogue.version, catalogue.edition)
@@ -99,13 +113,14 @@ class CatalogueReload:
             try:
                 catalogue = await asyncio.to_thread(load_catalogue, self._path)
                 _check_currency(before, catalogue, self._path)
+                policies = None if self._policies is None else self._policies.with_catalogue(catalogue)
             except ConfigError as error:
                 done = Reloaded(FAILED, before.edition, before.edition, str(error))
             except Exception:
                 log.exception("the catalogue could not be read")
                 done = Reloaded(FAILED, before.edition, before.edition, "internal error; the server's log tells more")
             else:
-                done = self._put_in_force(before, catalogue)
+                done = self._put_in_force(before, catalogue, policies)
             finally:
                 sys.setswitchinterval(interval_s)
             self.statistics.results[done.result] += 1
@@ -115,10 +130,12 @@ class CatalogueReload:
                 log.info("catalogue %s is in force, before it %s", done.edition, done.before)
             return done
 
-    def _put_in_force(self, before: Catalogue, catalogue: Catalogue) -> Reloaded:
+    def _put_in_force(self, before: Catalogue, catalogue: Catalogue, policies: OperatorPolicies | None) -> Reloaded:
         if catalogue.edition == before.edition:
             return Reloaded(UNCHANGED, before.edition, before.edition)
         self._charging.rules = self._charging.rules.with_catalogue(catalogue)
+        if self._policies is not None:
+            self._policies.adopt(policies)
         self.statistics.version, self.statistics.edition = catalogue.version, catalogue.edition
         gone = [f"plan {name}" for name in before.plans if name not in catalogue.plans]
         gone += [f"service {each.name}" for each in before.services if catalogue.named(each.name) is None]
@@ -126,13 +143,18 @@ class CatalogueReload:
             log.warning("catalogue %s no longer has %s", catalogue.edition, ", ".join(gone))
         return Reloaded(DONE, catalogue.edition, before.edition, gone=tuple(gone))
 
-    async def listen(self, store: Store, worker: bytes) -> None:
-        """Reload whenever another process asks all workers to, until cancelled."""
-        await BroadcastListener(store, worker, self._execute).run()
+    async def listen(self, store: Store, worker: bytes, others: Mapping[bytes, Execute] | None = None) -> None:
+        """Reload whenever another process asks all workers to, until cancelled. ``others``: what else they can ask."""
+        known = {COMMAND: self._execute, **(others or {})}
 
-    async def _execute(self, command: bytes) -> bytes:
-        if command != COMMAND:
-            raise ValueError(f"{command[:40]!r} is nothing that this version of the server can do")
+        async def execute(command: bytes) -> bytes:
+            if command not in known:
+                raise ValueError(f"{command[:40]!r} is nothing that this version of the server can do")
+            return await known[command](command)
+
+        await BroadcastListener(store, worker, execute).run()
+
+    async def _execute(self, _: bytes) -> bytes:
         return (await self.reload()).pack()
 
 

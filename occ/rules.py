@@ -1,12 +1,36 @@
-"""What every request is charged by: the catalogue, the settings, and what clients are told beside units."""
+"""What every request is charged by: catalogue, settings, policies, and what clients are told beside units."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Final, Protocol
 
 from occ.budgets import Budgets
 from occ.indications import Indications, indications_of
 from occ.profiles import Profile
 from occ.rating.catalogue import Catalogue
+from occ.rating.final_units import DEFAULT_ASK_AGAIN_S, FinalUnits
+from occ.rating.periods import Counter, Periods
 from occ.rating.service import Service
+from policies.policy import Policies
+from policies.rules import Throttle
+from protocols.diameter.codes import FinalUnitAction
+
+NOTHING_COUNTED: Final[Mapping[str, tuple[Counter, ...]]] = {}
+
+
+class OperatorPolicies(Protocol):
+    """The rules file of an operator, read (``occ.policy.reading``)."""
+
+    @property
+    def policies(self) -> Policies: ...
+
+    @property
+    def final_units(self) -> Mapping[str, FinalUnits]:
+        """What clients do at once, by the name that rules call it."""
+
+    @property
+    def meters(self) -> Mapping[str, tuple[Counter, ...]]:
+        """By service: the meters that count all its use, because levels look at them."""
 
 
 @dataclass(slots=True, frozen=True)
@@ -28,20 +52,48 @@ class ChargingSettings:
 
 
 class Rules:
-    """One catalogue under one set of settings."""
+    """One catalogue and one set of policies under one set of settings."""
 
-    __slots__ = ("_indications", "budgets", "catalogue", "settings")
+    __slots__ = (
+        "_indications",
+        "_instead",
+        "budgets",
+        "catalogue",
+        "meters",
+        "needs_segment",
+        "periods",
+        "policies",
+        "settings",
+    )
 
-    def __init__(self, catalogue: Catalogue, settings: ChargingSettings, budgets: Budgets | None = None) -> None:
+    def __init__(
+        self,
+        catalogue: Catalogue,
+        settings: ChargingSettings,
+        policies: OperatorPolicies | None = None,
+        budgets: Budgets | None = None,
+    ) -> None:
         """``budgets``: of the promotions; None: nothing of them is gone yet."""
         self.catalogue = catalogue
         self.settings = settings
         self.budgets = budgets or Budgets()
+        self.policies = policies
+        """None: services are granted by price and balance alone."""
+        self.periods = Periods(catalogue.calendar)
+        self.meters = NOTHING_COUNTED if policies is None else policies.meters
+        """By service: meters of the account that count all its use, beside those of its price."""
+        self.needs_segment = policies is not None and any(rule.segments for rule in policies.policies.rules)
+        """Rules ask which customers a subscriber is among."""
         self._indications: dict[tuple[str, int, str], Indications] = {}
+        self._instead: dict[tuple[str, str, str, int, str], Indications] = {}
 
     def with_catalogue(self, catalogue: Catalogue) -> "Rules":
-        """Another catalogue under the same settings."""
-        return Rules(catalogue, self.settings, self.budgets)
+        """Another catalogue under the same settings and policies."""
+        return Rules(catalogue, self.settings, self.policies, self.budgets)
+
+    def with_policies(self, policies: OperatorPolicies | None) -> "Rules":
+        """Other policies with the same catalogue and settings."""
+        return Rules(self.catalogue, self.settings, policies, self.budgets)
 
     def indications(self, service: Service, profile: Profile) -> Indications:
         """What goes with the grants of a service to such clients; worked out once."""
@@ -50,3 +102,33 @@ class Rules:
         if found is None:
             found = self._indications[key] = indications_of(service, profile)
         return found
+
+    def restricted(self, service: Service, profile: Profile, final_units: str, throttle: str = "") -> Indications:
+        """What goes with no units at all: such clients redirect or restrict a service at once, as ``final_units`` or
+        ``throttle`` of the policies say.
+        """
+        key = (final_units, throttle, service.name, service.unit, profile.name)
+        found = self._instead.get(key)
+        if found is None:
+            assert self.policies is not None
+            if throttle:
+                last = slowed(self.policies.policies.throttles[throttle])
+            else:
+                last = self.policies.final_units[final_units]
+            found = self._instead[key] = indications_of(service, profile, last)
+        return found
+
+
+def slowed(throttle: Throttle) -> FinalUnits:
+    """A throttle as final units: RFC 8506 has no other word for it on Gy than restricted access.
+
+    Filter-Id names the rule base that gateways apply; QoS-Final-Unit-Indication tells the bandwidth as well (section
+    5.6.3).
+    """
+    return FinalUnits(
+        int(FinalUnitAction.RESTRICT_ACCESS),
+        filter_ids=(throttle.filter_id,),
+        bandwidth_bit_s=throttle.down_bit_s,
+        with_qos=True,
+        ask_again_s=DEFAULT_ASK_AGAIN_S,
+    )

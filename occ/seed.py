@@ -158,13 +158,11 @@ def load_population(path: Path, catalogue: Catalogue | None = None) -> Populatio
 
 def _terms(node: Node) -> Terms:
     values = node.mapping(("kind", *_TERMS), required=("kind",))
-    return _read_terms(node, values)
+    return _read_terms(values)
 
 
-def _read_terms(node: Node, values: Mapping[str, Node]) -> Terms:
+def _read_terms(values: Mapping[str, Node]) -> Terms:
     kind = _KINDS[values["kind"].choice(tuple(_KINDS))]
-    if kind == AccountKind.PREPAID and "credit_limit" in values:
-        raise values["credit_limit"].error(f"{node.path} is prepaid, and prepaid accounts have no credit limit")
     return Terms(kind, _money(values.get("balance")), _money(values.get("credit_limit")))
 
 
@@ -210,7 +208,7 @@ def _group(name: str, node: Node, catalogue: Catalogue | None, accounts: Mapping
     elif "kind" not in values:
         raise node.error(f"{node.path}: 'kind' is missing, or the account that they share")
     else:
-        terms = _read_terms(node, values)
+        terms = _read_terms(values)
     plan = values["plan"].text()
     if catalogue is not None and plan not in catalogue.plans:
         raise values["plan"].error(f"the catalogue has no plan {plan!r}{nearest(plan, catalogue.plans)}")

@@ -31,12 +31,16 @@ from occ.expiry import Expiry
 from occ.gy import Gy, Peer
 from occ.metrics import MetricsServer, OccCollector
 from occ.outbox import OutboxProcess
+from occ.policy import reloading
+from occ.policy.acting import Acting
+from occ.policy.reloading import PolicyReload
+from occ.policy.watching import Watching
 from occ.profiles import ProfileChooser, Profiles
 from occ.profiles import Reauthorisation as Readiness
 from occ.rating.catalogue import load_catalogue
 from occ.rating.currency import currency_name
 from occ.reauthorisation import Reauthorisation
-from occ.reload import CatalogueReload, Reloaded
+from occ.reload import CatalogueReload
 from occ.rules import ChargingSettings as ChargeSettings
 from occ.rules import Rules
 from occ.seed import seed
@@ -105,6 +109,7 @@ class OnlineChargingServer:
     async def _start(self) -> None:
         settings = self.settings
         catalogue = load_catalogue(settings.catalogue)
+        policies = reloading.load(settings.policies, catalogue)
         assert settings.profiles is not None  # once loaded
         profiles = Profiles.load(settings.profiles)
         diameter = settings.diameter
@@ -119,12 +124,16 @@ class OnlineChargingServer:
         )
         await self.store.start()
         self._cleanup.push_async_callback(self.store.stop)
+        self.charging = Charging(self.store, Rules(catalogue, _charge_settings(settings)))
+        watching = Watching(reloading.NO_POLICIES)
+        self.policy_reload = PolicyReload(self.charging, settings.policies, watching, self._clock)
+        self.policy_reload.adopt(policies)
         if self._population is not None:
             await seed(self.store, self._population, self._clock(), catalogue)
-        self.charging = Charging(self.store, Rules(catalogue, _charge_settings(settings)))
-        self.catalogue_reload = CatalogueReload(self.charging, settings.catalogue)
+        self.catalogue_reload = CatalogueReload(self.charging, settings.catalogue, self.policy_reload)
         worker = settings.diameter.origin_host.encode()
-        self._in_background("catalogue reload", self.catalogue_reload.listen(self.store, worker))
+        others = {reloading.COMMAND: self.policy_reload.execute}
+        self._in_background("catalogue reload", self.catalogue_reload.listen(self.store, worker, others))
         await self._count_open_sessions()
         self.expiry = Expiry(self.charging, self._clock)
         await self._follow_budgets()
@@ -137,6 +146,7 @@ class OnlineChargingServer:
         await self.outbox.start()
         self._cleanup.push_async_callback(self.outbox.stop)
         await self._start_diameter()
+        await self._start_policies(worker)
         self._start_metrics()
         self._in_background("memory", _collect_when_grown())
         self._in_background("recount", self._recount_after_reconnects())
@@ -264,6 +274,13 @@ class OnlineChargingServer:
 
         self._in_background("budgets", budgets.follow(self.store, needed))
 
+    async def _start_policies(self, worker: bytes) -> None:
+        self.acting = Acting(self.charging, self.reauthorisation, worker, self._clock)
+        self._in_background("policies", self.acting.run())
+        self.policy_reload.acting = self.acting
+        await self.policy_reload.begin()
+        self._cleanup.push_async_callback(self.policy_reload.stop)
+
     def _may_ask(self, origin_host: bytes, via: bytes) -> Readiness:
         """What a client makes of our requests, by its profile; ``via``: the peer that its last request came by."""
         identity = (via or origin_host).decode("utf-8", "replace")
@@ -288,6 +305,8 @@ class OnlineChargingServer:
             self.store.statistics,
             self.reauthorisation.statistics,
             self.catalogue_reload.statistics,
+            self.acting.statistics,
+            self.policy_reload.statistics,
             lambda: self.node.open_peers,
             currency_name(self.charging.rules.catalogue.currency),
         )
@@ -407,10 +426,14 @@ async def _serve(settings: Settings, population: Path | None, on_ready: Callable
     for name in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(name, stopping.set)
     await server.start()
-    reloads: set[asyncio.Task[Reloaded]] = set()
+    reloads: set[asyncio.Task[None]] = set()
+
+    async def reload_all() -> None:
+        await server.catalogue_reload.reload()
+        await server.policy_reload.reload()
 
     def reload() -> None:
-        task = loop.create_task(server.catalogue_reload.reload())
+        task = loop.create_task(reload_all())
         reloads.add(task)
         task.add_done_callback(reloads.discard)
 
@@ -430,7 +453,10 @@ async def _serve(settings: Settings, population: Path | None, on_ready: Callable
 def run(
     settings: Settings, population: Path | None = None, on_ready: Callable[[OnlineChargingServer], None] = print
 ) -> None:
-    """Serve until SIGINT or SIGTERM; SIGHUP reads the catalogue anew. Raises as ``OnlineChargingServer.start``."""
+    """Serve until SIGINT or SIGTERM; SIGHUP reads catalogue and policies anew.
+
+    Raises as ``OnlineChargingServer.start``.
+    """
     logging.basicConfig(
         level=settings.log_level.upper(), stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
     )

@@ -7,7 +7,7 @@ Sources: RFC 8506 section 5.5, RFC 6733 sections 8.3 and 8.5; conformance rows 4
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Final
 
@@ -90,6 +90,8 @@ class ServerRequest:
     rating_group: int | None = None
     service_identifier: int | None = None
     pool: int | None = None
+    since_ms: int = field(default=0, compare=False)
+    """When what it tells of came about: how long it took until it was sent is measured; 0: no matter."""
 
     @property
     def session_id(self) -> bytes:
@@ -189,6 +191,7 @@ def pack_request(request: ServerRequest, host: bytes, via: bytes) -> bytes:
             request.pool,
             host,
             via,
+            request.since_ms,
         )
     )
     return packed
@@ -196,9 +199,10 @@ def pack_request(request: ServerRequest, host: bytes, via: bytes) -> bytes:
 
 def unpack_request(packed: bytes) -> tuple[ServerRequest, bytes, bytes]:
     """The request, Origin-Host and last peer. Raises ValueError."""
-    command, account_id, session_key, rating_group, identifier, pool, host, via = _unpacked(packed)
+    command, account_id, session_key, rating_group, identifier, pool, host, via, *rest = _unpacked(packed)
+    since_ms = rest[0] if rest else 0  # a process of an earlier release says nothing of it
     return (
-        ServerRequest(Command(command), account_id, session_key, rating_group, identifier, pool),
+        ServerRequest(Command(command), account_id, session_key, rating_group, identifier, pool, since_ms),
         host,
         via,
     )

@@ -34,8 +34,9 @@ from occ.codes import (
     UNABLE_TO_COMPLY,
     UPDATE,
 )
-from occ.indications import QUOTA_OF_PERIOD, pool_reference
+from occ.indications import QUOTA_OF_PERIOD, Indications, pool_reference
 from occ.lifecycle import refusal
+from occ.policing import REFUSALS, RequestPolicies, within
 from occ.pricing import Pricing
 from occ.profiles import Profile
 from occ.rating.across_switch import HalfEach, WorstOfTwo
@@ -44,6 +45,7 @@ from occ.rating.service import Service
 from occ.rating.tariff import Refusal
 from occ.rules import Rules
 from occ.service_units import believable, for_each_recipient, measure, money_of, units_reported, units_wanted
+from policies.rules import AS_PRICED, Access, Decision
 from protocols.credit_control import CreditControlRequest, ServiceRequest
 from protocols.diameter.codec import avp
 
@@ -73,6 +75,8 @@ class Part:
     """None: it cannot be charged; ``grant`` says why, ``service`` and ``rate`` mean nothing."""
     after: Grant | None = None
     """The grant for after a tariff switch, where it is one of its own."""
+    reach_micro: int | None = None
+    """The policies let no more be granted than costs so much; None: any."""
 
 
 def _runs_on(part: Part) -> bool:
@@ -87,7 +91,19 @@ _FREE: Final = FreePrice(Unit.EVENTS)
 class RequestServices:
     """Every service that one request names. ``when_ms``: when what it reports happened, for prices that change."""
 
-    __slots__ = ("_covered", "draft", "now_ms", "parts", "pricing", "profile", "request", "rules", "session", "when_ms")
+    __slots__ = (
+        "_covered",
+        "draft",
+        "now_ms",
+        "parts",
+        "policies",
+        "pricing",
+        "profile",
+        "request",
+        "rules",
+        "session",
+        "when_ms",
+    )
 
     def __init__(
         self,
@@ -108,7 +124,10 @@ class RequestServices:
         self.when_ms = when_ms
         self._covered: dict[int, int] = {}
         """By service: units of its grant that no report of this request has used up."""
-        self.pricing = Pricing(rules.catalogue, request, profile, draft, session, when_ms, rules.budgets)
+        self.pricing = Pricing(rules, request, profile, draft, session, when_ms)
+        in_force = rules.policies
+        self.policies = None if in_force is None else RequestPolicies(rules, in_force, profile, draft, session, when_ms)
+        """None: there are no rules."""
         asked = request.services
         if not asked and (request.requested is not None or request.used):
             identifiers = () if request.service_identifier is None else (request.service_identifier,)
@@ -271,7 +290,9 @@ class RequestServices:
             elif not part.service.maximum_quota_units:
                 part.grant.result_code = RATING_FAILED
             else:
-                self._reserve_for(part, use, part.asked)
+                decision = None if self.policies is None else self.decided(part, use)
+                if part.grant.result_code == SUCCESS and not part.grant.final:
+                    self._reserve_for(part, use, part.asked, decision)
         for part in self.parts:
             # Only now: what a later service reserved may have been the last of the money.
             if part.grant.units > 0 and part.use is not None:
@@ -299,15 +320,43 @@ class RequestServices:
             part.grant.result_code = code
         return bool(code)
 
+    def decided(self, part: Part, use: ServiceUse) -> Decision:
+        """What the policies say of a service, done: its price is another, or its grant says why it gets no units."""
+        assert self.policies is not None
+        decision = self.policies.decide(use)
+        is_free = use.notes is not None and use.notes.is_free
+        if decision is AS_PRICED and not is_free:
+            return decision
+        grant, access = part.grant, decision.access
+        if access in REFUSALS:
+            grant.result_code = REFUSALS[access]
+        elif access is Access.FREE and not is_free and use.unit != _AMOUNT:
+            self._price(use, self.pricing.begin_free(use))
+        elif is_free and access is not Access.FREE:
+            rate = self.pricing.end_free(use)
+            if isinstance(rate, Refusal):
+                grant.result_code = rate.result_code
+            else:
+                self._price(use, rate)
+        if grant.result_code == SUCCESS:
+            told = self.policies.instead(part.service, use, decision)
+            if told is not None:
+                self._at_once(part, use, told)
+                grant.validity_time_s = self.policies.valid_for(use, grant.validity_time_s)
+        return decision
+
     def _without_request(self, part: Part, use: ServiceUse) -> None:
         """Row 31: the client has begun to redirect or restrict, and is told when to ask again."""
         if use.final == _FINAL_GRANTED and part.asked.used and self.request.request_type == UPDATE:
-            told = self.rules.indications(part.service, self.profile)
+            told = None
+            if self.policies is not None:
+                told = self.policies.instead(part.service, use, self.policies.decide(use))
+            told = told or self.rules.indications(part.service, self.profile)
             if told.keeps_session:
                 use.final = _FINAL_ACTING
                 part.grant.validity_time_s = told.ask_again_s
 
-    def _reserve_for(self, part: Part, use: ServiceUse, asked: ServiceRequest) -> None:
+    def _reserve_for(self, part: Part, use: ServiceUse, asked: ServiceRequest, decision: Decision | None) -> None:
         grant = part.grant
         wanted = units_wanted(asked.requested, part.service)
         if not wanted:
@@ -319,12 +368,17 @@ class RequestServices:
             grant.result_code = denied.result_code
             return
         grant.validity_time_s = part.service.validity_time_s
+        if decision is not None:
+            assert self.policies is not None
+            wanted, part.reach_micro, grant.validity_time_s = self.policies.reach(
+                use, part.rate, decision, wanted, grant.validity_time_s
+            )
         if use.unit == _SECONDS and self.profile.time_within_validity:
             wanted = min(wanted, grant.validity_time_s)
         if ends_ms and ends_ms - self.when_ms < grant.validity_time_s * 1000:
             granted = self._reserve_across(part, use, wanted, ends_ms)
         else:
-            granted = self._reserve_at(part.rate, use, wanted)
+            granted = self._reserve_at(part, part.rate, use, wanted)
         if use.unit == _AMOUNT and granted < wanted:
             release(self.draft, use)  # row 19: the client has rated it; that much or nothing
             granted = 0
@@ -351,7 +405,7 @@ class RequestServices:
                 # An allowance would take its share from one side or the other, and money the rest, unevenly.
                 self.pricing.aligned(use, part.rate, to_grant=True)
                 both = HalfEach(part.rate, following, use.paid_units, use.priced_micro)
-                if self._reserve_at(both, use, 2 * wanted) == 2 * wanted:
+                if self._reserve_at(part, both, use, 2 * wanted) == 2 * wanted:
                     grant.switch_s = ends_ms // 1000
                     part.after = Grant(grant.rating_group, grant.service_identifiers, SUCCESS)
                     return 2 * wanted
@@ -359,28 +413,40 @@ class RequestServices:
             elif knows or running or left_s < self.profile.shortest_validity_s:
                 self.pricing.aligned(use, part.rate, to_grant=True)
                 worst = WorstOfTwo(part.rate, following, use.paid_units, use.priced_micro)
-                if self._reserve_at(worst, use, wanted) == wanted:
+                if self._reserve_at(part, worst, use, wanted) == wanted:
                     grant.switch_s = ends_ms // 1000 if knows else 0
                     return wanted
                 release(draft, use)
         grant.validity_time_s = max(left_s, min(self.profile.shortest_validity_s, grant.validity_time_s))
         if use.unit == _SECONDS and self.profile.time_within_validity:
             wanted = min(wanted, grant.validity_time_s)
-        return self._reserve_at(part.rate, use, wanted)
+        return self._reserve_at(part, part.rate, use, wanted)
 
-    def _reserve_at(self, rate: Rate, use: ServiceUse, wanted: int) -> int:
-        if not use.meters:
-            return reserve(self.draft, use, rate, wanted)
-        if not isinstance(rate, WorstOfTwo | HalfEach):
-            self.pricing.aligned(use, rate, to_grant=True)
-        return reserve(self.draft, use, self.pricing.for_grant(use, rate), wanted)
+    def _reserve_at(self, part: Part, rate: Rate, use: ServiceUse, wanted: int) -> int:
+        if use.meters:
+            if not isinstance(rate, WorstOfTwo | HalfEach):
+                self.pricing.aligned(use, rate, to_grant=True)
+            rate = self.pricing.for_grant(use, rate)
+        if part.reach_micro is not None:
+            rate = within(rate, use, part.reach_micro)
+        return reserve(self.draft, use, rate, wanted)
 
     def _used_up(self, part: Part, use: ServiceUse) -> None:
         """There is no credit left: the client redirects or restricts at once, or is refused (rows 30 and 31)."""
+        told = None if self.policies is None else self.policies.at_the_end(part.service, use)
+        if told is None:
+            told = self.rules.indications(part.service, self.profile)
+            if use.final == _FINAL_ACTING:
+                part.grant.validity_time_s = 0
+                part.grant.result_code = CREDIT_LIMIT_REACHED
+                return
+        self._at_once(part, use, told)
+
+    def _at_once(self, part: Part, use: ServiceUse, told: Indications) -> None:
+        """No units: the client redirects or restricts now, or is refused if all it can do is end the service."""
         grant = part.grant
         grant.validity_time_s = 0
-        told = self.rules.indications(part.service, self.profile)
-        if not told.keeps_session or use.final == _FINAL_ACTING:
+        if not told.keeps_session or self.request.request_type == EVENT:
             grant.result_code = CREDIT_LIMIT_REACHED
             return
         use.final = _FINAL_ACTING
@@ -396,6 +462,8 @@ class RequestServices:
         told = self.rules.indications(part.service, self.profile)
         grant.final = not has_more(self.draft, use, self.pricing.for_grant(use, part.rate) if use.meters else part.rate)
         use.final = _FINAL_GRANTED if grant.final else 0
+        if grant.final and self.policies is not None:
+            told = self.policies.at_the_end(part.service, use) or told
         if not self.request.services:
             # Outside a Multiple-Services-Credit-Control there is only room for what follows the final units.
             grant.avps = told.final_units if grant.final else b""
@@ -416,6 +484,11 @@ class RequestServices:
         return sum(1 for bucket_id, _ in use.parts if self.draft.bucket(bucket_id).unit == Unit.MONEY)
 
     # -- what came of it -------------------------------------------------------------------------------------------
+
+    @property
+    def acted(self) -> tuple[str, ...]:
+        """Names of the policy rules that made the answer what it is."""
+        return () if self.policies is None else self.policies.acted
 
     def outcome(self, refuse_if_none: bool) -> Outcome:
         """Row 27: one service's failure is its own; a first request of which nothing is left fails as a whole."""

@@ -110,6 +110,11 @@ def _path(node: Node) -> Path:
     return node.file_path()
 
 
+def _path_or_none(node: Node) -> Path | None:
+    """A path; ``none`` where a variable or an option stands in for the file's."""
+    return None if node.is_null or node.text() == "none" else node.file_path()
+
+
 def _written_path(node: Node) -> Path:
     return Path(node.text()).expanduser()
 
@@ -321,6 +326,8 @@ class Settings:
     """The tariff catalogue; absolute once loaded."""
     profiles: Path | None = setting(optional(_path), None)
     """What charging clients can do; None: as the project ships it."""
+    policies: Path | None = setting(_path_or_none, None)
+    """The rules about what subscribers may use by what they have left; None: no rules. Absolute once loaded."""
     log_level: str = setting(choice("debug", "info", "warning", "error"), "info")
 
 
@@ -348,6 +355,7 @@ def load(
         cdr=replace(loaded.cdr, directory=data_dir / loaded.cdr.directory),
         catalogue=root.base / loaded.catalogue,
         profiles=loaded.profiles or SHIPPED / "profiles.yaml",
+        policies=None if loaded.policies is None else root.base / loaded.policies,
     )
 
 

@@ -410,11 +410,11 @@ class SyNotifications:
             return current.client if current is not None and current.says_the_same(due) else None
 
         return await self._ways.exchange(
-            due.client, lambda client: self._message(due, client), look_again, self.settings, self._count_repeat
+            due.client, lambda client: self._message(due, client), look_again, self.settings, self._count_sent
         )
 
-    def _count_repeat(self) -> None:
-        self.statistics.repeats += 1
+    def _count_sent(self, repeated: bool) -> None:
+        self.statistics.repeats += repeated
 
     def _message(self, due: _Due, client: Destination) -> bytes:
         """A new message, with an End-to-End Identifier of its own."""

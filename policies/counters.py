@@ -14,6 +14,13 @@ class Counter:
     otherwise: str
     """Status at none of the levels."""
 
+    def status_at(self, levels: tuple[str, ...]) -> str:
+        """Its status for an account at these levels."""
+        for level, status in self.statuses:
+            if level in levels:
+                return status
+        return self.otherwise
+
 
 @dataclass(frozen=True, slots=True)
 class CounterStatus:

@@ -71,6 +71,8 @@ class LiveServer:
     ) -> None:
         self.directory = directory
         free = {"diameter.port": "0", "metrics.port": "0", "store.data_dir": str(directory / "data")}
+        if "catalogue" in (settings or {}):
+            free["policies"] = "none"  # those of the sample are about what the sample's catalogue has
         self.settings = load(config, free | dict(settings or {}), environ={})
         self.passed_ms = 0
         self._make_loop = loop
@@ -179,10 +181,11 @@ class LiveServer:
         *,
         balance_micro: int = 0,
         credit_limit_micro: int | None = None,
+        overdraft_micro: int = 0,
         buckets: Sequence[NewBucket] = (),
         plan: str = "standard",
     ) -> None:
-        """An account and its one subscriber; postpaid if it has a credit limit."""
+        """An account and its one subscriber; postpaid if it has a credit limit, prepaid if it has an overdraft."""
         store = self.server.store
 
         async def add() -> None:
@@ -194,7 +197,7 @@ class LiveServer:
                 now_ms=self.now_ms(),
                 reason="test",
                 balance_micro=balance_micro,
-                credit_limit_micro=credit_limit_micro or 0,
+                credit_limit_micro=credit_limit_micro or overdraft_micro,
                 buckets=buckets,
             )
             known = tuple((int(kind), value.encode()) for kind, value in identities)

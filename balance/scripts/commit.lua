@@ -11,6 +11,7 @@
 --   w  expiry index; value: wake-up time in ms, '0' removes the account; argument: account id
 --   o  outbox; value: entry
 --   b  key: the budgets of the lane; value: amount that one of them loses; argument: its name
+--   t  key: stream of transitions; value: entry
 -- Returns a list of the plans that were NOT written, in triples: index from 0, reason, value;
 --   reason 0: the version differs, value is the account as it is now ('' if there is none)
 --   reason 1: the session ended before, value is the ended session
@@ -49,6 +50,8 @@ for e = extras, #ARGV, 5 do
   if ARGV[e + 1] == 'o' and accepted[tonumber(ARGV[e])] then
     outgoing[#outgoing + 1] = 'c'
     outgoing[#outgoing + 1] = ARGV[e + 3]
+  elseif ARGV[e + 1] == 't' and accepted[tonumber(ARGV[e])] then
+    redis.call('XADD', KEYS[tonumber(ARGV[e + 2])], '*', 't', ARGV[e + 3])
   end
 end
 if #records > 0 then redis.call('XADD', KEYS[1], '*', unpack(records)) end

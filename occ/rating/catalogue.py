@@ -175,8 +175,8 @@ class Catalogue:
         self._zoned_by = {service.name: self._zones_of(service) for service in services}
         asks = (
             any(service.apns is not None for service in services),
-            BY_DESTINATION in self._zoned_by.values() or any(service.destinations is not None for service in services),
-            BY_NETWORK in self._zoned_by.values() or any(service.networks is not None for service in services),
+            destinations is not None,
+            networks is not None,
             any(service.sip_methods is not None for service in services),
             any(service.role is not None for service in services),
         )
@@ -186,7 +186,9 @@ class Catalogue:
         self._called: dict[tuple[bytes, bytes | None, bool], Called] = {}
 
     def _zones_of(self, service: Service) -> str:
-        """What the zone of a service is that ``find`` tells: by what plans price it, else by what it is found."""
+        """What the zone of a service is that ``find`` tells: by what plans price it, else by what it is found; empty:
+        where it goes, or else where it is used.
+        """
         for plan in self.plans.values():
             tariff = plan.tariffs.get(service.name)
             if isinstance(tariff, ZoneTariffs):
@@ -202,7 +204,8 @@ class Catalogue:
     # -- which service ---------------------------------------------------------------------------------------------
 
     def find(self, request: Facts, rating_group: int, service_identifier: int) -> tuple[Service | None, str]:
-        """The first service that a request belongs to, or None, and the zone by which it is priced, or "".
+        """The first service that a request belongs to, or None, and its zone, or "": the one by which it is priced, if
+        it is by any.
 
         -1 for a Rating-Group or Service-Identifier that is not named. An emergency call belongs to a service for
         destination ``emergency`` wherever that stands. Remembered by whatever the services of this catalogue ask for.
@@ -249,8 +252,11 @@ class Catalogue:
     def _find(self, key: tuple[object, ...], facts: Criteria) -> tuple[Service | None, str]:
         service = self.first_match(facts)
         zone = ""
-        if service is not None and (by := self._zoned_by[service.name]):
-            zone = facts.destination if by == BY_DESTINATION else facts.network
+        if service is not None:
+            by = self._zoned_by[service.name]
+            zone = facts.destination if by != BY_NETWORK else ""
+            if not zone and by != BY_DESTINATION:
+                zone = facts.network
         if all(len(part) <= MEMO_CONTEXT_BYTES for part in key if isinstance(part, bytes)):
             if len(self._found) >= MEMO_ENTRIES:
                 self._found.clear()

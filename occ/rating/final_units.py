@@ -67,7 +67,7 @@ def read_final_units(node: Node) -> FinalUnits:
             f"{node.path} must be 'terminate', 'restrict', or say redirect_to, restrict_to, allow or bandwidth"
         )
     address_type, address = _redirect(values.get("redirect_to"))
-    bandwidth = _bandwidth(values.get("bandwidth"))
+    bandwidth = read_bandwidth(values["bandwidth"]) if "bandwidth" in values else 0
     asked = values.get("qos_indication")
     with_qos = bool(bandwidth) if asked is None else asked.boolean()
     if asked is not None and bandwidth and not with_qos:
@@ -115,9 +115,8 @@ def redirect_address(written: str) -> tuple[int, bytes] | None:
     return None
 
 
-def _bandwidth(node: Node | None) -> int:
-    if node is None:
-        return 0
+def read_bandwidth(node: Node) -> int:
+    """Bits per second of "64 kbit/s". Raises ConfigError."""
     written = node.text()
     match = _BANDWIDTH.fullmatch(written)
     if match is None or match.group(2) not in _BANDWIDTHS:
@@ -133,14 +132,19 @@ def _bandwidth(node: Node | None) -> int:
 def _filter_ids(node: Node | None) -> tuple[bytes, ...]:
     found: list[bytes] = []
     for item in _one_or_more(node):
-        written = item.text()
-        if not _FILTER_ID.fullmatch(written) or not written.isprintable() or len(written) > _LONGEST_FILTER_ID:
-            raise item.error(
-                f"{item.path} must be the name of a filter in the gateway, at most {_LONGEST_FILTER_ID} printable "
-                f"characters, not {written[:80]!r}"
-            )
-        _add(found, written.encode(), item)
+        _add(found, read_filter_id(item), item)
     return tuple(found)
+
+
+def read_filter_id(node: Node) -> bytes:
+    """A Filter-Id: the name of something that the gateway knows. Raises ConfigError."""
+    written = node.text()
+    if not _FILTER_ID.fullmatch(written) or not written.isprintable() or len(written) > _LONGEST_FILTER_ID:
+        raise node.error(
+            f"{node.path} must be the name of a filter in the gateway, at most {_LONGEST_FILTER_ID} printable "
+            f"characters, not {written[:80]!r}"
+        )
+    return written.encode()
 
 
 def _rules(node: Node | None) -> tuple[bytes, ...]:

@@ -127,7 +127,6 @@ async def test_senseless_accounts_are_refused_whole(store: Store) -> None:
                 **{"currency": EURO, "now_ms": NOW, "reason": "test", **figures},  # type: ignore[arg-type]
             )
 
-    await refused("no credit limit", AccountKind.PREPAID, credit_limit_micro=1)
     await refused("credit limit must not be negative", AccountKind.POSTPAID, credit_limit_micro=-1)
     await refused("cannot start with -1", AccountKind.PREPAID, balance_micro=-1)
     await refused("cannot start with", AccountKind.PREPAID, balance_micro=1 << 63)

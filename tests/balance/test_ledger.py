@@ -56,7 +56,7 @@ class LedgerMachine(RuleBasedStateMachine):
         )
         self.naive = NaiveLedger(
             {
-                1: NaiveBucket("money", money, priorities[0], limit if postpaid else 0),
+                1: NaiveBucket("money", money, priorities[0], limit),
                 2: NaiveBucket("money", bonus, priorities[1]),
                 3: NaiveBucket("octets", allowance, 2),
             }
@@ -115,8 +115,7 @@ class LedgerMachine(RuleBasedStateMachine):
         if not hasattr(self, "account"):
             return
         for bucket in self.account.buckets:
-            on_credit = bucket.bucket_id == MAIN_BUCKET and self.account.kind == AccountKind.POSTPAID
-            assert bucket.balance >= (-self.account.credit_limit_micro if on_credit else 0)
+            assert bucket.balance >= (-self.account.credit_limit_micro if bucket.bucket_id == MAIN_BUCKET else 0)
             assert bucket.reserved >= 0
 
     @invariant()

@@ -55,9 +55,11 @@ def test_the_sample_says_what_the_documents_say(sample: Catalogue) -> None:
     assert by_name["sms"] == Service("sms", SMS, None, Unit.EVENTS, 1, 10, 300)
     assert {service.name for service in sample.services if service.essential} == {"emergency-call"}
     assert {
-        name: price(sample, "standard", name) for name in ("internet", "emergency-call", "national-voice", "sms")
+        name: price(sample, "standard", name)
+        for name in ("internet", "portal", "emergency-call", "national-voice", "sms")
     } == {
         "internet": (StepPrice(Unit.OCTETS, MIB, 10_000), 0),
+        "portal": (FreePrice(Unit.OCTETS), 0),
         "emergency-call": (FreePrice(Unit.SECONDS), 0),
         "national-voice": (StepPrice(Unit.SECONDS, 60, 90_000), 0),
         "sms": (StepPrice(Unit.EVENTS, 1, 50_000), 0),
@@ -68,6 +70,8 @@ def test_the_sample_says_what_the_documents_say(sample: Catalogue) -> None:
         StepPrice(Unit.SECONDS, 60, 990_000),
     ]
     assert sample.includes("small") == ("small",)
+    assert sample.destinations is not None
+    assert sample.destinations.zones == {"local", "long-distance", "eu", "world", "emergency"}
 
 
 @pytest.mark.shows("kamailio-long-context")
@@ -77,7 +81,8 @@ def test_the_sample_says_what_the_documents_say(sample: Catalogue) -> None:
         (DATA, 10, NOT_NAMED, "internet"),
         (DATA, NOT_NAMED, NOT_NAMED, "internet"),
         (DATA, NOT_NAMED, 7, "internet"),
-        (DATA, 20, NOT_NAMED, None),
+        (DATA, 20, NOT_NAMED, "portal"),
+        (DATA, 30, NOT_NAMED, None),
         (b"ext.001.262.12.32260@3gpp.org", 5, 1000, "national-voice"),
         (VOICE, NOT_NAMED, NOT_NAMED, "national-voice"),
         (SMS, 0, NOT_NAMED, "sms"),

@@ -88,17 +88,18 @@ def test_by_apn(called_station_id: bytes | None, name: str | None) -> None:
 @pytest.mark.parametrize(
     ("called", "name", "zone"),
     [
-        (b"tel:+4930123456", "last", ""),
-        (b"030123456", "last", ""),
+        (b"tel:+4930123456", "last", "national"),
+        (b"030123456", "last", "national"),
         (b"+33123456", "abroad", "eu"),
         (b"0033123456", "abroad", "eu"),
         (b"sip:+43123456@ims.example.net;user=phone", "abroad", "eu"),
         (b"+1202555000", "abroad", "world"),
-        (b"sip:alice@example.net", "last", ""),
-        (None, "last", ""),
+        (b"sip:alice@example.net", "last", "home"),
+        (None, "last", "home"),
     ],
 )
 def test_by_the_zone_of_the_called_number(called: bytes | None, name: str, zone: str) -> None:
+    """A service that no zone prices is where it goes, or else where it is used."""
     found = calls(("abroad", "destinations: [eu, world]"))
     assert name_of(found, call(called)) == name
     assert found.find(call(called), NOT_NAMED, NOT_NAMED)[1] == zone
@@ -141,12 +142,12 @@ def test_without_a_service_of_its_own_an_emergency_call_is_a_call() -> None:
 @pytest.mark.parametrize(
     ("mcc_mnc", "location", "name", "zone"),
     [
-        (b"26201", None, "last", ""),
+        (b"26201", None, "last", "home"),
         (b"20801", None, "roaming", "eu"),
         (None, b"\x01\x02\xf8\x10\x00\x00\x00\x00", "roaming", "eu"),
         (b"310410", None, "roaming", "world"),
-        (None, None, "last", ""),
-        (b"x", None, "last", ""),
+        (None, None, "last", "home"),
+        (b"x", None, "last", "home"),
     ],
 )
 def test_by_the_serving_network(mcc_mnc: bytes | None, location: bytes | None, name: str, zone: str) -> None:
@@ -243,7 +244,7 @@ def test_what_is_remembered_is_what_a_fresh_look_finds(services: list[list[str]]
             if service is not None and asks:
                 assert zone == (criteria.destination if service.destinations else criteria.network)
             else:
-                assert zone == ""
+                assert zone == ("" if service is None else criteria.destination or criteria.network)
 
 
 @given(st.lists(CRITERIA, min_size=2, max_size=2))
@@ -273,12 +274,17 @@ def test_what_clients_make_up_does_not_fill_the_memory() -> None:
 
 
 def test_only_what_services_ask_for_is_remembered() -> None:
-    """As fast as by numbers alone, when a catalogue has no more than these."""
+    """Beside the zones, where there are any; and as fast as by numbers alone where there are none."""
     found = catalogue(("last", VOICE.decode(), ""))
     for number in range(10):
         found.find(call(b"+33%d" % number, called_station_id=b"%d" % number, role_of_node=number), 5, 6)
+    assert list(found._found) == [(VOICE, 5, 6, None, "eu", "home", None, None)]
+    without = HEAD[: HEAD.index("destinations:")] + "services:\n"
+    service = SERVICE.format(name="last", context=VOICE.decode(), unit="seconds", quota="60 s", more="")
+    found = read_catalogue(parse_yaml(without + service + "plans: {none: {last: free}}\n", "catalogue.yaml", Path()))
+    for number in range(10):
+        found.find(call(b"+33%d" % number, called_station_id=b"%d" % number, role_of_node=number), 5, 6)
     assert list(found._found) == [(VOICE, 5, 6)]
-    assert len(found._called) == 1  # of the one that had to be looked up
 
 
 @pytest.mark.parametrize(

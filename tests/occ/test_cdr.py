@@ -126,6 +126,7 @@ def test_the_record_of_a_short_session_says_it_all() -> None:
         "access_network": None,
         "visited_network": None,
         "recipients": None,
+        "policies": (),
     }
     assert ["entry", *record] == list(FIELDS)
     assert set(period) == set(PERIOD)

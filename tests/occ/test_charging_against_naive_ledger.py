@@ -53,7 +53,7 @@ class ChargingMachine(RuleBasedStateMachine):
     run_number = 0
 
     @initialize(
-        money=st.integers(0, 80), allowance=st.integers(0, 10), postpaid=st.booleans(), limit=st.integers(1, 40)
+        money=st.integers(0, 80), allowance=st.integers(0, 10), postpaid=st.booleans(), limit=st.integers(0, 40)
     )
     def start(self, money: int, allowance: int, postpaid: bool, limit: int) -> None:
         type(self).run_number += 1
@@ -61,8 +61,7 @@ class ChargingMachine(RuleBasedStateMachine):
         self.now = 1_000_000
         self.runner = asyncio.Runner()
         self.runner.run(self._start(money, allowance, postpaid, limit))
-        credit = limit if postpaid else 0
-        self.naive = NaiveLedger({1: NaiveBucket("money", money, 100, credit), 2: NaiveBucket("octets", allowance, 1)})
+        self.naive = NaiveLedger({1: NaiveBucket("money", money, 100, limit), 2: NaiveBucket("octets", allowance, 1)})
         self.open: dict[int, tuple[int, int]] = {}  # session -> (next request number, when supervision ends)
         self.sessions = 0
         self.sent: list[tuple[CreditControlRequest, Outcome, int]] = []
@@ -78,7 +77,7 @@ class ChargingMachine(RuleBasedStateMachine):
             now_ms=self.now,
             reason="test",
             balance_micro=money,
-            credit_limit_micro=limit if postpaid else 0,
+            credit_limit_micro=limit,
             buckets=[NewBucket(Unit.OCTETS, allowance, priority=1)],
         )
         await add_subscriber(self.store, Subscriber(self.name, self.name, "standard", ((4, self.name),)))

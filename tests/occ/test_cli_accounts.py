@@ -146,7 +146,8 @@ def test_the_credit_limit_is_never_less_than_what_is_used(shell: Shell) -> None:
     assert shell.json("account", "limit", "post", "20.00")["available_micro"] == 0
     assert newest(shell, "post") == ("credit-limit", ["occ command line", "20000000 micro"])
     assert "has used or reserved 20000000" in shell.refused(1, "account", "limit", "post", "19.99")
-    assert "prepaid accounts have no credit limit" in shell.refused(1, "account", "limit", "pre", "1")
+    assert shell.json("account", "limit", "pre", "1.50")["available_micro"] == 1_500_000
+    assert "pre: prepaid, credit limit 1.50 EUR, 1.50 EUR available" in shell.text("account", "show", "pre")
     assert "there is no account x" in shell.refused(1, "account", "limit", "x", "1")
 
 

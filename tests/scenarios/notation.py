@@ -25,7 +25,7 @@ EVENTS = {"event": 1, "events": 1}
 Units = tuple[tuple[str, int], ...]
 """Members of a -Service-Unit AVP by name; CC-Money in micro-units."""
 
-ACCOUNT = re.compile(r"an? (prepaid|postpaid) account with (\S+)((?: and .+)*?)(?: on plan (\S+))?")
+ACCOUNT = re.compile(r"an? (prepaid|postpaid) account with (\S+)((?: and .+?)*?)(?: on plan (\S+))?")
 """What follows "Given" for the account of a scenario."""
 
 _FLAGS = {"V": AvpFlag.VENDOR, "M": AvpFlag.MANDATORY, "P": AvpFlag.PROTECTED}

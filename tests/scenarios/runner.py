@@ -62,6 +62,7 @@ _UNIT_OF = {
 
 DEFAULT_SERVER: dict[str, str] = {
     "catalogue": str(HERE / "catalogue.yaml"),
+    "policies": str(HERE / "policies.yaml"),
     "profiles": str(HERE.parents[1] / "config" / "profiles.yaml"),
     # The smallest watchdog interval allowed, which no scenario waits for: time is put forward.
     "diameter.watchdog_seconds": "6",
@@ -167,11 +168,13 @@ class Run:
             "SIP URI": f"sip:user{self.number}@ims.example.net",
             "NAI": f"user{self.number}@example.net",
         }
-        limit = None
+        limit = overdraft = None
         buckets = []
         for part in re.split(r" and ", account[3])[1:]:
             if part.startswith("a limit of "):
                 limit = money_micro(part.removeprefix("a limit of "))
+            elif part.startswith("an overdraft of "):
+                overdraft = money_micro(part.removeprefix("an overdraft of "))
             else:
                 buckets.append(self._bucket(part))
         if (account[1] == "postpaid") != (limit is not None):
@@ -181,6 +184,7 @@ class Run:
             [(IdentityType[kind.replace(" ", "_")], value) for kind, value in self.identities.items()],
             balance_micro=money_micro(account[2]),
             credit_limit_micro=limit,
+            overdraft_micro=overdraft or 0,
             buckets=buckets,
             plan=account[4] or "standard",
         )

@@ -1,0 +1,1 @@
+"""Policies at work: the rules file read, accounts watched by it, and what follows from what is seen."""
