@@ -65,7 +65,9 @@ async def test_the_sample_is_what_the_documents_say(store: Store) -> None:
         assert account is not None
         main = account.bucket(MAIN_BUCKET)
         assert main is not None
-        expected = (AccountKind.PREPAID, 10_000_000, 1_000_000) if number <= 100 else (AccountKind.POSTPAID, 0, 50_000_000)
+        expected = (
+            (AccountKind.PREPAID, 10_000_000, 1_000_000) if number <= 100 else (AccountKind.POSTPAID, 0, 50_000_000)
+        )
         assert (account.kind, main.balance, account.credit_limit_micro) == expected
         assert account.currency == 978
     assert await subscribers.read_subscriber(store, IdentityType.E164, b"491700000201") is None
