@@ -26,6 +26,8 @@ REFUSALS: Final = {
 
 _MONEY: Final = int(Unit.MONEY)
 _OCTETS: Final = int(Unit.OCTETS)
+_AMOUNT: Final = int(Unit.AMOUNT)
+_FREE: Final = Access.FREE
 
 
 class Reach(NamedTuple):
@@ -136,52 +138,52 @@ class RequestPolicies:
 
     def valid_for(self, use: ServiceUse, validity_s: int) -> int:
         """Validity-Time in seconds: so long, but not beyond the hours of a rule that changes the decision; 0: none."""
-        return self._until_hours_end(self._case(use), validity_s) if validity_s else 0
+        ends_ms = self._policies.changes_ms(self._when_ms, self._case(use), self.levels)
+        return self._until(ends_ms, validity_s) if ends_ms and validity_s else validity_s
 
-    def _until_hours_end(self, case: Case, validity_s: int) -> int:
-        ends_ms = self._policies.changes_ms(self._when_ms, case, self.levels)
-        if not ends_ms:
-            return validity_s
+    def _until(self, ends_ms: int, validity_s: int) -> int:
         left_s = -(-(ends_ms - self._when_ms) // 1000)
         return min(validity_s, max(1, self._profile.shortest_validity_s, left_s))
 
     # -- how much --------------------------------------------------------------------------------------------------
 
-    def reach(self, use: ServiceUse, rate: Rate, decision: Decision, wanted: int, validity_s: int) -> Reach:
-        """How far a grant of ``wanted`` units that is valid for ``validity_s`` seconds may go.
+    def reach(self, use: ServiceUse, rate: Rate, decision: Decision, wanted: int, validity_s: int) -> Reach | None:
+        """How far a grant of ``wanted`` units that is valid for ``validity_s`` seconds may go; None: all the way.
 
         No further than to where the account, with all that is granted, comes to a level at which this service is
         decided on in another way, but at least one step of its price, or it would never come there. No longer than
         until a rule's hours begin or end. And not for long where the threshold is near and the client cannot be asked
-        to report earlier.
+        to report earlier. ``decide`` must come before.
         """
-        case = self._case(use)
-        validity_s = self._until_hours_end(case, validity_s)
-        if use.unit == Unit.AMOUNT:
-            return Reach(wanted, None, validity_s)  # row 19: the client has rated it, that much or nothing
-        if decision.most_units:
-            wanted = min(wanted, decision.most_units)
-        if decision.access is Access.FREE and use.name not in self._rules.meters:
-            return Reach(wanted, None, validity_s)
-        room_micro, room_units = self._policies.room(case, self._draft.account, self._draft.now_ms, self.levels)
-        near = False
-        if room_units is not None:
-            room_units -= self._granted_elsewhere(use)
-            near = room_units < 2 * wanted
-            wanted = min(wanted, max(room_units, use.step_units))
-        if room_micro is not None:
-            for bucket in self._draft.account.buckets:
-                if bucket.reserved and bucket.unit == _MONEY and not bucket.name and not bucket.owner:
-                    room_micro -= bucket.reserved  # ``use`` itself holds nothing now
-            paid_units, priced_micro = use.paid_units, use.priced_micro
-            near = near or rate.price_micro(paid_units + 2 * wanted) - priced_micro > room_micro
-            if near and rate.price_micro(paid_units + wanted) - priced_micro > room_micro:
-                room_micro = max(room_micro, rate.price_micro(paid_units + 1) - priced_micro)
-            else:
-                room_micro = None
-        if near and self._shortest_near_s:
-            validity_s = min(validity_s, self._shortest_near_s)
-        return Reach(wanted, room_micro, validity_s)
+        case, levels = self._case(use), self.levels
+        policies, account = self._policies, self._draft.account
+        ends_ms = policies.changes_ms(self._when_ms, case, levels)
+        until_s = self._until(ends_ms, validity_s) if ends_ms else validity_s
+        most = decision.most_units
+        units = most if most and most < wanted else wanted
+        micro: int | None = None
+        if use.unit == _AMOUNT:
+            units = wanted  # row 19: the client has rated it, that much or nothing
+        elif decision.access is not _FREE or use.name in self._rules.meters:
+            room_micro, room_units = policies.room(case, account, self._draft.now_ms, levels)
+            near = False
+            if room_units is not None:
+                room_units -= self._granted_elsewhere(use)
+                near = room_units < 2 * units
+                units = min(units, max(room_units, use.step_units))
+            if room_micro is not None:
+                for bucket in account.buckets:
+                    if bucket.reserved and bucket.unit == _MONEY and not bucket.name and not bucket.owner:
+                        room_micro -= bucket.reserved  # ``use`` itself holds nothing now
+                paid_units, priced_micro = use.paid_units, use.priced_micro
+                near = near or rate.price_micro(paid_units + 2 * units) - priced_micro > room_micro
+                if near and rate.price_micro(paid_units + units) - priced_micro > room_micro:
+                    micro = max(room_micro, rate.price_micro(paid_units + 1) - priced_micro)
+            if near and self._shortest_near_s:
+                until_s = min(until_s, self._shortest_near_s)
+        if units == wanted and micro is None and until_s == validity_s:
+            return None
+        return Reach(units, micro, until_s)
 
     @property
     def _shortest_near_s(self) -> int:

@@ -370,9 +370,9 @@ class RequestServices:
         grant.validity_time_s = part.service.validity_time_s
         if decision is not None:
             assert self.policies is not None
-            wanted, part.reach_micro, grant.validity_time_s = self.policies.reach(
-                use, part.rate, decision, wanted, grant.validity_time_s
-            )
+            reach = self.policies.reach(use, part.rate, decision, wanted, grant.validity_time_s)
+            if reach is not None:
+                wanted, part.reach_micro, grant.validity_time_s = reach
         if use.unit == _SECONDS and self.profile.time_within_validity:
             wanted = min(wanted, grant.validity_time_s)
         if ends_ms and ends_ms - self.when_ms < grant.validity_time_s * 1000:
