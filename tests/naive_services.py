@@ -163,7 +163,8 @@ class NaiveServices:
             named = () if self.request.service_identifier is None else (self.request.service_identifier,)
             asked = (ServiceRequest(None, named, self.request.requested, self.request.used),)
         self.lines = [self._line(each) for each in asked]
-        self._covered = {line.name: self.ledger.services[line.name].granted for line in self.lines if line.name}
+        known = [line.name for line in self.lines if line.name is not None]
+        self._covered = {name: self.ledger.services[name].granted for name in known}
         """Units of its grant that no report of this request has used up, by service."""
 
     # -- which service, at which price -----------------------------------------------------------------------------
