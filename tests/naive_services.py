@@ -293,26 +293,22 @@ class NaiveServices:
         before = min(before, units)
         after = min(after, units - before)
         either = units - before - after
-        promised = self._promised(service, units, before, after) and not waived
-        leaked, switches = service.leaked, 0
+        promised = units <= service.granted and not waived and not service.has_lent
+        leaked, sides = service.leaked, []
         while service.switch and self._has_passed(service, told_after):
             side = self._sides(line, service, before, after, either, told)
             self.ledger.spend(line.name, side)
             self._enter_period(line.name)
             units -= side
             before, after, either, told_after = 0, 0, units, False
-            switches += 1
+            sides.append(side)
         self.ledger.spend(line.name, units)
-        if promised and switches <= service.promise[0]:
+        switches, most = service.promise
+        if promised and len(sides) <= switches and max(*sides, units, 0) <= most:
+            # RFC 8506 section 5.1.1: what was used does not exceed the reservation, unless it exceeds the grant.
             assert service.leaked == leaked, "what was granted is paid for"
         self.ledger.leak(line.name, waived)
         self.ledger.release(line.name)
-
-    @staticmethod
-    def _promised(service: NaiveService, units: int, before: int, after: int) -> bool:
-        """RFC 8506 section 5.1.1: the used units never exceed the reservation, if they do not exceed the grant."""
-        within = units <= service.granted and before <= service.promise[1] and after <= service.promise[1]
-        return within and not service.has_lent
 
     def _has_passed(self, service: NaiveService, told_after: bool) -> bool:
         """The clock says so, or the client, whose clock may be a little ahead."""

@@ -25,7 +25,7 @@ def account(clean_redis: Address) -> Iterator[Account]:
     machines: list[ChargingMachine] = []
 
     def make(money: int = 0, **others: int) -> ChargingMachine:
-        machine = type("Machine", (SessionMachine,), {"address": clean_redis})()
+        machine: ChargingMachine = type("Machine", (SessionMachine,), {"address": clean_redis})()
         has = dict.fromkeys(("allowance", "seconds", "bonus", "lapses_s", "limit", "poor", "start_ms"), 0)
         machines.append(machine)
         machine.start(**{"money": money, "first": True, **has, **others})
