@@ -67,7 +67,6 @@ class ChargingMachine(RuleBasedStateMachine):
     """Two accounts, three subscribers, two workers on one store; and the naive server that says what is right."""
 
     address: Address
-    steps = 0
 
     @initialize(
         money=st.integers(0, 80),
@@ -177,7 +176,6 @@ class ChargingMachine(RuleBasedStateMachine):
         self, request: CreditControlRequest, profile: Profile, worker: int = 0, copies: int = 1
     ) -> tuple[Outcome, Expected]:
         """Let both servers charge it, and compare; ``copies`` arrive at once, each at another worker."""
-        type(self).steps += 1
         expected = self.naive.charge(request, profile)
         outcomes = self.run(self._charge([request] * copies, profile, worker))
         for outcome in outcomes:
@@ -192,7 +190,6 @@ class ChargingMachine(RuleBasedStateMachine):
 
     def send_both(self, requests: list[CreditControlRequest], profile: Profile, worker: int = 0) -> None:
         """Two requests at once, each at another worker: it must be as if one had come after the other."""
-        type(self).steps += 2
         outcomes = self.run(self._charge(requests, profile, worker))
         before = deepcopy(self.naive)
         try:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+import redis
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import precondition, rule, run_state_machine_as_test
@@ -265,17 +266,24 @@ class SessionMachine(ChargingMachine):
 
 
 FACTOR = int(os.environ.get("NAIVE_LEDGER_EXAMPLES", "1"))
+"""More than 1: so many times the examples, and others each time."""
 
 
 def run(machine: type[ChargingMachine], address: Address, examples: int, steps: int = 30, **settings_: Any) -> None:
-    kind = type(machine.__name__, (machine,), {"address": address, "steps": 0, **settings_})
-    run_state_machine_as_test(
-        kind,
-        settings=settings(
-            max_examples=examples * FACTOR,
-            stateful_step_count=steps,
-            deadline=None,
-            report_multiple_bugs=False,
-            suppress_health_check=list(HealthCheck),
-        ),
+    """Let random clients loose; ``settings_``: attributes of the machine. The same ones each time, unless asked for."""
+    kind = type(machine.__name__, (machine,), {"address": address, **settings_})
+    chosen = settings(
+        max_examples=examples * FACTOR,
+        stateful_step_count=steps,
+        deadline=None,
+        derandomize=FACTOR == 1,
+        database=None,
+        report_multiple_bugs=False,
+        suppress_health_check=list(HealthCheck),
     )
+    with redis.Redis.from_url(address.url) as client:
+        client.config_set("appendfsync", "no")  # nothing here is about what a crash leaves
+        try:
+            run_state_machine_as_test(kind, settings=chosen)
+        finally:
+            client.config_set("appendfsync", "always")

@@ -23,9 +23,9 @@ NAMES: dict[str, tuple[Name, ...]] = {
 
 @pytest.mark.parametrize("names", NAMES)
 def test_sessions(clean_redis: Address, names: str) -> None:
-    run(SessionMachine, clean_redis, 60, names=NAMES[names])
+    run(SessionMachine, clean_redis, 20, names=NAMES[names])
 
 
 def test_client_rated(clean_redis: Address) -> None:
     names: tuple[Name, ...] = ((10, ()), (20, ()), (50, ()), (70, ()), (71, ()), (None, ()), (99, ()))
-    run(SessionMachine, clean_redis, 60, names=names, money=True)
+    run(SessionMachine, clean_redis, 20, names=names, money=True)

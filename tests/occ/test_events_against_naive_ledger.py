@@ -139,4 +139,4 @@ class EventMachine(SessionMachine):
 
 
 def test_events(clean_redis: Address) -> None:
-    run(EventMachine, clean_redis, 80, names=NAMES)
+    run(EventMachine, clean_redis, 30, names=NAMES)

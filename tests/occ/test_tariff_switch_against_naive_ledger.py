@@ -20,4 +20,4 @@ NAMES: dict[str, tuple[Name, ...]] = {
 @pytest.mark.parametrize("names", NAMES)
 def test_tariff_switch(clean_redis: Address, names: str) -> None:
     profiles = ("by the letter", "by the letter", "lenient", "hasty")
-    run(SessionMachine, clean_redis, 60, names=NAMES[names], labels=True, timestamps=True, profile_names=profiles)
+    run(SessionMachine, clean_redis, 25, names=NAMES[names], labels=True, timestamps=True, profile_names=profiles)
