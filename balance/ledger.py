@@ -140,10 +140,11 @@ class Draft:
             if len(found) > 1:
                 found.sort(key=spending_order)
         if self._named:
-            return [bucket for bucket in found if self._serves(bucket, use)]
+            return [bucket for bucket in found if self.serves(bucket, use)]
         return found
 
-    def _serves(self, bucket: Bucket, use: ServiceUse | None) -> bool:
+    def serves(self, bucket: Bucket, use: ServiceUse | None) -> bool:
+        """Whether a bucket may be spent on a service; None: on anything at all."""
         if bucket.owner and bucket.owner != self.subscriber:
             return False
         return not bucket.name or (use is not None and bucket.name in use.allowances)
@@ -259,11 +260,12 @@ class Draft:
         self._own_sessions.discard(session.session_id)
 
 
-def settle(draft: Draft, use: ServiceUse, rate: Rate, units: int) -> int:
+def settle(draft: Draft, use: ServiceUse, rate: Rate, units: int, session: Session | None = None) -> int:
     """Debit ``units`` used since the last report and give back what else was reserved; micro-units debited.
 
-    What the reservation holds is spent first, in its own order. Usage beyond the grant is taken from what the
-    account still has free, allowances before money; what nothing covers is recorded in ``use.leaked_micro``.
+    What the reservation holds is spent first, in its own order; then, if ``session`` is given, money that the other
+    services of its credit pool hold. Usage beyond that is taken from what the account still has free, allowances
+    before money; what nothing covers is recorded in ``use.leaked_micro``.
     """
     unspent = units
     money_parts: list[tuple[int, int]] = []
@@ -286,7 +288,27 @@ def settle(draft: Draft, use: ServiceUse, rate: Rate, units: int) -> int:
     use.used = min(use.used + units, LARGEST)
     if unspent > granted_in_money:
         unspent = granted_in_money + _take_allowance(draft, use, rate, unspent - granted_in_money)
-    return _debit_money(draft, use, rate, unspent, money_parts)
+    return _debit_money(draft, use, rate, unspent, money_parts, session)
+
+
+def settle_so_far(draft: Draft, use: ServiceUse, rate: Rate, units: int, session: Session | None = None) -> None:
+    """As ``settle``, but the report goes on at another price: what is left of the reservation stays for the rest."""
+    parts, granted, priced_micro = use.parts, use.granted, use.priced_micro
+    settle(draft, use, rate, units, session)
+    spent = {True: use.priced_micro - priced_micro, False: units}
+    left: list[tuple[int, int]] = []
+    for bucket_id, amount in parts:
+        bucket = draft.bucket(bucket_id)
+        kind = bucket.unit == _MONEY
+        taken = min(amount, spent[kind])
+        spent[kind] -= taken
+        if amount > taken:
+            bucket.reserved += amount - taken
+            left.append((bucket_id, amount - taken))
+    if left:
+        use.parts = left
+        draft.reservations_delta += 1
+    use.granted = max(0, granted - units)
 
 
 def _allowances(draft: Draft, use: ServiceUse, rate: Rate) -> list[Bucket]:
@@ -328,7 +350,14 @@ def _took(draft: Draft, use: ServiceUse, bucket: Bucket, amount: int) -> None:
     use.taken = (*taken, which, amount)
 
 
-def _debit_money(draft: Draft, use: ServiceUse, rate: Rate, units: int, reserved_parts: list[tuple[int, int]]) -> int:
+def _debit_money(
+    draft: Draft,
+    use: ServiceUse,
+    rate: Rate,
+    units: int,
+    reserved_parts: list[tuple[int, int]],
+    session: Session | None,
+) -> int:
     """Debit the price of ``units`` more units: THE place where money leaves an account. Micro-units debited."""
     use.paid_units = min(use.paid_units + units, LARGEST)
     price = min(rate.price_micro(use.paid_units), LARGEST)
@@ -344,6 +373,8 @@ def _debit_money(draft: Draft, use: ServiceUse, rate: Rate, units: int, reserved
         unpaid -= taken
         if bucket_id != MAIN_BUCKET or draft.taken is not None:
             _took(draft, use, bucket, taken)
+    if unpaid and session is not None and use.pool:
+        unpaid -= _borrow(draft, session, use, unpaid)
     if unpaid:
         for bucket in draft.in_order(_MONEY, use):
             taken = min(unpaid, draft.free(bucket))
@@ -522,15 +553,16 @@ def give_back_fee(draft: Draft, amount_micro: int) -> None:
     draft.refunded_micro += amount_micro
 
 
-def borrow(draft: Draft, session: Session, use: ServiceUse, cost_micro: int) -> None:
-    """Free money that other services of the credit pool of ``use`` hold, up to ``cost_micro``, for what it used.
+def _borrow(draft: Draft, session: Session, use: ServiceUse, cost_micro: int) -> int:
+    """Debit money that other services of the credit pool of ``use`` hold, up to ``cost_micro``; how much it was.
 
     RFC 8506 section 5.1.2: a service may use up what was granted to the others of its pool. Their own units stay
-    granted; what they then lack is found free or leaks, as with any usage beyond a grant.
+    granted; what they then lack they borrow as well, or it is found free or leaks, as with any usage beyond a grant.
     """
+    unpaid = cost_micro
     for other in list(session.services):
-        if cost_micro <= 0:
-            return
+        if not unpaid:
+            break
         if other is use or other.pool != use.pool or not other.parts:
             continue
         lender = draft.service(session, other.rating_group, other.service_identifier)
@@ -538,14 +570,17 @@ def borrow(draft: Draft, session: Session, use: ServiceUse, cost_micro: int) -> 
         parts: list[tuple[int, int]] = []
         for bucket_id, amount in lender.parts:
             bucket = draft.bucket(bucket_id)
-            lent = min(amount, cost_micro) if bucket.unit == _MONEY else 0
+            lent = min(amount, unpaid) if bucket.unit == _MONEY and draft.serves(bucket, use) else 0
             bucket.reserved -= lent
-            cost_micro -= lent
+            bucket.balance -= lent
+            unpaid -= lent
+            _took(draft, use, bucket, lent)
             if amount > lent:
                 parts.append((bucket_id, amount - lent))
         if not parts:
             draft.reservations_delta -= 1
         lender.parts = parts
+    return cost_micro - unpaid
 
 
 def reserved_money(draft: Draft, use: ServiceUse) -> int:

@@ -260,32 +260,43 @@ class Charge:
 
     def _begin_anew(self, account: Account) -> Plan:
         """Close the session if it is still open, and open it again."""
+        if self.key not in account.sessions:
+            return self._initial(Draft(account, self.now_ms))
+        plan = self._initial(*self._closed(account))
+        if plan.opened:
+            return plan
+        # Refused: what the new session would have cost is forgotten, but the old one is closed.
+        draft, records = self._closed(account)
+        refused = plan
+        plan = self._plan(draft, "refuse", refused.outcome, records)
+        plan.ended, plan.ended_ttl_ms = refused.ended, refused.ended_ttl_ms
+        plan.closed = self.key
+        return plan
+
+    def _closed(self, account: Account) -> tuple[Draft, tuple[bytes, ...]]:
+        """The account without the session, which its client has lost, and the session's charging data records."""
         draft = Draft(account, self.now_ms)
         session = draft.session(self.key)
-        if session is None:
-            return self._initial(draft)
+        assert session is not None
         draft.release_session(session)
         records = cdr.closing_records(draft, session, cdr.CLIENT_RESTARTED)
         draft.close(session)
-        plan = self._initial(draft, records)
-        if not plan.opened:
-            plan.closed = self.key
-        return plan
+        return draft, records
 
     def _initial(self, draft: Draft, records: tuple[bytes, ...] = ()) -> Plan:
         refusal = self._indicator_missing()
         session = self._new_session()
         if refusal is not None:
-            return self._refused(draft, session, refusal, records)
+            return self._refused(draft, session, refusal)
         services = self._services(draft, session)
         longest_s = services.settle()
         services.reserve()
         outcome = services.outcome(refuse_if_none=True)
         if outcome.result_code != SUCCESS:
-            return self._refused(draft, session, outcome, records)
+            return self._refused(draft, session, outcome)
         command_indications(services, outcome)
         self._remember(session, outcome)
-        session.expires_ms = self.now_ms + longest_s * 1000 * self.rules.settings.tcc_factor
+        session.expires_ms = self._supervised_until(services, outcome, longest_s)
         draft.open(session)
         plan = self._plan(draft, "reserve", outcome, records, services.acted)
         plan.opened = self.key
@@ -321,9 +332,9 @@ class Charge:
             return now_ms
         return max(said_ms, earliest_ms)
 
-    def _refused(self, draft: Draft, session: Session, outcome: Outcome, records: tuple[bytes, ...]) -> Plan:
-        """Nothing was reserved, no session opened; only the answer is kept for a repeat."""
-        plan = self._plan(draft, "refuse", outcome, records) if records else Plan(outcome)
+    def _refused(self, draft: Draft, session: Session, outcome: Outcome) -> Plan:
+        """Nothing is reserved or debited, no session opened; only the answer is kept for a repeat."""
+        plan = Plan(outcome)
         plan.expected_version = draft.before.version
         self._remember(session, outcome)
         self._keep_ended(plan, session, SessionState.REFUSED)
@@ -349,7 +360,7 @@ class Charge:
         self._remember(session, outcome)
         # RFC 8506 section 7 table 6: a termination ends the session, and so does a failure at command level.
         if not ends and outcome.result_code == SUCCESS:
-            session.expires_ms = self._supervised_until(session, outcome, longest_s)
+            session.expires_ms = self._supervised_until(services, outcome, longest_s)
             every_ms = self.rules.settings.partial_record_ms
             records = cdr.partial_records(draft, session, every_ms, services.when_ms)
             return self._plan(draft, "charge", outcome, records, services.acted)
@@ -361,15 +372,13 @@ class Charge:
         self._keep_ended(plan, session, SessionState.CLOSED)
         return plan
 
-    def _supervised_until(self, session: Session, outcome: Outcome, longest_s: int) -> int:
-        """When supervision ends: not before the grants of services that this request did not name lapse."""
+    def _supervised_until(self, services: RequestServices, outcome: Outcome, longest_s: int) -> int:
+        """When supervision ends: not before what services wait for that this request did not name is over."""
         for grant in outcome.grants:
             longest_s = max(longest_s, grant.validity_time_s)  # that of a redirection may be longer than that of units
         until_ms = self.now_ms + longest_s * 1000 * self.rules.settings.tcc_factor
-        if until_ms < session.expires_ms:
-            named = {grant.rating_group for grant in outcome.grants}
-            if any(use.granted and use.rating_group not in named for use in session.services):
-                return session.expires_ms
+        if until_ms < services.session.expires_ms and services.others_wait():
+            return services.session.expires_ms
         return until_ms
 
     def _late(self, account: Account, ended: Session) -> Plan:
@@ -400,7 +409,7 @@ class Charge:
             return plan
         outcome = events.debit(services, reference=self.key)
         if outcome.result_code != SUCCESS:
-            return self._refused(draft, session, outcome, ())
+            return self._refused(draft, session, outcome)
         command_indications(services, outcome)
         self._remember(session, outcome)
         records = cdr.closing_records(draft, session, cdr.EVENT)
@@ -446,7 +455,7 @@ class Charge:
         """Nothing is given back. What a repeat of a refund that was granted is answered, the store knows."""
         if debit_key == self.key:
             return Plan(outcome)
-        plan = self._refused(draft, own, outcome, ())
+        plan = self._refused(draft, own, outcome)
         plan.first_of = self.key
         return plan
 
@@ -509,7 +518,7 @@ class Charge:
         self,
         draft: Draft,
         operation: str,
-        outcome: Outcome,
+        outcome: Outcome | None,
         records: tuple[bytes, ...],
         acted: tuple[str, ...] = (),
     ) -> Plan:

@@ -19,7 +19,7 @@ from occ.pricing import Pricing
 from occ.rating.periods import Period
 from occ.rating.price import price_of
 from occ.rules import Rules
-from occ.service_units import event_units, measure, micro
+from occ.service_units import event_units, measure, micro, money_of
 from occ.services import Part, RequestServices
 from protocols.credit_control import CreditControlRequest, ServiceAnswer, Units, encode_service_members
 from protocols.diameter.codec import avp
@@ -33,21 +33,16 @@ def debit(services: RequestServices, reference: bytes) -> Outcome:
     """
     draft = services.draft
     debited: list[tuple[ServiceUse, list[tuple[int, int]]]] = []
-    for part in services.parts:
-        if part.use is None:
-            continue
-        if any(part.use is use for use, _ in debited):
-            part.grant.result_code = UNABLE_TO_COMPLY  # named twice: it is debited once
-            continue
+    for part, use in _asked_for(services):
         if services.refused(part):
             continue
         if services.policies is not None:
-            services.decided(part, part.use)
+            services.decided(part, use)
             if part.grant.result_code != SUCCESS:
                 continue
         draft.taken = []
-        _debit_service(draft, services.pricing, part, part.use)
-        debited.append((part.use, draft.taken))
+        _debit_service(draft, services.pricing, part, use)
+        debited.append((use, draft.taken))
     for use, taken in debited:
         use.parts = taken
     draft.taken = None
@@ -58,6 +53,24 @@ def debit(services: RequestServices, reference: bytes) -> Outcome:
             if grant.units > 0:
                 grant.avps = told
     return outcome
+
+
+def _asked_for(services: RequestServices) -> list[tuple[Part, ServiceUse]]:
+    """What can be charged, with its use. A service is charged once, however often it is named; and no client can have
+    itself paid by asking for less money than none.
+    """
+    found: list[tuple[Part, ServiceUse]] = []
+    for part in services.parts:
+        if part.use is None:
+            continue
+        money = money_of(part.asked)
+        if any(part.use is use for _, use in found):
+            part.grant.result_code = UNABLE_TO_COMPLY
+        elif money is not None and money[0] < 0:
+            part.grant.result_code = INVALID_AVP_VALUE
+        else:
+            found.append((part, part.use))
+    return found
 
 
 def _debit_service(draft: Draft, pricing: Pricing, part: Part, use: ServiceUse) -> None:
@@ -78,19 +91,18 @@ def enquire(services: RequestServices, action: int) -> Outcome:
     The draft is spoilt by it and must not be written.
     """
     draft = services.draft
+    asked_for = _asked_for(services)
     outcome = services.outcome(refuse_if_none=True)
     if outcome.result_code != SUCCESS:
         return outcome
     enough = True
-    for part in services.parts:
-        if part.use is None:
-            continue
+    for part, use in asked_for:
         wanted = event_units(part.asked, part.service)
         if action == PRICE_ENQUIRY:
-            services.pricing.settle(part.use, part.rate, wanted)
+            services.pricing.settle(use, part.rate, wanted)
             continue
-        services.pricing.aligned(part.use, part.rate)
-        if reserve(draft, part.use, services.pricing.for_grant(part.use, part.rate), wanted) < wanted:
+        services.pricing.aligned(use, part.rate)
+        if reserve(draft, use, services.pricing.for_grant(use, part.rate), wanted) < wanted:
             enough = False
     if action == PRICE_ENQUIRY:
         outcome.cost_micro = sum(use.cost_micro for use in services.session.services)

@@ -9,7 +9,16 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any, Final
 
-from balance.ledger import Draft, begin_period, count_from, mark_period, reserved_money, settle, write_off
+from balance.ledger import (
+    Draft,
+    begin_period,
+    count_from,
+    mark_period,
+    reserved_money,
+    settle,
+    settle_so_far,
+    write_off,
+)
 from balance.model import Notes, Rate, ServiceUse, Session, Unit
 from occ.codes import CREDIT_CONTROL_NOT_APPLICABLE, RATING_FAILED
 from occ.profiles import Profile
@@ -31,6 +40,9 @@ CAPS: Final = 1
 """A meter of money, for what is left of a cap."""
 LIMITS: Final = 2
 """A meter of money, for what is left of a member's cap."""
+
+GAPS: Final = 16
+"""Periods in a row in which a service is not sold that are looked over for one in which it is."""
 
 _AMOUNT: Final = int(Unit.AMOUNT)
 
@@ -190,36 +202,61 @@ class Pricing:
 
     def look_ahead(self, use: ServiceUse) -> tuple[Refusal | None, int]:
         """What stands in the way of a service now, if anything; when its price changes or it is no longer to be had,
-        ms, 0 for never. The switch is noted with the use.
+        ms, 0 for never. The switch is noted with the use: over hours in which it is not sold, that to what comes after.
         """
         if use.unit == _AMOUNT or self._request.recipients or (use.notes is not None and use.notes.is_free):
             return None, 0
-        if use.ahead and use.ahead[0] > self._when_ms and not self.version:
-            # As noted: a service is not taken back into a period that it has left, whatever a clock says.
-            return None, use.ahead[0]
         tariff = self._catalogue.tariff(self._session.plan, use.name, use.zone)
         if tariff is None:
             return None, 0
-        offered = self._effective(use, tariff, self._when_ms)
-        price = self._told(offered.price, use.unit)
-        if isinstance(price, Refusal):
-            use.ahead = ()
-            return price, offered.until_ms
-        self._note_switch(use, tariff, offered)
-        return None, offered.until_ms
+        if not (use.ahead and use.ahead[0] > self._when_ms and not self.version):
+            # Else it stays as noted: a service is not taken back into a period that it has left, whatever a clock says.
+            self._note_switch(use, tariff, self._effective(use, tariff, self._when_ms))
+        price, change_ms = tariff.at(self._when_ms)
+        denied = self._told(price, use.unit)
+        if isinstance(denied, Refusal):
+            return denied, change_ms
+        return None, self._sold_until(use, tariff, change_ms)
+
+    def _sold_until(self, use: ServiceUse, tariff: Tariff, change_ms: int) -> int:
+        """When the switch that is noted comes, or before it the service is no longer to be had, ms, 0 for never.
+
+        ``change_ms``: when the tariff changes next.
+        """
+        ahead_ms = use.ahead[0] if use.ahead else 0
+        for _ in range(GAPS):
+            if not change_ms or 0 < ahead_ms <= change_ms:
+                break
+            price, next_ms = tariff.at(change_ms)
+            if isinstance(self._told(price, use.unit), Refusal):
+                return change_ms
+            change_ms = next_ms
+        return ahead_ms
 
     def _note_switch(self, use: ServiceUse, tariff: Tariff, offered: Offered) -> None:
+        """Note when the price changes next, and to what; where the service is not sold for a while, after that."""
         use.ahead = ()
-        if not offered.until_ms:
+        at_ms = offered.until_ms
+        for _ in range(GAPS):
+            if not at_ms:
+                return
+            following = self._effective(use, tariff, at_ms)
+            price = self._told(following.price, use.unit)
+            if not isinstance(price, Refusal):
+                break
+            at_ms = following.until_ms
+        else:
             return
-        following = self._told(self._effective(use, tariff, offered.until_ms).price, use.unit)
-        if isinstance(following, Refusal):
-            return
-        step_units, step_price_micro, more = full_terms(following)
-        use.ahead = (offered.until_ms, step_units, step_price_micro, *more)
-        version, band = self.version, tariff.band(offered.until_ms)
+        step_units, step_price_micro, more = full_terms(price)
+        use.ahead = (at_ms, step_units, step_price_micro, *more)
+        version, band = self.version, tariff.band(at_ms)
         if version or band or use.notes is not None:
             use.notes = (use.notes or Notes())._replace(next_version=version, next_band=band)
+
+    def second_switch(self, use: ServiceUse, first_ms: int) -> int:
+        """When the price after the switch at ``first_ms`` is over in turn, ms; 0 for never."""
+        tariff = self._catalogue.tariff(self._session.plan, use.name, use.zone)
+        return 0 if tariff is None else self._effective(use, tariff, first_ms).until_ms
 
     @staticmethod
     def rate_ahead(use: ServiceUse) -> Rate:
@@ -368,31 +405,32 @@ class Pricing:
                 smallest = left if smallest is None else min(smallest, left)
         return smallest
 
-    def settle(self, use: ServiceUse, rate: Rate, units: int) -> None:
-        """Debit units that were used, and count them."""
+    def settle(self, use: ServiceUse, rate: Rate, units: int, goes_on: bool = False) -> None:
+        """Debit units that were used, and count them. ``goes_on``: the rest of the report is at another price."""
         counted = self._meters.get(use.name)
         if counted is not None:
             cost_micro = use.cost_micro
-            self._settle(use, rate, units)
+            self._settle(use, rate, units, goes_on)
             for each in counted:
                 self._count(each.name, each.period, units, use.cost_micro - cost_micro)
-        elif use.meters or use.notes is not None:
-            self._settle(use, rate, units)
+        elif goes_on or use.meters or use.notes is not None:
+            self._settle(use, rate, units, goes_on)
         else:
-            settle(self._draft, use, rate, units)
+            settle(self._draft, use, rate, units, self._session)
 
-    def _settle(self, use: ServiceUse, rate: Rate, units: int) -> None:
+    def _settle(self, use: ServiceUse, rate: Rate, units: int, goes_on: bool) -> None:
         """Debit units, and have the meters count those that were priced."""
+        debit = settle_so_far if goes_on else settle
         if not use.meters:
             paid_units = use.paid_units
-            settle(self._draft, use, rate, units)
+            debit(self._draft, use, rate, units, self._session)
             if use.notes is not None and use.notes.promotions:
                 self._count_saved(use, rate, paid_units, None)
             return
         self.aligned(use, rate)
         paid_units, cost_micro = use.paid_units, use.cost_micro
         price = self.for_usage(use, rate)
-        settle(self._draft, use, price, units)
+        debit(self._draft, use, price, units, self._session)
         if use.notes is not None and use.notes.promotions:
             self._count_saved(use, rate, paid_units, price.left_micro if isinstance(price, Capped) else None)
         if price is not rate:

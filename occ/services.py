@@ -10,7 +10,6 @@ from typing import Final
 
 from balance.ledger import (
     Draft,
-    borrow,
     has_more,
     leak,
     release,
@@ -198,13 +197,9 @@ class RequestServices:
         waived = 0
         covered = self._covered.get(id(use), use.granted)
         self._covered[id(use)] = max(0, covered - units)
-        if units > covered and not late:
-            if use.pool:
-                price = part.rate.price_micro(use.paid_units + units) - use.priced_micro
-                borrow(self.draft, self.session, use, price - reserved_money(self.draft, use))
-            elif not part.service.charges_overshoot:
-                waived = units - covered
-                units = covered
+        if units > covered and not late and not use.pool and not part.service.charges_overshoot:
+            waived = units - covered
+            units = covered
         if use.ahead:
             units = self._settle_before_switch(part, use, units)
         self.pricing.settle(use, part.rate, units)
@@ -253,7 +248,7 @@ class RequestServices:
             elif either and self._cheaper_before(part, use, before, after, either):
                 before += either
             self.pricing.at_ms = min(self.when_ms, use.ahead[0] - 1)
-            self.pricing.settle(use, part.rate, before)
+            self.pricing.settle(use, part.rate, before, goes_on=True)
             self.pricing.at_ms = self.when_ms
             units -= before
             self._price(use, self.pricing.enter_period(use))
@@ -261,14 +256,23 @@ class RequestServices:
             labelled = [0, 0, 0]
         return units
 
-    @staticmethod
-    def _cheaper_before(part: Part, use: ServiceUse, before: int, after: int, either: int) -> bool:
+    def _cheaper_before(self, part: Part, use: ServiceUse, before: int, after: int, either: int) -> bool:
         """Whether units of either side of the switch cost less at the price that ends."""
         ending, beginning = part.rate, Pricing.rate_ahead(use)
-        paid = use.paid_units + before
-        return ending.price_micro(paid + either) + beginning.price_micro(after) <= ending.price_micro(
-            paid
-        ) + beginning.price_micro(after + either)
+        everything = self._in_money(use, before + after + either)
+
+        def cost(units_before: int) -> int:
+            in_money = self._in_money(use, units_before)
+            return ending.price_micro(use.paid_units + in_money) + beginning.price_micro(everything - in_money)
+
+        return cost(before + either) <= cost(before)
+
+    def _in_money(self, use: ServiceUse, units: int) -> int:
+        """How many of the next ``units`` used no allowance will pay for: see ``balance.ledger.settle``."""
+        draft = self.draft
+        held = sum(amount for bucket_id, amount in use.parts if draft.bucket(bucket_id).unit != Unit.MONEY)
+        free = sum(draft.free(bucket) for bucket in draft.in_order(use.unit, use))
+        return max(0, min(units, use.granted) - held) + max(0, units - use.granted - free)
 
     # -- what is granted -------------------------------------------------------------------------------------------
 
@@ -373,8 +377,7 @@ class RequestServices:
             reach = self.policies.reach(use, part.rate, decision, wanted, grant.validity_time_s)
             if reach is not None:
                 wanted, part.reach_micro, grant.validity_time_s = reach
-        if use.unit == _SECONDS and self.profile.time_within_validity:
-            wanted = min(wanted, grant.validity_time_s)
+        wanted = self._within(use, grant, wanted)
         if ends_ms and ends_ms - self.when_ms < grant.validity_time_s * 1000:
             granted = self._reserve_across(part, use, wanted, ends_ms)
         else:
@@ -396,8 +399,12 @@ class RequestServices:
         the client is made to ask again at the switch instead.
         """
         grant, draft = part.grant, self.draft
-        left_s = max(1, -(-(ends_ms - self.when_ms) // 1000))  # by the clock that the client goes by
-        if use.ahead:
+        left_s = self._seconds_until(ends_ms)
+        if use.ahead and use.ahead[0] == ends_ms:
+            # Units at the prices of two tariff periods are to be reported before a third begins.
+            second_ms = self.pricing.second_switch(use, ends_ms)
+            if second_ms:
+                wanted = self._shorten(use, grant, second_ms, wanted)
             following = self.pricing.rate_ahead(use)
             running = _runs_on(part)
             knows = self.profile.tariff_switch and not running
@@ -417,10 +424,24 @@ class RequestServices:
                     grant.switch_s = ends_ms // 1000 if knows else 0
                     return wanted
                 release(draft, use)
-        grant.validity_time_s = max(left_s, min(self.profile.shortest_validity_s, grant.validity_time_s))
-        if use.unit == _SECONDS and self.profile.time_within_validity:
-            wanted = min(wanted, grant.validity_time_s)
+        wanted = self._shorten(use, grant, ends_ms, wanted)
         return self._reserve_at(part, part.rate, use, wanted)
+
+    def _seconds_until(self, at_ms: int) -> int:
+        """By the clock that the client goes by, to the whole second; 1 at least."""
+        return max(1, -(-(at_ms - self.when_ms) // 1000))
+
+    def _shorten(self, use: ServiceUse, grant: Grant, until_ms: int, wanted: int) -> int:
+        """Have a grant be valid until then at most, as far as the client can bear; the units to grant."""
+        validity_s = max(self._seconds_until(until_ms), self.profile.shortest_validity_s)
+        grant.validity_time_s = min(grant.validity_time_s, validity_s)
+        return self._within(use, grant, wanted)
+
+    def _within(self, use: ServiceUse, grant: Grant, wanted: int) -> int:
+        """Units to grant to a client that may be granted no more time than is valid."""
+        if use.unit == _SECONDS and self.profile.time_within_validity:
+            return min(wanted, grant.validity_time_s)
+        return wanted
 
     def _reserve_at(self, part: Part, rate: Rate, use: ServiceUse, wanted: int) -> int:
         if use.meters:
@@ -482,6 +503,13 @@ class RequestServices:
     def _money_parts(self, use: ServiceUse) -> int:
         """Reservation parts in money: the units of a pool change hands at their price, those of an allowance cannot."""
         return sum(1 for bucket_id, _ in use.parts if self.draft.bucket(bucket_id).unit == Unit.MONEY)
+
+    def others_wait(self) -> bool:
+        """Whether a service that the request does not name has a grant, or redirects or restricts for a time."""
+        for use in self.session.services:
+            if (use.granted or use.final == _FINAL_ACTING) and not any(part.use is use for part in self.parts):
+                return True
+        return False
 
     # -- what came of it -------------------------------------------------------------------------------------------
 
