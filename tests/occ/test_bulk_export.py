@@ -159,7 +159,8 @@ async def contents(store: Store) -> dict[str, Any]:
     async for page in directory.accounts(store):
         for account in page:
             watch = await store.call("ZSCORE", store.keys.watch(0), account.account_id)
-            assert (int(float(watch)) if watch else 0) == account.watch_ms == next_wake_ms(account)
+            assert account.watch_ms == next_wake_ms(account)
+            assert float(watch or 0) == float(account.watch_ms)  # scores are doubles
             found[account.account_id.decode()] = replace(account, version=0, watch_ms=0)
     for key in sorted(await store.call("KEYS", "sub:*")):
         found[key.decode()] = await subscribers.subscriber_named(store, key[4:])
