@@ -197,6 +197,7 @@ def _announcement(settings: Settings, config: Path | None, as_json: bool) -> "Ca
         out.print("Now, in a second terminal:")
         out.print(f"  {command} simulate gateway      data sessions over Diameter Gy")
         out.print(f"  {command} simulate ims          calls and short messages over Diameter Ro")
+        out.print(f"  {command} demo policies         a subscriber from full to the limit and back")
         out.print(f"  {command} account list          what they left on the accounts")
         out.print(f"  {command} ledger verify         whether the books balance")
         out.print("Ctrl-C stops the server; the data stays.")
