@@ -535,6 +535,8 @@ class Plan:
     """When the operation took place."""
     asked_by: bytes = b""
     """Key of the session whose request it answers; empty: no client asked."""
+    acted: tuple[str, ...] = ()
+    """Names of the policy rules that made the outcome what it is, for the statistics."""
     transition: bytes = b""
     """Set by whoever watches accounts (``Store.observe``): what this operation changed that others must be told of."""
 

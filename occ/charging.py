@@ -8,8 +8,9 @@ A request is known by its Session-Id, CC-Request-Type and CC-Request-Number: ans
 """
 
 import logging
+from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 from balance import answers
@@ -68,6 +69,8 @@ class ChargingStatistics:
     late_terminations: int = 0
     disbelieved_reports: int = 0
     refunded_micro: int = 0
+    rules: Counter[str] = field(default_factory=Counter)
+    """Answers that a policy rule had a part in, by its name."""
 
     def add(self, plan: Plan) -> None:
         """Count a plan that was written."""
@@ -79,6 +82,8 @@ class ChargingStatistics:
         self.disbelieved_reports += plan.disbelieved_reports
         self.replayed += plan.replayed
         self.late_terminations += plan.late
+        for name in plan.acted:
+            self.rules[name] += 1
 
 
 class Charging:
@@ -293,7 +298,7 @@ class Charge:
         services.reserve()
         outcome = services.outcome(refuse_if_none=True)
         if outcome.result_code != SUCCESS:
-            return self._refused(draft, session, outcome)
+            return self._refused(draft, session, outcome, services.acted)
         command_indications(services, outcome)
         self._remember(session, outcome)
         session.expires_ms = self._supervised_until(services, outcome, longest_s)
@@ -332,9 +337,9 @@ class Charge:
             return now_ms
         return max(said_ms, earliest_ms)
 
-    def _refused(self, draft: Draft, session: Session, outcome: Outcome) -> Plan:
+    def _refused(self, draft: Draft, session: Session, outcome: Outcome, acted: tuple[str, ...] = ()) -> Plan:
         """Nothing is reserved or debited, no session opened; only the answer is kept for a repeat."""
-        plan = Plan(outcome)
+        plan = Plan(outcome, acted=acted)
         plan.expected_version = draft.before.version
         self._remember(session, outcome)
         self._keep_ended(plan, session, SessionState.REFUSED)
@@ -409,7 +414,7 @@ class Charge:
             return plan
         outcome = events.debit(services, reference=self.key)
         if outcome.result_code != SUCCESS:
-            return self._refused(draft, session, outcome)
+            return self._refused(draft, session, outcome, services.acted)
         command_indications(services, outcome)
         self._remember(session, outcome)
         records = cdr.closing_records(draft, session, cdr.EVENT)
@@ -527,6 +532,7 @@ class Charge:
         reason: tuple[Any, ...] = (self.key, request.request_type, request.request_number)
         plan = make_plan(draft, operation, (*reason, acted) if acted else reason, outcome, records)
         plan.asked_by = self.key
+        plan.acted = acted
         return plan
 
     def _keep_ended(self, plan: Plan, session: Session, state: SessionState) -> None:

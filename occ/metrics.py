@@ -149,6 +149,12 @@ class OccCollector(Collector):
                 acting.transitions.copy(),
             ),
             (
+                "occ_policy_rules_applied",
+                "Answers to clients that a policy rule had a part in, by its name",
+                ["rule"],
+                {(rule,): count for rule, count in self._charging.rules.copy().items()},
+            ),
+            (
                 "occ_policy_actions",
                 "What rules did to live sessions and subscribers when an account came to other levels",
                 ["action"],

@@ -256,10 +256,12 @@ async def test_metrics_tell_what_rules_did(lab: Lab) -> None:
     adjust(lab, -4 * EURO)
     await eventually(lambda: len(client.asked) == 1)
     await settled(lab.server)
+    assert (await client.begin(f"{lab.session};2", lab.subscriber, "")).result_code == 4010
     text = await asyncio.to_thread(_scraped, lab.server.server.metrics_port)
     for wanted in (
         'occ_policy_transitions_total{change="entered",level="low"}',
         'occ_policy_actions_total{action="bar"}',
+        'occ_policy_rules_applied_total{rule="bar-low"}',
         'occ_policy_pushes_total{command="re-auth",result="update-expected"}',
         "occ_policy_push_seconds_bucket",
         "occ_policies_info{edition=",
