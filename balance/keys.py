@@ -12,6 +12,7 @@ key                              type        value
 ``{pNNNN}:journal``              stream      field ``r``: journal records of one commit, in order
 ``{pNNNN}:outbox``               stream      field ``c``: charging data records not yet delivered
 ``{pNNNN}:transitions``          stream      field ``t``: accounts that came to other levels, for the policies to act on
+``{pNNNN}:notices``              stream      field ``n``: notices to customers, not taken up yet (``balance.notices``)
 ``{pNNNN}:watch``                sorted set  account by the time (ms) at which it next needs attention
 ``{pNNNN}:budgets``              hash        what of each budget is gone, counted with the money
 ``id:<type>:<identity>``         string      subscriber directory: msgpack of ``balance.model.Subscriber``
@@ -23,6 +24,14 @@ key                              type        value
 ``units:<unit>``                 set         units directly below one; ``units:`` those at the top
 ``unit-changes``                 string      how often the structure of customers has been changed
 ``transfers``                    hash        transfers between accounts that are not finished (``balance.transfers``)
+``contact:<subscriber>``         string      how a subscriber is reached: msgpack of ``balance.contacts.Contact``
+``contact-of:<account>``         string      the same for an account
+``{notices}:n:<notice>``         string      notice taken up: msgpack of ``balance.notices.Delivery``
+``{notices}:seen:<notice>``      string      notice that was taken up, so that it is not again; expires
+``{notices}:due:<queue>``        sorted set  notices of a channel by the time (ms) at which they are due
+``{notices}:<list>``             sorted set  waiting, held, dead and finished notices by a time (ms)
+``{notices}:part:<channel>:<m>`` string      notice that a channel's message belongs to, for its receipt; expires
+``{notices}:counts``             hash        how often a channel (``<channel>|<result>``) had which result
 ``import:<reference>``           hash        where in the journal an import of that name first began
 ``s:<session>``                  string      session directory: account that holds an open session; expires
 ``{pNNNN}:sy:<account>``         hash        Sy subscriptions by Session-Id (``balance.subscriptions``)
@@ -47,6 +56,9 @@ TRANSFERS: Final = b"transfers"
 SY_SUBSCRIPTIONS: Final = b"sy-subscriptions"
 POLICIES: Final = b"occ:policies"
 POLICY_EVENTS: Final = b"occ:policy-events"
+NOTICE: Final = b"{notices}:n:"
+"""Before the name of a notice that was taken up; one hash tag, so that a script can touch all that is known of it."""
+NOTICE_COUNTS: Final = b"{notices}:counts"
 
 
 class Keys:
@@ -84,6 +96,9 @@ class Keys:
 
     def transitions(self, lane: int) -> bytes:
         return self._tags[lane] + b"transitions"
+
+    def notices(self, lane: int) -> bytes:
+        return self._tags[lane] + b"notices"
 
     def watch(self, lane: int) -> bytes:
         return self._tags[lane] + b"watch"
@@ -133,6 +148,34 @@ class Keys:
     @staticmethod
     def units(parent: bytes) -> bytes:
         return b"units:" + parent
+
+    @staticmethod
+    def contact(subscriber_id: bytes) -> bytes:
+        return b"contact:" + subscriber_id
+
+    @staticmethod
+    def contact_of(account_id: bytes) -> bytes:
+        return b"contact-of:" + account_id
+
+    @staticmethod
+    def notice(notice_id: bytes) -> bytes:
+        return NOTICE + notice_id
+
+    @staticmethod
+    def notice_seen(notice_id: bytes) -> bytes:
+        return b"{notices}:seen:" + notice_id
+
+    @staticmethod
+    def notice_queue(queue: str) -> bytes:
+        return b"{notices}:due:" + queue.encode()
+
+    @staticmethod
+    def notice_list(name: str) -> bytes:
+        return b"{notices}:" + name.encode()
+
+    @staticmethod
+    def notice_part(channel: str, message_id: str) -> bytes:
+        return b"{notices}:part:%b:%b" % (channel.encode(), message_id.encode())
 
     @staticmethod
     def session(session_id: bytes) -> bytes:

@@ -19,7 +19,6 @@ import asyncio
 import json
 import logging
 import os
-import signal
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +30,7 @@ from balance.resp import StoreError, StoreUnavailableError
 from balance.store import Store, StoreSettings
 from occ.cdr import as_json_fields
 from occ.cdr_files import CdrFiles, CdrSettings, Delivery
+from occ.child_process import ChildProcess, begin, told_to_stop
 from occ.clock import now_ms
 
 log = logging.getLogger("occ.outbox")
@@ -40,8 +40,6 @@ POLL_INTERVAL_S: Final = 0.5
 
 ENTRIES_A_PAGE: Final = 10
 PAGES_A_SYNC: Final = 100
-NICENESS: Final = 10
-"""Priority below the server's and Redis's: records may wait, requests may not."""
 
 GROUP: Final = b"cdr"
 """Consumer group of the outbox; its consumers are the directories."""
@@ -51,8 +49,6 @@ TAKE_OVER_MS: Final = 1 << 52
 """Only what has been with another process for longer would be taken from it: nothing."""
 OTHERS_CHECK_S: Final = 600.0
 """Between two looks whether another server has left records that it took."""
-
-_PACKAGES: Final = str(Path(__file__).resolve().parent.parent)
 
 
 @dataclass(slots=True)
@@ -209,96 +205,39 @@ async def _main(job: dict[str, Any]) -> None:
         Path(job["directory"]), job["rotate_bytes"], job["rotate_ms"], tuple(job["formats"]), job["node"]
     )
     files = CdrFiles(settings)
-    loop = asyncio.get_running_loop()
-    reader = asyncio.StreamReader()
-    await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
-    stop = asyncio.Event()
-    loop.create_task(reader.read()).add_done_callback(lambda _: stop.set())
-    # Ctrl-C in a terminal reaches the whole group: the server decides when its outbox ends.
-    loop.add_signal_handler(signal.SIGINT, lambda: None)
-    await _work(store, files, stop)
+    await _work(store, files, await told_to_stop())
     await store.stop()
     files.close()
 
 
-class OutboxProcess:
+class OutboxProcess(ChildProcess):
     """The outbox of one store in a process of its own, started again should it end."""
 
-    RESTART_S: Final = 1.0
-    STOP_S: Final = 10.0
-
     def __init__(self, address: Address, partitions: int, settings: CdrSettings, log_level: str) -> None:
-        self._job = json.dumps(
-            {
-                "store": address.url,
-                "partitions": partitions,
-                "directory": str(settings.directory),
-                "rotate_bytes": settings.rotate_bytes,
-                "rotate_ms": settings.rotate_ms,
-                "formats": settings.formats,
-                "node": settings.node,
-                "log_level": log_level,
-            }
-        )
+        job = {
+            "store": address.url,
+            "partitions": partitions,
+            "directory": str(settings.directory),
+            "rotate_bytes": settings.rotate_bytes,
+            "rotate_ms": settings.rotate_ms,
+            "formats": settings.formats,
+            "node": settings.node,
+            "log_level": log_level,
+        }
+        super().__init__("occ.outbox", job, "the outbox", "what it left is delivered after the next start")
         self._directory = settings.directory
-        self._process: asyncio.subprocess.Process | None = None
-        self._supervisor: asyncio.Task[None] | None = None
-        self.restarts = 0
-
-    @property
-    def pid(self) -> int | None:
-        return None if self._process is None else self._process.pid
 
     async def start(self) -> None:
         """Raises OSError if the directory cannot be written to or the process cannot be started."""
         self._directory.mkdir(parents=True, exist_ok=True)
         if not os.access(self._directory, os.W_OK):
             raise PermissionError(f"charging data records cannot be written to {self._directory}; set cdr.directory")
-        await self._launch()
-        self._supervisor = asyncio.create_task(self._supervise())
-
-    async def stop(self) -> None:
-        """Let it deliver what is left, then end; not for longer than ``STOP_S``."""
-        if self._supervisor is not None:
-            self._supervisor.cancel()
-            await asyncio.gather(self._supervisor, return_exceptions=True)
-        process = self._process
-        if process is None or process.returncode is not None:
-            return
-        assert process.stdin is not None
-        process.stdin.close()
-        try:
-            async with asyncio.timeout(self.STOP_S):
-                await process.wait()
-        except TimeoutError:
-            log.error("the outbox did not end in %.0f s; what it left is delivered after the next start", self.STOP_S)
-            process.kill()
-            await process.wait()
-
-    async def _launch(self) -> None:
-        # The child must find the packages where this process found them, installed or not.
-        path = os.pathsep.join([_PACKAGES, os.environ.get("PYTHONPATH", "")])
-        self._process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "occ.outbox", self._job,
-            stdin=asyncio.subprocess.PIPE, env={**os.environ, "PYTHONPATH": path.rstrip(os.pathsep)},
-        )  # fmt: skip
-
-    async def _supervise(self) -> None:
-        while True:
-            assert self._process is not None
-            code = await self._process.wait()
-            log.error("the outbox process ended with status %d; it is started again", code)
-            self.restarts += 1
-            await asyncio.sleep(self.RESTART_S)
-            await self._launch()
+        await super().start()
 
 
 def main() -> None:
     job = json.loads(sys.argv[1])
-    logging.basicConfig(
-        level=job["log_level"].upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr
-    )
-    os.nice(NICENESS)
+    begin(job["log_level"])
     try:
         asyncio.run(_main(job))
     except (StoreError, OSError) as error:
