@@ -1,4 +1,4 @@
-"""Names of accounts and subscribers as logs show them: enough to recognise one, too little to call it."""
+"""Names, numbers and addresses as logs show them: enough to recognise one, too little to call it."""
 
 import re
 from typing import Final
@@ -14,6 +14,23 @@ def masked(name: bytes) -> str:
     hidden, numbers = _DIGITS.subn(_middle_hidden, text)
     shown = hidden if numbers else text[:SHOWN] + "****"
     return shown if shown.isprintable() else ascii(shown)[1:-1]
+
+
+def masked_address(address: str) -> str:
+    """``4917****0001`` for a number, ``n****@example.net`` for an e-mail address, of a URL the host alone."""
+    if re.match(r"https?://", address):
+        scheme, _, rest = address.partition("://")
+        return f"{scheme}://{re.split('[/?#]', rest)[0].rpartition('@')[2]}/****"
+    local, at, domain = address.rpartition("@")
+    if at and local:
+        return f"{local[:1]}****@{domain}"
+    hidden, numbers = _DIGITS.subn(_middle_hidden, address)
+    return hidden if numbers else f"{address[:1]}****" if address else ""
+
+
+def masked_numbers(text: str) -> str:
+    """A text in which numbers as long as telephone numbers are masked."""
+    return _DIGITS.sub(_middle_hidden, text)
 
 
 def _middle_hidden(digits: re.Match[str]) -> str:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from balance.embedded import Address
+from occ.notices.settings import NoticesSettings
 from occ.rating.currency import parse_amount
 from occ.yamlmap import (
     ConfigError,
@@ -322,6 +323,7 @@ class Settings:
     store: StoreSettings = section(StoreSettings)
     charging: ChargingSettings = section(ChargingSettings)
     cdr: CdrSettings = section(CdrSettings)
+    notices: NoticesSettings = section(NoticesSettings)
     catalogue: Path = setting(_path, Path("catalogue.yaml"))
     """The tariff catalogue; absolute once loaded."""
     profiles: Path | None = setting(optional(_path), None)
@@ -356,6 +358,7 @@ def load(
         catalogue=root.base / loaded.catalogue,
         profiles=loaded.profiles or SHIPPED / "profiles.yaml",
         policies=None if loaded.policies is None else root.base / loaded.policies,
+        notices=replace(loaded.notices, templates=loaded.notices.templates or SHIPPED / "templates"),
     )
 
 
