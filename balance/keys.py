@@ -28,7 +28,8 @@ key                              type        value
 ``contact-of:<account>``         string      the same for an account
 ``{notices}:n:<notice>``         string      notice taken up: msgpack of ``balance.notices.Delivery``
 ``{notices}:seen:<notice>``      string      notice that was taken up, so that it is not again; expires
-``{notices}:due:<queue>``        sorted set  notices of a channel by the time (ms) at which they are due
+``{notices}:due:<channel>``      sorted set  notices of a channel by the time (ms) at which they are due
+``{notices}:due-behind:<ch...>`` sorted set  the same for marketing, which goes when there is nothing else
 ``{notices}:<list>``             sorted set  waiting, held, dead and finished notices by a time (ms)
 ``{notices}:part:<channel>:<m>`` string      notice that a channel's message belongs to, for its receipt; expires
 ``{notices}:counts``             hash        how often a channel (``<channel>|<result>``) had which result
@@ -166,8 +167,8 @@ class Keys:
         return b"{notices}:seen:" + notice_id
 
     @staticmethod
-    def notice_queue(queue: str) -> bytes:
-        return b"{notices}:due:" + queue.encode()
+    def notice_queue(channel: str, behind: bool) -> bytes:
+        return b"{notices}:%b:%b" % (b"due-behind" if behind else b"due", channel.encode())
 
     @staticmethod
     def notice_list(name: str) -> bytes:

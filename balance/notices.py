@@ -140,6 +140,8 @@ class Delivery:
     finished_ms: int = 0
     parts: tuple[str, ...] = ()
     """Messages of ``channel`` whose receipts are awaited."""
+    revived_ms: int = 0
+    """When somebody had it tried anew after it was given up; 0: never."""
     events: tuple[Event, ...] = field(default=())
     """The last of them, the oldest first."""
 
@@ -168,6 +170,7 @@ def _pack_delivery(delivery: Delivery) -> bytes:
             delivery.next_ms,
             delivery.finished_ms,
             delivery.parts,
+            delivery.revived_ms,
             delivery.events,
         )
     )
@@ -175,13 +178,23 @@ def _pack_delivery(delivery: Delivery) -> bytes:
 
 
 def _unpack_delivery(packed: bytes) -> Delivery:
-    form, notice, state, channel, accepted, attempts, given_up, next_ms, finished, parts, events = msgpack.unpackb(
-        packed, use_list=False
-    )
+    form, notice, state, channel, *numbers, events = msgpack.unpackb(packed, use_list=False)
     if form != FORMAT:
         raise StoreError(f"a notice in the store has format {form}, which this version cannot read")
-    happened = tuple(Event(*event) for event in events)
-    return Delivery(Notice(*notice), state, channel, accepted, attempts, given_up, next_ms, finished, parts, happened)
+    accepted_ms, attempts, given_up, next_ms, finished_ms, parts, revived_ms = numbers
+    return Delivery(
+        Notice(*notice),
+        state,
+        channel,
+        accepted_ms,
+        attempts,
+        given_up,
+        next_ms,
+        finished_ms,
+        parts,
+        revived_ms,
+        tuple(Event(*event) for event in events),
+    )
 
 
 # -- handing in ----------------------------------------------------------------------------------------------------
@@ -211,7 +224,7 @@ async def accept(store: Store, delivery: Delivery, remember_ms: int) -> bool:
     keys = [
         Keys.notice_seen(name),
         Keys.notice(name),
-        Keys.notice_queue(delivery.channel),
+        _queue(delivery),
         Keys.notice_list(_LIST_OF[delivery.state]),
         NOTICE_COUNTS,
     ]
@@ -225,16 +238,27 @@ async def accept(store: Store, delivery: Delivery, remember_ms: int) -> bool:
 # -- working on them -----------------------------------------------------------------------------------------------
 
 
-async def due(store: Store, queue: str, now_ms: int, count: int) -> list[Known]:
-    """The notices of a queue that are due, the longest due first, at most ``count``. Raises StoreError."""
-    key = Keys.notice_queue(queue)
-    names = await store.call("ZRANGEBYSCORE", key, "-inf", now_ms, "LIMIT", 0, count)
-    if not names:
-        return []
-    found, gone = await _read(store, names)
-    if gone:
-        await store.call("ZREM", key, *gone)
+async def due(store: Store, channel: str, now_ms: int, count: int) -> list[Known]:
+    """The notices of a channel that are due, the longest due first, at most ``count``; marketing behind all others.
+
+    Raises StoreError.
+    """
+    found: list[Known] = []
+    for behind in (False, True):
+        key = Keys.notice_queue(channel, behind)
+        names = await store.call("ZRANGEBYSCORE", key, "-inf", now_ms, "LIMIT", 0, count - len(found))
+        if names:
+            known, gone = await _read(store, names)
+            found += known
+            if gone:
+                await store.call("ZREM", key, *gone)
+        if len(found) >= count:
+            break
     return found
+
+
+def _queue(delivery: Delivery) -> bytes:
+    return Keys.notice_queue(delivery.channel, delivery.notice.klass == "marketing")
 
 
 async def read(store: Store, notice_id: bytes) -> Known | None:
@@ -264,8 +288,8 @@ async def write(
     open_still = after.state in (WAITING, HELD)
     keys = [
         Keys.notice(name),
-        Keys.notice_queue(before.channel),
-        Keys.notice_queue(after.channel),
+        _queue(before),
+        _queue(after),
         Keys.notice_list(_LIST_OF[before.state]),
         Keys.notice_list(_LIST_OF[after.state]),
         NOTICE_COUNTS,

@@ -23,6 +23,8 @@ from prometheus_client.metrics_core import (
 from prometheus_client.registry import Collector
 
 from balance.model import MICRO
+from balance.notices import DEAD, HELD, WAITING, Figures
+from balance.resp import StoreError
 from balance.store import ROUND_TRIP_BOUNDS_S, StoreStatistics
 from occ.charging import ChargingStatistics
 from occ.gy import LATENCY_BOUNDS_S, TYPE_NAMES, RequestStatistics
@@ -50,6 +52,8 @@ class OccCollector(Collector):
         policies: ReloadStatistics,
         peers_up: Callable[[], int],
         currency: str,
+        notices: Callable[[], Figures],
+        clock: Callable[[], int],
     ) -> None:
         self._requests = requests
         self._charging = charging
@@ -60,6 +64,8 @@ class OccCollector(Collector):
         self._policies = policies
         self._peers_up = peers_up
         self._currency = currency
+        self._notices = notices
+        self._clock = clock
 
     def collect(self) -> Iterable[Metric]:
         yield from self._request_metrics()
@@ -68,6 +74,7 @@ class OccCollector(Collector):
         yield from self._server_request_metrics()
         yield from self._catalogue_metrics()
         yield from self._policy_metrics()
+        yield from self._notice_metrics()
         yield GaugeMetricFamily("occ_peers_up", "Diameter peers with an open connection", self._peers_up())
 
     def _request_metrics(self) -> Iterator[Metric]:
@@ -185,6 +192,28 @@ class OccCollector(Collector):
             "From the change of an account to the Re-Auth- or Abort-Session-Request that tells of it",
             buckets=_buckets(PUSH_BOUNDS_S, sent.push_seconds),
             sum_value=sent.push_seconds_sum,
+        )
+
+    def _notice_metrics(self) -> Iterator[Metric]:
+        """Those of the whole store, as every server of it tells them; none while it cannot be reached."""
+        try:
+            notices = self._notices()
+        except (StoreError, TimeoutError) as error:
+            log.debug("there are no figures of notices: %s", error)
+            return
+        results = CounterMetricFamily(
+            "occ_notices", "What became of notices and of attempts to deliver them", labels=["channel", "result"]
+        )
+        for key, count in sorted(notices.counts.items()):
+            results.add_metric(list(key), count)
+        yield results
+        open_now = GaugeMetricFamily("occ_notices_open", "Notices that are not delivered", labels=["state"])
+        for state in (WAITING, HELD, DEAD):
+            open_now.add_metric([state], notices.lists[state])
+        yield open_now
+        waited_ms = max(0, self._clock() - notices.oldest_ms) if notices.oldest_ms else 0
+        yield GaugeMetricFamily(
+            "occ_notices_oldest_seconds", "How long the oldest notice waits that is not held", waited_ms / 1000
         )
 
     def _ledger_metrics(self) -> Iterator[Metric]:

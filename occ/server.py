@@ -21,6 +21,7 @@ import uvloop
 from balance.directory import accounts_in_expiry_index
 from balance.embedded import Address, EmbeddedRedis, EmbeddedRedisError, EmbeddedSettings
 from balance.keys import LAYOUT
+from balance.notices import Figures, figures
 from balance.resp import StoreError
 from balance.store import Store
 from balance.store import StoreSettings as LedgerStoreSettings
@@ -30,6 +31,8 @@ from occ.clock import now_ms
 from occ.expiry import Expiry
 from occ.gy import Gy, Peer
 from occ.metrics import MetricsServer, OccCollector
+from occ.notices.process import NoticesProcess
+from occ.notices.process import check as check_notices
 from occ.outbox import OutboxProcess
 from occ.policy import reloading
 from occ.policy.acting import Acting
@@ -112,6 +115,8 @@ class OnlineChargingServer:
         policies = reloading.load(settings.policies, catalogue)
         assert settings.profiles is not None  # once loaded
         profiles = Profiles.load(settings.profiles)
+        if settings.notices.enabled:
+            check_notices(settings.notices)
         diameter = settings.diameter
         self.profiles = ProfileChooser(profiles, diameter.default_profile, diameter.peers.profiles)
         self.redis_address = await self._redis()
@@ -145,6 +150,12 @@ class OnlineChargingServer:
         self.outbox = OutboxProcess(self.redis_address, settings.store.partitions, files, settings.log_level)
         await self.outbox.start()
         self._cleanup.push_async_callback(self.outbox.stop)
+        if settings.notices.enabled:
+            self.notices = NoticesProcess(
+                self.redis_address, settings.store.partitions, settings.notices, settings.log_level
+            )
+            await self.notices.start()
+            self._cleanup.push_async_callback(self.notices.stop)
         await self._start_diameter()
         await self._start_policies(worker)
         self._start_metrics()
@@ -299,6 +310,11 @@ class OnlineChargingServer:
 
     def _start_metrics(self) -> None:
         loop = asyncio.get_running_loop()
+
+        def notice_figures() -> Figures:
+            """Called in the thread of the HTTP server: the store belongs to the loop."""
+            return asyncio.run_coroutine_threadsafe(figures(self.store), loop).result(timeout=5)
+
         collector = OccCollector(
             self.gy.statistics,
             self.charging.statistics,
@@ -309,6 +325,8 @@ class OnlineChargingServer:
             self.policy_reload.statistics,
             lambda: self.node.open_peers,
             currency_name(self.charging.rules.catalogue.currency),
+            notice_figures,
+            self._clock,
         )
 
         def peers() -> list[dict[str, Any]]:
