@@ -1,8 +1,8 @@
 """The command ``occ``: serve, simulate, and look after accounts, subscribers and the ledger.
 
 Commands on accounts, customers, subscribers, sessions and the ledger are in ``occ.cli_accounts``,
-``occ.cli_customers``, ``occ.cli_subscribers``, ``occ.cli_sessions`` and ``occ.cli_ledger``, what all commands share in
-``occ.cli_shell``.
+``occ.cli_customers``, ``occ.cli_subscribers``, ``occ.cli_sessions`` and ``occ.cli_ledger``, those on notices in
+``occ.cli_contacts`` and ``occ.cli_notices``, what all commands share in ``occ.cli_shell``.
 """
 
 import asyncio
@@ -26,10 +26,12 @@ from occ.cli_accounts import account_app
 from occ.cli_bulk import export_rows, import_rows
 from occ.cli_catalogue import catalogue_app
 from occ.cli_cdr import cdr_app
+from occ.cli_contacts import account_contact_app, subscriber_contact_app
 from occ.cli_customers import customer_app
 from occ.cli_decode import decode
 from occ.cli_demo import demo_app
 from occ.cli_ledger import ledger_app
+from occ.cli_notices import notice_app
 from occ.cli_policy import policy_app
 from occ.cli_policy_node import policy_node
 from occ.cli_rate import rate
@@ -75,6 +77,9 @@ simulate_app.command("policy-node")(policy_node)
 app.add_typer(simulate_app, name="simulate")
 app.add_typer(account_app, name="account")
 app.add_typer(subscriber_app, name="subscriber")
+account_app.add_typer(account_contact_app, name="contact")
+subscriber_app.add_typer(subscriber_contact_app, name="contact")
+app.add_typer(notice_app, name="notice")
 app.add_typer(customer_app, name="customer")
 app.add_typer(sessions_app, name="sessions")
 app.add_typer(ledger_app, name="ledger")

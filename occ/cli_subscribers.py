@@ -112,7 +112,7 @@ def show_subscriber(context: typer.Context, subscriber: Who, as_json: AsJson = F
     """All of a subscriber."""
 
     async def work(store: Store) -> Shown:
-        found = await _found(store, subscriber)
+        found = await found_subscriber(store, subscriber)
         return found, await _payer(store, found)
 
     _show(on_store(context, work), as_json)
@@ -214,7 +214,7 @@ def plan(
     _check_plan(catalogue, name, "PLAN")
 
     async def change(store: Store) -> Subscriber:
-        found, at_ms = await _found(store, subscriber), now_ms()
+        found, at_ms = await found_subscriber(store, subscriber), now_ms()
         from_ms = at_ms
         if at is not None:
             from_ms = catalogue.calendar.moment(day(at, "--at"), 0)
@@ -246,7 +246,7 @@ def caps(
     day_micro, month_micro = _cap(day_cap, "--day"), _cap(month_cap, "--month")
 
     async def change(store: Store) -> Subscriber:
-        found = await _found(store, subscriber)
+        found = await found_subscriber(store, subscriber)
         return await subscribers.set_caps(store, found.subscriber_id, day_micro, month_micro, now_ms(), reason)
 
     _show_changed(context, change, as_json)
@@ -272,7 +272,7 @@ def friends(
         raise WrongUsageError("give the friends-and-family numbers, or --none")
 
     async def change(store: Store) -> Subscriber:
-        found = await _found(store, subscriber)
+        found = await found_subscriber(store, subscriber)
         return await subscribers.set_friends(store, found.subscriber_id, _numbers(numbers or []), now_ms(), reason)
 
     _show_changed(context, change, as_json)
@@ -290,7 +290,7 @@ def move(
     catalogue = load_catalogue(settings_of(context).catalogue)
 
     async def change(store: Store) -> Subscriber:
-        found = await _found(store, subscriber)
+        found = await found_subscriber(store, subscriber)
         moved = await structure.move_member(store, found.subscriber_id, name_octets(account), now_ms(), reason)
         await bring_up_to_date(store, catalogue, moved, now_ms(), reason)
         return moved
@@ -312,7 +312,7 @@ def refresh(
 
     async def work(store: Store) -> int:
         if subscriber is not None:
-            await bring_up_to_date(store, catalogue, await _found(store, subscriber), now_ms(), reason)
+            await bring_up_to_date(store, catalogue, await found_subscriber(store, subscriber), now_ms(), reason)
             return 1
         count = 0
         async for names in subscribers_in_store(store):
@@ -387,7 +387,7 @@ def _set_state(
     async def change(store: Store) -> Subscriber:
         from occ.server_requests import standing_has_changed  # noqa: PLC0415 - other commands do without the protocols
 
-        found = await _found(store, subscriber)
+        found = await found_subscriber(store, subscriber)
         changed = await subscribers.set_subscriber_state(
             store, found.subscriber_id, state, now_ms(), reason, check, free_identities=free_identities
         )
@@ -426,7 +426,7 @@ def _check_currency(catalogue: Catalogue, plan: str, account: str, currency: int
         )
 
 
-async def _found(store: Store, written: str) -> Subscriber:
+async def found_subscriber(store: Store, written: str) -> Subscriber:
     """The subscriber that somebody means. Raises RefusedError if there is none, or more than one."""
     found = {each.subscriber_id: each for each, _ in await subscribers.find_subscribers(store, name_octets(written))}
     if not found:

@@ -70,7 +70,9 @@ class LiveServer:
         loop: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop,
     ) -> None:
         self.directory = directory
-        free = {"diameter.port": "0", "metrics.port": "0", "store.data_dir": str(directory / "data")}
+        # A process less per server; the tests of notices enable them.
+        free = {"diameter.port": "0", "metrics.port": "0", "notices.enabled": "no"}
+        free["store.data_dir"] = str(directory / "data")
         if "catalogue" in (settings or {}):
             free["policies"] = "none"  # those of the sample are about what the sample's catalogue has
         self.settings = load(config, free | dict(settings or {}), environ={})

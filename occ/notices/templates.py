@@ -14,7 +14,7 @@ from jinja2 import StrictUndefined, Template, TemplateError, nodes
 from jinja2.meta import find_undeclared_variables
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-from balance.notices import Notice, Value
+from balance.notices import Notice
 from occ.notices.formats import KINDS, SAMPLES, Context, Shown, locale_of, shown
 from occ.yamlmap import ConfigError, Node, load_yaml, nearest, read_text
 from occ.yamlmap import shown as shown_path
@@ -275,13 +275,3 @@ def _names(node: Node, languages: tuple[str, ...]) -> dict[str, dict[str, str]]:
     for key, written in node.table():
         found[key.text()] = {language: value.text() for language, value in written.mapping(languages).items()}
     return found
-
-
-def currency_is_needed(values: Mapping[str, tuple[str, bool]]) -> bool:
-    """Whether a template is told money, with which goes its currency."""
-    return any(kind == "money" for kind, _ in values.values())
-
-
-def parse_value(kind: str, written: str) -> Value:
-    """A value as a command line gives it: figures in the ledger's units. Raises ValueError."""
-    return written if kind in ("text", "name") else int(written)
