@@ -65,8 +65,8 @@ class EmailChannel(Channel):
         mail["Date"] = format_datetime(_EPOCH + timedelta(milliseconds=message.notice.at_ms))
         mail["Message-ID"] = f"<{hashlib.sha256(message.notice.notice_id).hexdigest()[:32]}@{domain}>"
         mail["Auto-Submitted"] = "auto-generated"  # RFC 3834: nobody's absence is to be answered to us
-        mail["Content-Language"] = message.text.language
         mail.set_content(message.text.body + "\n")
+        mail["Content-Language"] = message.text.language
         return mail
 
 
