@@ -16,8 +16,8 @@ log = logging.getLogger("occ.notices")
 LOG_IN_FLIGHT: Final = 10
 LOG_PER_SECOND: Final = 1000
 LOG_TIMEOUT_S: Final = 5.0
-MARGIN_S: Final = 5.0
-"""What an attempt may take beyond the time-out of one answer, as it has several."""
+ANSWERS: Final = 2
+"""An attempt may take so many times the time-out of one answer: some have several."""
 
 
 class ClosedChannel(Channel):
@@ -60,7 +60,7 @@ def _way(name: str, settings: NoticesSettings, channel: Channel) -> Way:
     if name == "log":
         return Way(channel, LOG_IN_FLIGHT, LOG_PER_SECOND, LOG_TIMEOUT_S)
     of = getattr(settings, name)
-    return Way(channel, of.in_flight, of.per_second, of.timeout_seconds + MARGIN_S)
+    return Way(channel, of.in_flight, of.per_second, float(ANSWERS * of.timeout_seconds))
 
 
 def _make(name: str, settings: NoticesSettings, on_receipt: OnReceipt) -> Channel:
