@@ -23,6 +23,7 @@ from balance.notices import Value
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _VOLUMES: Final = ((1 << 40, "terabyte"), (1 << 30, "gigabyte"), (1 << 20, "megabyte"), (1 << 10, "kilobyte"))
 """Of 1024 each, under the names that customers know."""
+_GROUPED_FROM_FIVE: Final = frozenset({"es", "it", "pl", "pt"})
 _RATES: Final = ((1_000_000_000, 3), (1_000_000, 2), (1000, 1), (1, 0))
 _RATE_NAMES: Final[dict[str, tuple[str, ...]]] = {"ru": ("бит/с", "кбит/с", "Мбит/с", "Гбит/с")}
 _RATE_NAMES_ELSEWHERE: Final = ("bit/s", "kbit/s", "Mbit/s", "Gbit/s")
@@ -68,7 +69,13 @@ def locale_of(language: str) -> Locale:
 def money(micro: int, to: Context) -> str:
     precision = get_currency_precision(to.currency)
     amount = (Decimal(micro) / MICRO).quantize(Decimal(1).scaleb(-precision), ROUND_FLOOR)
-    return str(format_currency(amount, to.currency, locale=to.locale))
+    grouped = _is_grouped(abs(amount), to)
+    return str(format_currency(amount, to.currency, locale=to.locale, group_separator=grouped))
+
+
+def _is_grouped(amount: Decimal | int, to: Context) -> bool:
+    """Whether thousands are set apart: from five digits on where the CLDR says so, which Babel does not look at."""
+    return amount >= 10_000 or to.language.partition("-")[0] not in _GROUPED_FROM_FIVE
 
 
 def moment(at_ms: int, to: Context) -> str:
@@ -88,7 +95,7 @@ def _local(at_ms: int, to: Context) -> datetime:
 
 def volume(octets: int, to: Context) -> str:
     for size, unit in _VOLUMES:
-        if abs(octets) >= size:
+        if abs(octets) >= size // 1024 * 1000:
             return str(format_unit(_cut(Decimal(octets) / size), unit, "short", locale=to.locale))
     return str(format_unit(octets, "byte", "short", locale=to.locale))
 
@@ -106,7 +113,7 @@ def rate(bits_per_second: int, to: Context) -> str:
 
 
 def number(figure: int, to: Context) -> str:
-    return str(format_decimal(figure, locale=to.locale))
+    return str(format_decimal(figure, locale=to.locale, group_separator=_is_grouped(abs(figure), to)))
 
 
 def _cut(amount: Decimal) -> Decimal:
