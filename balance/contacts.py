@@ -80,7 +80,7 @@ class Contact:
         if self.time_zone:
             try:
                 ZoneInfo(self.time_zone)
-            except (OSError, ValueError):
+            except (KeyError, OSError, ValueError):
                 raise LedgerError(f"{self.time_zone[:60]!r} is no time zone such as Europe/Berlin") from None
 
 

@@ -40,7 +40,7 @@ def _time_zone(node: Node) -> str:
     written = node.text()
     try:
         ZoneInfo(written)
-    except (OSError, ValueError):
+    except (KeyError, OSError, ValueError):
         raise node.error(f"{node.path} must be a time zone such as Europe/Berlin, not {written[:60]!r}") from None
     return written
 

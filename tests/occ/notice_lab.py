@@ -4,7 +4,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +59,7 @@ def settings(directory: Path, **urls: str) -> NoticesSettings:
     secret.write_text("secret\n")
     made = NoticesSettings(templates=SHIPPED / "templates", log=LogSettings(enabled=False))
     made = replace(made, retry=RetrySettings(attempts=3, first_seconds=1, longest_seconds=1))
-    quick = {"enabled": True, "timeout_seconds": 1, "per_second": 1000}
+    quick: dict[str, Any] = {"enabled": True, "timeout_seconds": 1, "per_second": 1000}
     if "sms_http" in urls:
         made = replace(made, sms_http=SmsHttpSettings(url=urls["sms_http"], **quick))
     if "telegram" in urls:
@@ -71,12 +71,12 @@ def settings(directory: Path, **urls: str) -> NoticesSettings:
 
 @dataclass
 class Lab:
-    """Deliveries of one store, which run; ``skip`` puts their clock forward."""
+    """Deliveries of one store, which run."""
 
     store: Store
     deliveries: Deliveries
-    kept: int
-    skipped_ms: int = field(default=0)
+    skipped_ms: int = 0
+    """By so much their clock is put forward."""
 
     async def hand_in(self, *given: Notice) -> None:
         await notices.enqueue(self.store, given)
@@ -109,11 +109,12 @@ class Lab:
 
 
 @asynccontextmanager
-async def lab(store: Store, made: NoticesSettings) -> AsyncIterator[Lab]:
+async def lab(store: Store, made: NoticesSettings, begins_ms: int = NOON_MS) -> AsyncIterator[Lab]:
+    """``begins_ms``: what time it is."""
     started = time.monotonic()
 
     def clock() -> int:
-        return NOON_MS + int((time.monotonic() - started) * 1000) + found.skipped_ms
+        return begins_ms + int((time.monotonic() - started) * 1000) + found.skipped_ms
 
     async def receipt(channel: str, message_id: str, delivered: bool, detail: str) -> None:
         await deliveries.receipt(channel, message_id, delivered, detail)
@@ -121,7 +122,7 @@ async def lab(store: Store, made: NoticesSettings) -> AsyncIterator[Lab]:
     assert made.templates is not None
     templates = Templates.load(made.templates, made.language)
     deliveries = Deliveries(store, made, templates, open_channels(made, receipt), clock, chance=lambda: 1.0)
-    found = Lab(store, deliveries, made.history_entries)
+    found = Lab(store, deliveries)
     running = asyncio.create_task(deliveries.run())
     try:
         yield found

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from balance.embedded import Address
 from occ import yamlmap
+from occ.notices.secret import Secret, SecretError
 from occ.settings import Settings, default_config_path, load, option_name, variable_name
 from occ.yamlmap import ConfigError, Node, leaf_paths, load_yaml, parse_yaml
 from protocols.diameter.settings import Admission
@@ -38,6 +39,7 @@ def test_the_shipped_file_holds_the_defaults(config: Path) -> None:
     assert empty.diameter == shipped.diameter
     assert empty.metrics == shipped.metrics
     assert empty.charging == shipped.charging
+    assert empty.notices == shipped.notices
     assert empty.log_level == shipped.log_level
     assert empty.store.data_dir == Path.cwd() / "data"
     assert shipped.store.data_dir == default_config_path().parent.parent / "data"
@@ -352,3 +354,84 @@ def test_any_content_is_read_or_refused(tmp_path_factory: pytest.TempPathFactory
             value.text()
     except ConfigError:
         pass
+
+
+# -- notices -----------------------------------------------------------------------------------------------------------
+
+
+def test_channels_of_notices_are_read(config: Path) -> None:
+    (config.parent / "smsc.pw").write_text("secret")
+    config.write_text(
+        """
+notices:
+  language: ru
+  quiet_hours: none
+  templates: ../texts
+  log: {enabled: no}
+  smpp: {enabled: yes, host: smsc.example.net, password_file: smsc.pw, source: "+7495"}
+  sms_http: {enabled: yes, body: "to={{ to }}", body_type: form}
+  telegram: {enabled: yes, token_env: BOT_TOKEN}
+"""
+    )
+    notices = load(config, {"notices.smpp.port": "2776"}, environ={"OCC_NOTICES_SMPP_SYSTEM_ID": "me"}).notices
+    assert notices.channels == ("smpp", "sms_http", "telegram")
+    assert (notices.language, notices.quiet_hours) == ("ru", (0, 0))
+    assert notices.templates == Path.cwd() / "texts"
+    assert (notices.smpp.port, notices.smpp.system_id) == (2776, "me")
+    assert notices.smpp.password.read() == "secret"
+    assert notices.telegram.token.read({"BOT_TOKEN": "123:abc"}) == "123:abc"
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("  language: English\n", "config/occ.yaml:2: notices.language must be a language such as en or de"),
+        ("  time_zone: Mars\n", "config/occ.yaml:2: notices.time_zone must be a time zone such as Europe/Berlin"),
+        ("  quiet_hours: 21-8\n", "config/occ.yaml:2: notices.quiet_hours: '21-8' are no quiet hours such as"),
+        ("  smpp:\n    prot: 1\n", "config/occ.yaml:3: unknown key 'prot' in notices.smpp; did you mean 'port'?"),
+        ("  smpp:\n    password: hunter2\n", "config/occ.yaml:3: unknown key 'password' in notices.smpp"),
+        ("  smpp:\n    enabled: yes\n", "config/occ.yaml:3: notices.smpp.password is needed: name a file with"),
+        ("  smpp:\n    source: much-too-long\n", "config/occ.yaml:3: notices.smpp.source must be a number, or a name"),
+        (
+            "  telegram:\n    token_env: 123456:ABC-hunter2\n",
+            "config/occ.yaml:3: notices.telegram.token_env must be the name of an environment variable, not a secret",
+        ),
+        (
+            "  telegram: {token_env: A, token_file: b}\n",
+            "config/occ.yaml:2: notices.telegram: give token_file or token_env, not both",
+        ),
+        ("  telegram:\n    base_url: api.telegram.org\n", "config/occ.yaml:3: notices.telegram.base_url must be a URL"),
+        ("  email: {username: x}\n", "config/occ.yaml:2: notices.email needs username and password together"),
+        (
+            "  email: {username: x, password_env: P, tls: none}\n",
+            "config/occ.yaml:2: notices.email.tls is none: a password is not sent in the clear",
+        ),
+        ("  email:\n    sender: nobody\n", "config/occ.yaml:3: notices.email.sender must be an address such as"),
+        ("  sms_http:\n    url: http://x/{{ too }}\n", "config/occ.yaml:3: notices.sms_http.url: there is no too"),
+        (
+            "  sms_http: {body: 'to={{ to }}'}\n",
+            "config/occ.yaml:2: notices.sms_http.body: what comes out is no JSON",
+        ),
+        (
+            "  sms_http: {body_type: form, body: '{{ recipient }}'}\n",
+            "config/occ.yaml:2: notices.sms_http.body: there is no recipient to put in",
+        ),
+        ("  retry: {longest_seconds: 1}\n", "config/occ.yaml:2: notices.retry.longest_seconds is less than"),
+    ],
+)
+def test_mistakes_in_the_settings_of_notices(config: Path, content: str, message: str) -> None:
+    """None repeats what may be a secret in the wrong place."""
+    found = refused(config, f"notices:\n{content}")
+    assert found.startswith(message)
+    assert "hunter2" not in found
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [(b"", "no secret"), (b"two\nlines\n", "no secret"), (b"\xff", "UTF-8"), (b"x" * 9000, "no s")],
+)
+def test_a_secret_is_one_line(config: Path, content: bytes, reason: str) -> None:
+    path = config.parent / "secret"
+    path.write_bytes(content)
+    with pytest.raises(SecretError, match=reason):
+        Secret("notices.smpp.password", path, None).read()
