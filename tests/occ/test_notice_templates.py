@@ -8,9 +8,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from balance.model import Account, Bucket, Unit
 from balance.notices import Notice, Value
 from occ.notices.formats import Context, shown
 from occ.notices.templates import RenderError, Templates
+from occ.notices.told import account_values
 from occ.settings import SHIPPED
 from occ.yamlmap import ConfigError
 from protocols.smpp.text import parts_of
@@ -87,6 +89,7 @@ def test_texts_without_what_may_be_missing(shipped: Templates) -> None:
     assert render(shipped, "barred", "en", {}) == (
         "OCC: some of your services are not available at present. Top up, and you can use them again at once."
     )
+    assert render(shipped, "bundle-exhausted", "ru", {}).startswith("OCC: ваш пакет исчерпан.")
     assert "high-speed volume is used up" in render(shipped, "throttled", "en", {})
 
 
@@ -142,6 +145,20 @@ def test_values_are_never_code(shipped: Templates, written: str) -> None:
     text = shipped.render(notice("suspended", {"reason": f"{written}{{{{ 7 * 7 }}}}"}), "en", TOLD, "UTC").body
     assert "{{ 7 * 7 }}" in text
     assert "\x1b" not in text
+
+
+def test_an_account_has_all_that_shipped_texts_need(shipped: Templates) -> None:
+    account = Account(b"a", 1, 1, 978, 50_000_000, 0, [], {})
+    account.buckets = [
+        Bucket(1, Unit.MONEY, -3_200_000, 1_000_000, 100, 0),
+        Bucket(2, Unit.MONEY, 200_000, 0, 50, AT_MS + 1),
+        Bucket(3, Unit.MONEY, 9_000_000, 0, 50, AT_MS),
+        Bucket(4, Unit.OCTETS, 1 << 30, 0, 50, 0),
+    ]
+    values = account_values(account, AT_MS)
+    assert values == {"balance": -3_000_000, "limit": 50_000_000, "currency": "EUR"}
+    for name in set(shipped.known) - {"top-up-received"}:
+        assert render(shipped, name, "en", values)
 
 
 # -- mistakes ----------------------------------------------------------------------------------------------------------
