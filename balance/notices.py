@@ -26,7 +26,8 @@ Value = str | int
 CLASSES: Final = ("account-state", "billing", "marketing")
 
 STREAM_KEPT: Final = 1_000_000
-"""Notices that wait to be taken up; if nobody does, the oldest beyond this are dropped."""
+"""Entries that wait to be taken up; if nobody does, the oldest beyond this are dropped."""
+NOTICES_AN_ENTRY: Final = 100
 LONGEST_ID: Final = 255
 EVENTS_KEPT: Final = 20
 FORMAT: Final = 1
@@ -201,10 +202,17 @@ def _unpack_delivery(packed: bytes) -> Delivery:
 
 
 async def enqueue(store: Store, notices: Iterable[Notice]) -> None:
-    """Hand notices in. Raises ValueError if one cannot be (then none is handed in), StoreError."""
-    packed = [(store.keys.lane(notice.account_id), pack(notice)) for notice in notices]
-    for lane, value in packed:
-        await store.call("XADD", store.keys.notices(lane), "MAXLEN", "~", STREAM_KEPT, "*", "n", value)
+    """Hand notices in. Raises ValueError if one cannot be (then none is handed in), StoreError.
+
+    After a StoreError some may have been handed in; handing all in again delivers each once.
+    """
+    lanes: dict[int, list[bytes]] = {}
+    for notice in notices:
+        lanes.setdefault(store.keys.lane(notice.account_id), []).append(pack(notice))
+    for lane, packed in lanes.items():
+        for at in range(0, len(packed), NOTICES_AN_ENTRY):
+            fields = [part for value in packed[at : at + NOTICES_AN_ENTRY] for part in (b"n", value)]
+            await store.call("XADD", store.keys.notices(lane), "MAXLEN", "~", STREAM_KEPT, "*", *fields)
 
 
 async def handed_in(store: Store, lane: int, count: int) -> list[tuple[bytes, list[bytes]]]:

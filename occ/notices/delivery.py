@@ -33,6 +33,8 @@ NOBODY: Final = "none"
 """Stands for the channel where there is none."""
 
 PAGE: Final = 100
+ENTRIES: Final = 10
+"""Read at once; each may hold a hundred notices."""
 POLL_S: Final = 0.25
 STORE_PAUSE_S: Final = 1.0
 """Before the store is asked again that could not be reached."""
@@ -128,12 +130,12 @@ class Deliveries:
     async def _take_up(self) -> None:
         taken = 0
         for lane in self._store.keys.lanes():
-            entries = await notices.handed_in(self._store, lane, PAGE)
+            entries = await notices.handed_in(self._store, lane, ENTRIES)
             await asyncio.gather(*(self._accept(each) for _, packed in entries for each in packed))
             if entries:
                 await notices.strike(self._store, lane, [entry for entry, _ in entries])
             taken += len(entries)
-        if taken < PAGE:
+        if taken < ENTRIES:
             await asyncio.sleep(POLL_S)
 
     async def _accept(self, packed: bytes) -> None:

@@ -93,6 +93,8 @@ def _variable(node: Node) -> str:
             f"{node.path} must be the name of an environment variable, not a secret itself; {len(written)} characters "
             "that are no such name stand there"
         )
+    if written.startswith("OCC_"):
+        raise node.error(f"{node.path} must not begin with OCC_: such variables are settings themselves")
     return written
 
 

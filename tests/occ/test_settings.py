@@ -396,6 +396,7 @@ notices:
             "  telegram:\n    token_env: 123456:ABC-hunter2\n",
             "config/occ.yaml:3: notices.telegram.token_env must be the name of an environment variable, not a secret",
         ),
+        ("  telegram: {token_env: OCC_T}\n", "config/occ.yaml:2: notices.telegram.token_env must not begin with OCC_"),
         (
             "  telegram: {token_env: A, token_file: b}\n",
             "config/occ.yaml:2: notices.telegram: give token_file or token_env, not both",
