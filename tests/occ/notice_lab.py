@@ -59,7 +59,7 @@ def settings(directory: Path, **urls: str) -> NoticesSettings:
     secret.write_text("secret\n")
     made = NoticesSettings(templates=SHIPPED / "templates", log=LogSettings(enabled=False))
     made = replace(made, retry=RetrySettings(attempts=3, first_seconds=1, longest_seconds=1))
-    quick: dict[str, Any] = {"enabled": True, "timeout_seconds": 1, "per_second": 1000}
+    quick: dict[str, Any] = {"enabled": True, "timeout_seconds": 10, "per_second": 1000}
     if "sms_http" in urls:
         made = replace(made, sms_http=SmsHttpSettings(url=urls["sms_http"], **quick))
     if "telegram" in urls:

@@ -89,7 +89,7 @@ async def test_killed_at_any_instant_it_loses_no_notice(store: Store, tmp_path: 
     kills, in_flight = 5, 4
     with HttpPeer(answer) as gateway:
         made = settings(tmp_path, sms_http=f"{gateway.url}/{{{{ id }}}}")
-        made = replace(made, sms_http=replace(made.sms_http, in_flight=in_flight, per_second=200))
+        made = replace(made, sms_http=replace(made.sms_http, in_flight=in_flight, per_second=200, timeout_seconds=2))
         process = NoticesProcess(store.settings.address, PARTITIONS, made, "error", lease_margin_s=0.2)
         process.RESTART_S = 0.01  # type: ignore[misc]
         await process.start()
