@@ -164,11 +164,9 @@ async def _revive(store: Store, name: bytes, kept: int, *, refuse: bool) -> bool
 def check(context: typer.Context, as_json: AsJson = False) -> None:
     """Check texts, channels and secrets; exit code 2 with file, line and reason if something is wrong."""
     from occ.notices.process import check as check_all  # noqa: PLC0415 - only these commands need the texts
-    from occ.notices.process import load_templates  # noqa: PLC0415 - only these commands need the texts
 
     settings = settings_of(context).notices
-    check_all(settings)
-    templates = load_templates(settings)
+    templates = check_all(settings)
     if as_json:
         values = {
             name: {value: {"kind": kind, "optional": optional} for value, (kind, optional) in told.items()}

@@ -1,6 +1,6 @@
 """The commands on policies: check, explain, test, reload."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
@@ -52,6 +52,7 @@ from occ.policy.explaining import (
 from occ.policy.reading import OperatorPolicies, load_policies
 from occ.policy.watching import rules_in_force
 from occ.rating.catalogue import Catalogue, load_catalogue
+from occ.settings import Settings
 from occ.yamlmap import nearest, shown
 from policies.counters import Counter
 from policies.levels import money_of
@@ -69,7 +70,16 @@ def _load(context: typer.Context, path: Path | None = None) -> tuple[OperatorPol
     if where is None:
         raise RefusedError("the settings name no rules file; add a line such as 'policies: policies.yaml'")
     catalogue = load_catalogue(settings.catalogue)
-    return load_policies(where, catalogue), catalogue, where
+    return load_policies(where, catalogue, _templates(settings)), catalogue, where
+
+
+def _templates(settings: Settings) -> Collection[str] | None:
+    """Names of the notices there are; None: nobody is told anything."""
+    if not settings.notices.enabled:
+        return None
+    from occ.notices.process import load_templates  # noqa: PLC0415 - only these commands need the texts
+
+    return load_templates(settings.notices).known
 
 
 # -- check -----------------------------------------------------------------------------------------------------------

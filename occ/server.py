@@ -21,7 +21,7 @@ import uvloop
 from balance.directory import accounts_in_expiry_index
 from balance.embedded import Address, EmbeddedRedis, EmbeddedRedisError, EmbeddedSettings
 from balance.keys import LAYOUT
-from balance.notices import Figures, figures
+from balance.notices import Figures, enqueue, figures
 from balance.resp import StoreError
 from balance.store import Store
 from balance.store import StoreSettings as LedgerStoreSettings
@@ -35,8 +35,9 @@ from occ.notices.process import NoticesProcess
 from occ.notices.process import check as check_notices
 from occ.outbox import OutboxProcess
 from occ.policy import reloading
-from occ.policy.acting import Acting
+from occ.policy.acting import Acting, Due
 from occ.policy.reloading import PolicyReload
+from occ.policy.telling import notice_of
 from occ.policy.watching import Watching
 from occ.profiles import ProfileChooser, Profiles
 from occ.profiles import Reauthorisation as Readiness
@@ -112,11 +113,10 @@ class OnlineChargingServer:
     async def _start(self) -> None:
         settings = self.settings
         catalogue = load_catalogue(settings.catalogue)
-        policies = reloading.load(settings.policies, catalogue)
+        templates = check_notices(settings.notices).known if settings.notices.enabled else None
+        policies = reloading.load(settings.policies, catalogue, templates)
         assert settings.profiles is not None  # once loaded
         profiles = Profiles.load(settings.profiles)
-        if settings.notices.enabled:
-            check_notices(settings.notices)
         diameter = settings.diameter
         self.profiles = ProfileChooser(profiles, diameter.default_profile, diameter.peers.profiles)
         self.redis_address = await self._redis()
@@ -131,7 +131,7 @@ class OnlineChargingServer:
         self._cleanup.push_async_callback(self.store.stop)
         self.charging = Charging(self.store, Rules(catalogue, _charge_settings(settings)))
         watching = Watching(reloading.NO_POLICIES)
-        self.policy_reload = PolicyReload(self.charging, settings.policies, watching, self._clock)
+        self.policy_reload = PolicyReload(self.charging, settings.policies, watching, self._clock, templates)
         self.policy_reload.adopt(policies)
         if self._population is not None:
             await seed(self.store, self._population, self._clock(), catalogue)
@@ -287,10 +287,18 @@ class OnlineChargingServer:
 
     async def _start_policies(self, worker: bytes) -> None:
         self.acting = Acting(self.charging, self.reauthorisation, worker, self._clock)
+        if self.settings.notices.enabled:
+            self.acting.on_notice.append(self._tell_customer)
         self._in_background("policies", self.acting.run())
         self.policy_reload.acting = self.acting
         await self.policy_reload.begin()
         self._cleanup.push_async_callback(self.policy_reload.stop)
+
+    async def _tell_customer(self, due: Due) -> None:
+        """Raises StoreError: the transition is then acted on again, and the notice delivered once all the same."""
+        operator = self.charging.rules.policies
+        policies = None if operator is None else operator.policies
+        await enqueue(self.store, [notice_of(due, policies)])
 
     def _may_ask(self, origin_host: bytes, via: bytes) -> Readiness:
         """What a client makes of our requests, by its profile; ``via``: the peer that its last request came by."""

@@ -18,7 +18,7 @@ from balance.contacts import Recipient, find_recipient
 from balance.notices import DEAD, DECLINED, DELIVERED, HELD, LOGGED, SENT, WAITING, Delivery, Event, Known
 from balance.resp import StoreError
 from balance.store import Store
-from occ.masking import masked
+from occ.masking import masked_address
 from occ.notices.channel import Channel, Message, PermanentError, Taken, TemporaryError, ThrottledError
 from occ.notices.pacing import Pacer, backoff_ms
 from occ.notices.routing import LOG, Decision, Decline, GiveUp, Hold, Send, decide
@@ -314,7 +314,7 @@ class Deliveries:
     ) -> tuple[Delivery, tuple[tuple[str, str], ...]]:
         """Send, and say what became of the notice, and what is counted."""
         way = self._ways[name]
-        to = masked(message.address)
+        to = masked_address(message.address)
         try:
             async with asyncio.timeout(way.timeout_s):
                 taken = await way.channel.send(message)

@@ -51,10 +51,10 @@ class NoticesProcess(ChildProcess):
         super().__init__("occ.notices.process", job, "the process of notices", "what it left is due again later")
 
 
-def check(settings: NoticesSettings) -> None:
-    """That texts, secrets and certificates are there and in order. Raises ConfigError."""
-    load_templates(settings)
+def check(settings: NoticesSettings) -> Templates:
+    """The texts; they, secrets and certificates are there and in order. Raises ConfigError."""
     check_channels(settings)
+    return load_templates(settings)
 
 
 def load_templates(settings: NoticesSettings) -> Templates:

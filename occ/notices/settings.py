@@ -268,7 +268,7 @@ class NoticesSettings:
     """Notices to customers."""
 
     enabled: bool = setting(_boolean, True)
-    """No: notices wait in the store until a server that has them enabled takes them up."""
+    """No: this server hands in none and delivers none."""
     templates: Path | None = setting(optional(_directory), None)
     """Directory of the texts; None: as the project ships them."""
     language: str = setting(_language, "en")

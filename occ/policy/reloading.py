@@ -7,7 +7,7 @@ every account again: levels may be others now, and open sessions may be decided 
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Final
 
@@ -44,11 +44,11 @@ LEVELS: Final = "levels"
 """Operation of the journal: the rules have changed, and with them what the account is at."""
 
 
-def load(path: Path | None, catalogue: Catalogue) -> OperatorPolicies | None:
-    """The rules in a file; None where there is none. Raises ConfigError."""
+def load(path: Path | None, catalogue: Catalogue, templates: Collection[str] | None = None) -> OperatorPolicies | None:
+    """The rules in a file; None where there is none. ``templates``: see ``load_policies``. Raises ConfigError."""
     if path is None:
         return None
-    found = load_policies(path, catalogue)
+    found = load_policies(path, catalogue, templates)
     for remark in found.remarks:
         log.warning("%s", remark)
     return found
@@ -57,14 +57,25 @@ def load(path: Path | None, catalogue: Catalogue) -> OperatorPolicies | None:
 class PolicyReload:
     """The rules of one server."""
 
-    def __init__(self, charging: Charging, path: Path | None, watching: Watching, clock: Callable[[], int]) -> None:
-        """``charging`` has the rules that were loaded at the start, which ``begin`` puts in force."""
+    def __init__(
+        self,
+        charging: Charging,
+        path: Path | None,
+        watching: Watching,
+        clock: Callable[[], int],
+        templates: Collection[str] | None = None,
+    ) -> None:
+        """``charging`` has the rules that were loaded at the start, which ``begin`` puts in force.
+
+        ``templates``: names of the notices there are; None: not known.
+        """
         self.settle_s = SETTLE_S
         self.acting: Acting | None = None
         """Who asks clients, once there is a connection to any; None: nobody yet."""
         self._charging = charging
         self._store = charging.store
         self._path = path
+        self._templates = templates
         self._watching = watching
         self._clock = clock
         self._one_at_a_time = asyncio.Lock()
@@ -113,7 +124,7 @@ class PolicyReload:
         """The file, read with the catalogue that is in force when it has been. Raises ConfigError."""
         while True:
             catalogue = self._charging.rules.catalogue
-            found = await asyncio.to_thread(load, self._path, catalogue)
+            found = await asyncio.to_thread(load, self._path, catalogue, self._templates)
             if self._charging.rules.catalogue is catalogue:
                 return found
 

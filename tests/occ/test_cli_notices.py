@@ -150,7 +150,7 @@ async def test_a_notice_by_hand_dies_and_is_revived(
     assert sorted(each["notice"] for each in await ask("notice", "dead")) == ["n1", "n2"]
     shown = await run("notice", "show", "n1")
     assert "low-balance (account-state) for account acc-1, dead" in shown
-    assert "to 4917******01: answered 400" in shown
+    assert "to 4917****0001: answered 400" in shown
     assert "491700000001" not in shown
     assert await ask("notice", "retry", "n1") == ["n1"]
     assert "is waiting, not dead" in await asyncio.to_thread(shell.refused, 1, "notice", "retry", "n1")

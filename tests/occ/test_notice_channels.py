@@ -368,4 +368,4 @@ async def test_the_log_names_nobody(caplog: pytest.LogCaptureFixture) -> None:
     await LogChannel().send(message("ann@example.net"))
     assert "491700000001" not in caplog.text
     assert "ann@" not in caplog.text
-    assert "4917******01 has 3.20 EUR" in caplog.text
+    assert "4917****0001 has 3.20 EUR" in caplog.text

@@ -179,7 +179,7 @@ async def test_with_no_channel_left_it_is_dead_and_can_be_revived(store: Store, 
             await found.hand_in(notice("n1"))
             dead = await found.comes_to("n1", "dead")
             assert [event.detail for event in dead.events] == [
-                "to 4917******01: answered 400", "no channel could deliver it",
+                "to 4917****0001: answered 400", "no channel could deliver it",
             ]  # fmt: skip
             assert [each.notice.notice_id for each in await notices.listed(store, "dead", 10)] == [b"n1"]
             known = await notices.read(store, b"n1")
@@ -332,7 +332,7 @@ async def test_the_log_takes_what_no_channel_could_have_taken(
             await found.contact(("email", "ann@example.net"))
             await found.hand_in(notice("n2"))
             await found.comes_to("n2", "logged")
-    assert "low-balance for a***@example.net (en): OCC: your balance is €3.20." in caplog.text
+    assert "low-balance for a****@example.net (en): OCC: your balance is €3.20." in caplog.text
 
 
 async def test_a_channel_that_is_disabled_gives_up_what_it_had(store: Store, tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from balance.contacts import Contact
 from balance.notices import Notice
-from occ.masking import masked, masked_numbers
+from occ.masking import masked_address, masked_numbers
 from occ.notices.pacing import Pacer, backoff_ms
 from occ.notices.routing import Decision, Decline, GiveUp, Hold, Send, decide, quiet_until
 from occ.notices.settings import RetrySettings
@@ -146,21 +146,21 @@ def test_a_channel_begins_so_many_messages_a_second() -> None:
 @pytest.mark.parametrize(
     ("identity", "shown"),
     [
-        ("491700000001", "4917******01"),
-        ("+491700000001", "+491*******01"),
-        ("12345", "*****"),
-        ("ann@example.net", "a***@example.net"),
-        ("https://user:pw@example.net/hook?token=secret", "https://example.net/***"),
-        ("@channel", "@c***"),
+        ("491700000001", "4917****0001"),
+        ("+491700000001", "+4917****0001"),
+        ("12345", "1****"),
+        ("ann@example.net", "a****@example.net"),
+        ("https://user:pw@example.net/hook?token=secret", "https://example.net/****"),
+        ("@channel", "@****"),
         ("", ""),
     ],
 )
 def test_identities_are_masked(identity: str, shown: str) -> None:
-    assert masked(identity) == shown
+    assert masked_address(identity) == shown
 
 
 def test_numbers_in_texts_are_masked() -> None:
     assert (
         masked_numbers("call +491700000001 for 3.20 EUR by 2026-03-05")
-        == "call +4917******01 for 3.20 EUR by 2026-03-05"
+        == "call +4917****0001 for 3.20 EUR by 2026-03-05"
     )

@@ -89,6 +89,9 @@ def test_texts_without_what_may_be_missing(shipped: Templates) -> None:
     assert render(shipped, "barred", "en", {}) == (
         "OCC: some of your services are not available at present. Top up, and you can use them again at once."
     )
+    assert render(shipped, "credit-limit-reached", "de", {"limit": 0, "currency": "EUR"}) == (
+        "OCC: Ihr Guthaben ist aufgebraucht. Bis Sie aufladen, sind nur Notrufe und das Kundenportal verfügbar."
+    )
     assert render(shipped, "bundle-exhausted", "ru", {}).startswith("OCC: ваш пакет исчерпан.")
     assert "high-speed volume is used up" in render(shipped, "throttled", "en", {})
 

@@ -2,7 +2,7 @@
 
 import logging
 
-from occ.masking import masked, masked_numbers
+from occ.masking import masked_address, masked_numbers
 from occ.notices.channel import Channel, Message, Taken
 
 log = logging.getLogger("occ.notices")
@@ -13,7 +13,7 @@ class LogChannel(Channel):
         log.info(
             "%s for %s (%s): %s",
             message.notice.template,
-            masked(message.address) or "somebody without an address",
+            masked_address(message.address) or "somebody without an address",
             message.text.language,
             masked_numbers(message.text.body.replace("\n", " / ")),
         )
