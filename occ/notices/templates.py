@@ -28,6 +28,7 @@ ALWAYS: Final = ("operator", "at", "number", "channel")
 LONGEST_TEXT: Final = 4096
 """Characters; what Telegram takes, and more than anybody wants by SMS."""
 
+_BLANKS: Final = re.compile(r"\n{3,}")
 _CONTROL: Final = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]")
 _NAME: Final = re.compile(r"[a-z0-9][a-z0-9-]{0,63}")
 _VALUE: Final = re.compile(r"[a-z][a-z0-9_]{0,31}")
@@ -119,7 +120,7 @@ class Templates:
 def _text(language: str, rendered: str) -> Text:
     first, _, rest = rendered.partition("\n")
     subject = " ".join(first.removeprefix(SUBJECT).split())
-    body = "\n".join(line.rstrip() for line in rest.strip().splitlines())
+    body = _BLANKS.sub("\n\n", "\n".join(line.rstrip() for line in rest.strip().splitlines()))
     if len(body) > LONGEST_TEXT:
         raise ValueError(f"its text has {len(body)} characters; {LONGEST_TEXT} at most can be sent")
     return Text(language, subject, _CONTROL.sub("", body))
@@ -129,8 +130,9 @@ class _Loader:
     def __init__(self, directory: Path, default: str) -> None:
         self._directory = directory
         self._default = default
+        # No trim_blocks: a subject may end with a block, and its line must end there.
         self._environment = ImmutableSandboxedEnvironment(
-            undefined=StrictUndefined, autoescape=False, trim_blocks=True, lstrip_blocks=True
+            undefined=StrictUndefined, autoescape=False, lstrip_blocks=True
         )
 
     def load(self) -> Templates:

@@ -20,6 +20,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from balance import notices
 from balance.contacts import Contact, change_contact
+from balance.directory import adjust_account, set_credit_limit
 from balance.embedded import Address
 from balance.keys import Keys
 from balance.model import IdentityType
@@ -226,6 +227,62 @@ async def test_a_server_tells_its_customers_by_sms_and_how_that_went(tmp_path: P
     assert metrics["occ_notices_total", "smpp", "delivered"] == 1
     assert metrics["occ_notices_open", "waiting"] == 0
     assert metrics["occ_notices_oldest_seconds",] == 0
+
+
+async def test_a_rule_that_begins_to_hold_tells_the_customer_once(tmp_path: Path) -> None:
+    """The sample's rules: low, then below zero (slowed down, at which speed), then topped up."""
+    with HttpPeer() as gateway:
+        config = tmp_path / "occ.yaml"
+        config.write_text(
+            f"catalogue: {SHIPPED / 'catalogue.yaml'}\npolicies: {SHIPPED / 'policies.yaml'}\n"
+            f"notices: {{sms_http: {{enabled: yes, url: '{gateway.url}'}}}}\n"
+        )
+        server = LiveServer(tmp_path, {"notices.enabled": "yes"}, config=config)
+        await asyncio.to_thread(server.start)
+        try:
+            await asyncio.to_thread(_play, server, gateway)
+        finally:
+            await asyncio.to_thread(server.stop)
+    texts = [request.json["text"] for request in gateway.requests]
+    assert texts[0] == "OCC: your balance is €1.00. Please top up soon, so that all services stay available to you."
+    assert "OCC: your Internet access is slowed down to 128 kbit/s, as your balance is -€1.00." in texts[2] + texts[1]
+    assert texts[3].startswith("OCC: all your services are available again. Your balance is €10.00.")
+    assert len(texts) == 4
+
+
+def _play(server: LiveServer, gateway: HttpPeer) -> None:
+    server.add_account("ann", [(IdentityType.E164, NUMBER)], balance_micro=5_000_000)
+    store = server.server.store
+
+    def adjust(micro: int) -> None:
+        server.run(adjust_account(store, b"ann", micro, now_ms=server.now_ms(), reason="test"))
+
+    def told(count: int) -> None:
+        deadline = time.monotonic() + PATIENCE_S
+        while len(gateway.requests) < count and time.monotonic() < deadline:
+            time.sleep(0.02)
+        assert len(gateway.requests) == count
+
+    adjust(-4_000_000)
+    told(1)
+    server.run(set_credit_limit(store, b"ann", 5_000_000, now_ms=server.now_ms(), reason="test"))
+    adjust(-2_000_000)
+    told(3)
+    adjust(11_000_000)
+    told(4)
+
+
+def test_a_rule_with_a_text_that_is_not_there_is_refused(tmp_path: Path) -> None:
+    """With file, line and what was meant."""
+    rules = tmp_path / "policies.yaml"
+    rules.write_text(
+        "levels:\n  low: {when: balance below 2.00}\nrules:\n  - {rule: a, when: low, notify: low-balnce}\n"
+    )
+    server = LiveServer(tmp_path, {"notices.enabled": "yes", "policies": str(rules)})
+    with pytest.raises(
+        ConfigError, match=r"policies\.yaml:4: there is no template 'low-balnce'; did you mean 'low-balance'"
+    ):
+        server.start()
 
 
 def _metrics(server: LiveServer) -> dict[tuple[str, ...], float]:
