@@ -14,6 +14,7 @@ from typing import Final
 
 from rich.console import Console
 
+from balance import notices
 from balance.directory import create_account, read_account, top_up_account
 from balance.keys import POLICY_EVENTS
 from balance.model import Account, AccountKind, IdentityType, Subscriber
@@ -22,11 +23,12 @@ from balance.subscribers import add_subscriber
 from balance.transitions import waiting
 from occ.cli_shell import RefusedError, text_of
 from occ.clock import now_ms
+from occ.notices.templates import Templates
 from occ.policy.reading import OperatorPolicies, parse_policies
 from occ.policy.watching import rules_in_force
 from occ.rating.catalogue import Catalogue
 from occ.rating.currency import currency_name, format_amount
-from occ.settings import Settings
+from occ.settings import SHIPPED, Settings
 from protocols.credit_control import ReceivedAnswer, ServiceAnswer, ServiceRequest, Units
 from protocols.diameter.codes import CCRequestType, Command, FinalUnitAction, ReportingReason, ResultCode
 from simulators.client import ChargingClient, ClientOptions, ServerRequest
@@ -88,6 +90,7 @@ class PolicyPlay:
         self._sessions: list[_Session] = []
         self._clients: list[ChargingClient] = []
         self._seen = b"0"
+        self._texts = Templates.load(settings.notices.templates or SHIPPED / "templates", settings.notices.language)
 
     async def run(self) -> None:
         """Raises RefusedError where the server or its rules are not as the play needs them, and SimulationError."""
@@ -311,6 +314,24 @@ class PolicyPlay:
             event = json.loads(fields[1])
             if event["account"].encode() == self._account_id and "notice" in event:
                 self._out.print(f"  notice {event['notice']} (rule {event['rule']})")
+                text = await self._text(event["notice_id"].encode())
+                if text:
+                    self._out.print(f"     {text}")
+
+    async def _text(self, notice_id: bytes) -> str:
+        """What the subscriber reads, in the language of the settings; empty where notices are not enabled."""
+        settings = self._settings.notices
+        if not settings.enabled:
+            return ""
+        deadline = time() + PATIENCE_S
+        known = await notices.read(self._store, notice_id)
+        while known is None and time() < deadline:
+            await asyncio.sleep(0.05)
+            known = await notices.read(self._store, notice_id)
+        if known is None:
+            return ""
+        told = {"operator": settings.operator, "number": self._line.msisdn, "channel": "log"}
+        return self._texts.render(known.delivery.notice, settings.language, told, settings.time_zone).body
 
     async def _account(self) -> Account:
         account = await read_account(self._store, self._account_id)

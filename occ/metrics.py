@@ -31,6 +31,7 @@ from occ.gy import LATENCY_BOUNDS_S, TYPE_NAMES, RequestStatistics
 from occ.policy.acting import LAG_BOUNDS_S, ActingStatistics
 from occ.reauthorisation import PUSH_BOUNDS_S, ReauthorisationStatistics
 from occ.reload import ReloadStatistics
+from occ.sy_counters import DELAY_BOUNDS_S, SyStatistics
 
 log = logging.getLogger("occ.metrics")
 
@@ -52,6 +53,7 @@ class OccCollector(Collector):
         policies: ReloadStatistics,
         peers_up: Callable[[], int],
         currency: str,
+        sy: SyStatistics,
         notices: Callable[[], Figures],
         clock: Callable[[], int],
     ) -> None:
@@ -64,6 +66,7 @@ class OccCollector(Collector):
         self._policies = policies
         self._peers_up = peers_up
         self._currency = currency
+        self._sy = sy
         self._notices = notices
         self._clock = clock
 
@@ -74,6 +77,7 @@ class OccCollector(Collector):
         yield from self._server_request_metrics()
         yield from self._catalogue_metrics()
         yield from self._policy_metrics()
+        yield from self._sy_metrics()
         yield from self._notice_metrics()
         yield GaugeMetricFamily("occ_peers_up", "Diameter peers with an open connection", self._peers_up())
 
@@ -192,6 +196,27 @@ class OccCollector(Collector):
             "From the change of an account to the Re-Auth- or Abort-Session-Request that tells of it",
             buckets=_buckets(PUSH_BOUNDS_S, sent.push_seconds),
             sum_value=sent.push_seconds_sum,
+        )
+
+    def _sy_metrics(self) -> Iterator[Metric]:
+        sy = self._sy
+        yield GaugeMetricFamily("occ_sy_subscriptions", "Sy sessions of policy nodes", sy.subscriptions)
+        answers = CounterMetricFamily("occ_sy_requests", "Requests of policy nodes answered", labels=["type", "result"])
+        for (command, code), count in sorted(sy.answers.copy().items()):
+            answers.add_metric([command, str(code)], count)
+        yield answers
+        told = CounterMetricFamily(
+            "occ_sy_notifications", "Spending-Status-Notifications, by what came of them", labels=["result"]
+        )
+        for result, count in sorted(sy.results.copy().items()):
+            told.add_metric([result], count)
+        yield told
+        yield CounterMetricFamily("occ_sy_repeats", "Messages to policy nodes sent again", sy.repeats)
+        yield HistogramMetricFamily(
+            "occ_sy_push_seconds",
+            "From the change of an account to the first notification of it",
+            buckets=_buckets(DELAY_BOUNDS_S, sy.delays),
+            sum_value=sy.delay_seconds,
         )
 
     def _notice_metrics(self) -> Iterator[Metric]:

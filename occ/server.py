@@ -36,6 +36,7 @@ from occ.notices.process import check as check_notices
 from occ.outbox import OutboxProcess
 from occ.policy import reloading
 from occ.policy.acting import Acting, Due
+from occ.policy.counting import RuleCounters
 from occ.policy.reloading import PolicyReload
 from occ.policy.telling import notice_of
 from occ.policy.watching import Watching
@@ -49,7 +50,7 @@ from occ.rules import ChargingSettings as ChargeSettings
 from occ.rules import Rules
 from occ.seed import seed
 from occ.settings import Settings
-from occ.sy import NoCounters, Sy, SyRequest, SySettings
+from occ.sy import Sy, SyRequest, SySettings
 from occ.sy_notifications import SyNotifications
 from occ.tls import tls_contexts
 from protocols.credit_control import CreditControlRequest
@@ -251,7 +252,7 @@ class OnlineChargingServer:
         self.gy = Gy(self.charging, self.profiles, origin, to_us, charging.in_flight_limit, self._clock)
         self.gy.on_client_state = self.expiry.client_state
         self.node = Node(node_settings, self._on_request, self._on_peer_event)
-        notifications = SyNotifications(self.store, self.node, NoCounters(), self._clock)
+        notifications = SyNotifications(self.store, self.node, RuleCounters(self.charging), self._clock)
         sy_settings = SySettings(charging.answer_replay_seconds * 1000, charging.in_flight_limit)
         self.sy = Sy(self.store, notifications, origin, to_us, self._clock, sy_settings)
         if diameter.tls.certificate is not None:
@@ -287,6 +288,7 @@ class OnlineChargingServer:
 
     async def _start_policies(self, worker: bytes) -> None:
         self.acting = Acting(self.charging, self.reauthorisation, worker, self._clock)
+        self.acting.on_transition.append(self._tell_policy_nodes)
         if self.settings.notices.enabled:
             self.acting.on_notice.append(self._tell_customer)
         self._in_background("policies", self.acting.run())
@@ -299,6 +301,9 @@ class OnlineChargingServer:
         operator = self.charging.rules.policies
         policies = None if operator is None else operator.policies
         await enqueue(self.store, [notice_of(due, policies)])
+
+    async def _tell_policy_nodes(self, account_id: bytes, now_ms: int) -> None:
+        await self.sy.account_changed(account_id, now_ms)
 
     def _may_ask(self, origin_host: bytes, via: bytes) -> Readiness:
         """What a client makes of our requests, by its profile; ``via``: the peer that its last request came by."""
@@ -333,6 +338,7 @@ class OnlineChargingServer:
             self.policy_reload.statistics,
             lambda: self.node.open_peers,
             currency_name(self.charging.rules.catalogue.currency),
+            self.sy.statistics,
             notice_figures,
             self._clock,
         )

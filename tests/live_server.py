@@ -23,6 +23,7 @@ from balance.directory import (
     accounts,
     create_account,
     read_account,
+    set_credit_limit,
     top_up_account,
 )
 from balance.model import Account, AccountKind, IdentityType, Subscriber, Unit
@@ -206,6 +207,11 @@ class LiveServer:
             await add_subscriber(store, Subscriber(name.encode(), name.encode(), plan, known))
 
         self.run(add())
+
+    def overdraw(self, name: str, limit_micro: int) -> None:
+        """Let an account go so far below zero."""
+        limit = set_credit_limit(self.server.store, name.encode(), limit_micro, self.now_ms(), "test")
+        self.run(limit)
 
     def top_up(self, name: str, amount_micro: int) -> Posting:
         return self.run(

@@ -208,7 +208,10 @@ class Acting:
         hooks = asyncio.gather(*(self._safely(hook(account.account_id, now_ms)) for hook in self.on_transition))
         due = [_due(rule, rule.notify, False, account, transition) for rule in crossed.begun if rule.notify]
         due += [_due(rule, rule.restored, True, account, transition) for rule in crossed.ended]
-        events = [(each.rule, {"notice": each.template}) for each in due]
+        events = [
+            (each.rule, {"notice": each.template, "notice_id": each.notice_id.decode("utf-8", "backslashreplace")})
+            for each in due
+        ]
         events += [(rule.name, {"event": rule.emit}) for rule in crossed.begun if rule.emit]
         for each in due:
             self.statistics.actions["restored" if each.restored else "notify"] += 1

@@ -3,6 +3,7 @@
 from balance.notices import Notice
 from occ.notices.told import account_values
 from occ.policy.acting import Due
+from policies.levels import Measured
 from policies.policy import Policies
 
 
@@ -15,6 +16,13 @@ def notice_of(due: Due, policies: Policies | None) -> Notice:
         throttle = policies.throttles.get(rule.throttle)
         if throttle is not None:
             values["rate"] = throttle.down_bit_s
+        bundles = [
+            each.measure.name
+            for each in policies.levels
+            if each.name in rule.levels and each.measure.what is Measured.BUCKET
+        ]
+        if bundles:
+            values["bundle"] = bundles[0]
         if len(rule.services) == 1:
             values["service"] = rule.services[0]
     return Notice(due.notice_id, account.account_id, b"", "account-state", due.template, values, at_ms)

@@ -12,6 +12,7 @@ from urllib.request import urlopen
 
 import pytest
 
+from balance import notices
 from balance.directory import NewBucket, adjust_account, create_account
 from balance.embedded import Address
 from balance.model import AccountKind, IdentityType, Subscriber, Unit
@@ -22,6 +23,7 @@ from occ.policy.acting import Due
 from occ.reload import DONE, FAILED, UNCHANGED
 from occ.server_requests import Command
 from protocols.credit_control import AbortSessionRequest, ReAuthRequest
+from simulators.policy_node import PolicyNode, PolicyNodeOptions
 from tests.asked_client import REALM, AskedClient, always
 from tests.live_server import LiveServer
 from tests.reauthorisation_lab import Lab, eventually
@@ -455,3 +457,44 @@ def test_the_settings_of_transitions_leave_a_living_server_time() -> None:
     settings = TransitionSettings()
     assert settings.dead_s > 3 * settings.read_s
     assert Command.RE_AUTH.value == "re-auth"
+
+
+# -- all that is told of one change ----------------------------------------------------------------------------------
+
+
+async def test_one_change_is_told_to_gateway_policy_node_and_customer(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """By the shipped rules: RAR, SNR (TS 29.219 clause 4.5.2) and a text, of a fall below zero and back."""
+    with LiveServer(tmp_path, {"notices.enabled": "yes"}) as server:
+        lab = Lab(server, caplog)
+        gateway = await lab.client()
+        await lab.session_of(gateway)
+        options = PolicyNodeOptions(port=server.port, origin_host="pcrf.policy.example.net")
+        node = PolicyNode(options)
+        await node.connect()
+        try:
+            await node.subscribe(lab.subscriber)
+            (session,) = node.sessions.values()
+            assert session.status("MAIN_BALANCE") == "low"
+            server.overdraw(lab.name, EURO)
+            adjust(lab, -2 * EURO + EURO // 2)
+            await eventually(lambda: session.status("MAIN_BALANCE") == "throttled")
+            await eventually(lambda: len(gateway.asked) == 1)
+            adjust(lab, 9 * EURO)
+            await eventually(lambda: session.status("MAIN_BALANCE") == "active")
+            await settled(server)
+            store = server.server.store
+
+            def texts() -> set[str]:
+                known = [each for name in notices.LISTS for each in server.run(notices.listed(store, name, 100))]
+                return {each.notice.template for each in known if each.notice.account_id == lab.name.encode()}
+
+            await eventually(lambda: {"throttled", "barred", "restored"} <= texts())
+            metrics = await asyncio.to_thread(_scraped, server.server.metrics_port)
+            assert 'occ_sy_notifications_total{result="told"} 2.0' in metrics
+            assert "occ_sy_subscriptions 1.0" in metrics
+        finally:
+            await node.close()
+            for client in lab.clients:
+                await client.close()

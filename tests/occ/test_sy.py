@@ -33,7 +33,7 @@ MIDNIGHT_MS = 4_000_000_000_000
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
-    with LiveServer(tmp_path_factory.mktemp("sy")) as running:
+    with LiveServer(tmp_path_factory.mktemp("sy"), {"policies": "none"}) as running:
         yield running
 
 

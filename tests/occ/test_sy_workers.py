@@ -22,7 +22,7 @@ ZERO = [("MAIN_BALANCE", "zero")]
 
 @pytest.fixture(scope="module")
 def first(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
-    with LiveServer(tmp_path_factory.mktemp("first")) as running:
+    with LiveServer(tmp_path_factory.mktemp("first"), {"policies": "none"}) as running:
         yield running
 
 
@@ -31,6 +31,7 @@ def second(first: LiveServer, tmp_path_factory: pytest.TempPathFactory) -> Itera
     """Another worker on the store of the first."""
     settings = {
         "diameter.origin_host": "occ2.ocs.example.net",
+        "policies": "none",
         "store.mode": "external",
         "store.url": first.server.redis_address.url,
     }
@@ -134,7 +135,7 @@ async def test_row_46_by_a_relay_if_there_is_no_better_way(lab: Lab) -> None:
 @pytest.mark.shows("row 44", "row 46")
 async def test_row_46_subscriptions_survive_a_restart(tmp_path: Path) -> None:
     """What changed while the server was down, or was on its way when it went, is told when the policy node is back."""
-    with LiveServer(tmp_path) as server:
+    with LiveServer(tmp_path, {"policies": "none"}) as server:
         lab = Lab(server)
         node = await lab.node()
         session = await lab.subscribed(node)
@@ -143,7 +144,7 @@ async def test_row_46_subscriptions_survive_a_restart(tmp_path: Path) -> None:
         await eventually(lambda: bool(node.notified))
         await node.close()
         number = lab.statistics.subscriptions
-    with LiveServer(tmp_path) as server:
+    with LiveServer(tmp_path, {"policies": "none"}) as server:
         lab.server = server
         lab.serve(server)
         back = await lab.node()

@@ -23,7 +23,7 @@ PROJECT = Path(__file__).parents[2]
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
-    with LiveServer(tmp_path_factory.mktemp("policy-node")) as running:
+    with LiveServer(tmp_path_factory.mktemp("policy-node"), {"policies": "none"}) as running:
         yield running
 
 
