@@ -36,7 +36,7 @@ ABSENT: Final = Session(b"", b"", "", b"", 0, 0, 0)
 FORMAT: Final = 2
 """How accounts and sessions are written down (``balance.records``); raised when older stores can no longer be read."""
 
-MAX_ATTEMPTS: Final = 16
+MAX_ATTEMPTS: Final = 64
 """Version conflicts in a row after which an operation is given up."""
 
 PLANS_AT_ONCE: Final = 32
