@@ -257,12 +257,17 @@ async def due(store: Store, channel: str, now_ms: int, count: int) -> list[Known
         names = await store.call("ZRANGEBYSCORE", key, "-inf", now_ms, "LIMIT", 0, count - len(found))
         if names:
             known, gone = await _read(store, names)
-            found += known
+            # Between the two look-ups somebody else may have begun an attempt, or ended one.
+            found += [each for each in known if _is_open(each.delivery) and each.delivery.next_ms <= now_ms]
             if gone:
                 await store.call("ZREM", key, *gone)
         if len(found) >= count:
             break
     return found
+
+
+def _is_open(delivery: Delivery) -> bool:
+    return delivery.state in (WAITING, HELD)
 
 
 def _queue(delivery: Delivery) -> bytes:
@@ -293,7 +298,7 @@ async def write(
     before = known.delivery
     name = after.notice.notice_id
     value = _pack_delivery(after)
-    open_still = after.state in (WAITING, HELD)
+    open_still = _is_open(after)
     keys = [
         Keys.notice(name),
         _queue(before),

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -89,6 +90,29 @@ async def test_a_queue_is_in_the_order_of_what_is_due_and_marketing_stands_behin
         b"late",
     ]
     assert await notices.due(store, "smpp", 50, 10) == []
+
+
+@pytest.mark.parametrize("ended", [False, True])
+async def test_what_somebody_took_while_it_was_looked_up_is_not_due(
+    store: Store, monkeypatch: pytest.MonkeyPatch, ended: bool
+) -> None:
+    """The look-up has two steps; another process begins an attempt, or ends it as well, between them."""
+    assert await notices.accept(store, waiting(), 60_000)
+    known = await notices.read(store, b"n1")
+    assert known is not None
+    begun = replace(known.delivery, attempts=1, next_ms=60_000)
+    after = replace(begun, state=SENT, finished_ms=20, next_ms=0) if ended else begun
+    call = store.call
+
+    async def slow(*command: Any) -> Any:
+        reply = await call(*command)
+        if command[0] == "ZRANGEBYSCORE":
+            monkeypatch.undo()
+            assert await notices.write(store, known, after, [], 10) is not None
+        return reply
+
+    monkeypatch.setattr(store, "call", slow)
+    assert await notices.due(store, "email", 50, 10) == []
 
 
 async def test_of_two_who_write_one_does(store: Store) -> None:
