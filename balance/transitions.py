@@ -39,7 +39,9 @@ class TransitionSettings:
     look_s: float = 2.0
     """Between two looks for such servers."""
     at_once: int = 2000
-    """Transitions this process has taken and not finished; no more are read until some are."""
+    """Transitions this process has taken and works on; no more are read until some are finished, or only wait."""
+    waiting_at_most: int = 100_000
+    """Those that only wait for others beyond this count as worked on."""
     a_read: int = 200
     gather_s: float = 0.02
     """How long transitions that are finished wait for others to be struck with them."""
@@ -68,6 +70,7 @@ class TransitionReader:
         self._settings = settings or TransitionSettings()
         self._streams = [store.keys.transitions(lane) for lane in store.keys.lanes()]
         self._taken: set[tuple[bytes, bytes]] = set()
+        self._waiting: set[tuple[bytes, bytes]] = set()
         self._room = asyncio.Event()
         self._room.set()
         self._given_back = False
@@ -108,6 +111,19 @@ class TransitionReader:
         for entry in finished:
             self._drop(entry)
 
+    def only_waits(self, entry: Entry) -> None:
+        """All that is left of a transition is that others answer: it keeps none from being read."""
+        self._waiting.add((entry.stream, entry.entry_id))
+        self._make_room()
+
+    @property
+    def _worked_on(self) -> int:
+        return len(self._taken) - min(len(self._waiting), self._settings.waiting_at_most)
+
+    def _make_room(self) -> None:
+        if self._worked_on < self._settings.at_once:
+            self._room.set()
+
     def give_back(self, entry: Entry) -> None:
         """It could not be acted on for now: it is taken again soon."""
         self._drop(entry)
@@ -115,8 +131,8 @@ class TransitionReader:
 
     def _drop(self, entry: Entry) -> None:
         self._taken.discard((entry.stream, entry.entry_id))
-        if len(self._taken) < self._settings.at_once:
-            self._room.set()
+        self._waiting.discard((entry.stream, entry.entry_id))
+        self._make_room()
 
     async def run(self) -> None:
         """Take transitions until cancelled; an unreachable Redis is waited for."""
@@ -157,7 +173,7 @@ class TransitionReader:
                 if clock() >= look_at:
                     await self._claim_of_the_dead(link)
                     look_at = clock() + settings.look_s
-                if len(self._taken) >= settings.at_once:
+                if self._worked_on >= settings.at_once:
                     self._room.clear()
                     await _no_longer_than(self._room, settings.read_s)
                     await self._show_life(link)

@@ -117,11 +117,15 @@ class RequestPolicies:
         """
         if decision.access is Access.FINAL_UNITS:
             return self._rules.restricted(service, self._profile, decision.final_units)
-        if not decision.throttle or decision.access in REFUSALS or use.unit != _OCTETS:
-            return None
-        if not self._policies.throttles[decision.throttle].filter_id or not self._profile.redirects:
+        if not self.slows(use, decision):
             return None
         return self._rules.restricted(service, self._profile, "", decision.throttle)
+
+    def slows(self, use: ServiceUse, decision: Decision) -> bool:
+        """Whether the client itself slows a service down: what it then reports costs nothing."""
+        if not decision.throttle or decision.access in REFUSALS or use.unit != _OCTETS:
+            return False
+        return bool(self._policies.throttles[decision.throttle].filter_id) and self._profile.redirects
 
     def at_the_end(self, service: Service, use: ServiceUse) -> Indications | None:
         """What the client will do once all that is reserved is used up: final units say so beforehand.

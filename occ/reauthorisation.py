@@ -120,6 +120,10 @@ class Reauthorisation:
         self._slots: WeakValueDictionary[bytes, asyncio.Semaphore] = WeakValueDictionary()
         self._owed: dict[ServerRequest, tuple[int, int, int]] = {}
         """Where a session stood when its client agreed to report, until it has."""
+        self._joined: set[ServerRequest] = set()
+        """What somebody asked for again while it was under way: what changed since may be news to the client."""
+        self._stood: dict[ServerRequest, tuple[int, int, int]] = {}
+        """Where a session stood when its client was last asked."""
 
     # -- what others call ----------------------------------------------------------------------------------------
 
@@ -184,7 +188,21 @@ class Reauthorisation:
         if task is None:
             task = under_way[scope] = self._task(work(request))
             task.add_done_callback(lambda _: under_way.pop(scope, None))
+        else:
+            self._joined.add(scope)
         return task
+
+    async def _has_reported(self, request: ServerRequest, stood: tuple[int, int, int] | None) -> list[Session]:
+        """The sessions, if the request was asked for again while it was under way, and the client has reported since
+        it was asked: that report may have come before the change that was to be told. None: there is nothing to do.
+        """
+        if request.scope not in self._joined or request.command is not Command.RE_AUTH or stood is None:
+            return []
+        try:
+            now = await self._sessions(request)
+        except StoreError:
+            return []
+        return now if now and progress(now[0]) != stood else []
 
     def _task(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
         task = asyncio.get_running_loop().create_task(work)
@@ -204,18 +222,21 @@ class Reauthorisation:
         sessions = seen or await self._sessions(request)
         if not sessions:
             return Result(Meaning.ENDED, request.session_key)
-        host, via = sessions[0].origin_host, sessions[0].via
+        host, via, stood = sessions[0].origin_host, sessions[0].via, progress(sessions[0])
         slot = self._slots.setdefault(host, asyncio.Semaphore(self.settings.at_once))
         if slot.locked():
             sessions = []  # they will have moved on by then
         async with slot:
             if self._delay_for(host, via) == 0:
                 return await self._shared(self._asked, request, lambda each: self._here(each, seen=sessions))
+            self._joined.discard(request.scope)
             try:
-                return unpack_result(await ask(self._store, pack_request(request, host, via), self.channel))
+                result = unpack_result(await ask(self._store, pack_request(request, host, via), self.channel))
             except UnclaimedError:
                 self.statistics.count(request.command, Meaning.NO_CONNECTION)
                 return await self._not_agreed(request, Result(Meaning.NO_CONNECTION, request.session_key, host))
+        moved = await self._has_reported(request, stood)
+        return await self._placed(request, moved) if moved else result
 
     def _delay(self, packed: bytes) -> float | None:
         """See ``balance.commands.Delay``."""
@@ -241,6 +262,15 @@ class Reauthorisation:
 
     async def _here(self, request: ServerRequest, again: bool = False, seen: Sequence[Session] = ()) -> Result:
         """Ask the client by the ways this worker has, and draw the consequences. Never raises."""
+        scope = request.scope
+        while True:
+            self._joined.discard(scope)
+            result = await self._once(request, again, seen)
+            seen = await self._has_reported(request, self._stood.pop(scope, None))
+            if not seen:
+                return result
+
+    async def _once(self, request: ServerRequest, again: bool, seen: Sequence[Session]) -> Result:
         try:
             result = await self._patiently(lambda: self._ask(request, again, seen))
         except Exception as error:
@@ -272,6 +302,7 @@ class Reauthorisation:
             return Result(Meaning.UPDATE_PENDING, request.session_key, session.origin_host)
         result = Result(Meaning.NOT_ASKED, request.session_key, session.origin_host)
         kind = self._may_ask(session.origin_host, session.via)
+        self._stood[request.scope] = progress(session)
         if _is_asked(request.command, kind):
             result = await self._exchange(request, session, result)
         result = replace(result, meaning=_meaning(request.command, result, kind))

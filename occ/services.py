@@ -334,9 +334,10 @@ class RequestServices:
         grant, access = part.grant, decision.access
         if access in REFUSALS:
             grant.result_code = REFUSALS[access]
-        elif access is Access.FREE and not is_free and use.unit != _AMOUNT:
-            self._price(use, self.pricing.begin_free(use))
-        elif is_free and access is not Access.FREE:
+        elif access is Access.FREE or self.policies.slows(use, decision):
+            if not is_free and use.unit != _AMOUNT:
+                self._price(use, self.pricing.begin_free(use))
+        elif is_free:
             rate = self.pricing.end_free(use)
             if isinstance(rate, Refusal):
                 grant.result_code = rate.result_code

@@ -132,7 +132,9 @@ class Acting:
         self.statistics.under_way += 1
         try:
             if entry.transition:  # else it was struck before, and only its place in the list was left
-                await self._carry_out(Transition.unpack(entry.transition))
+                pushes = await self._carry_out(Transition.unpack(entry.transition))
+                self._reader.only_waits(entry)
+                await asyncio.gather(*pushes)
         except StoreUnavailableError:
             self._reader.give_back(entry)
             return
@@ -143,12 +145,14 @@ class Acting:
             self.statistics.under_way -= 1
         self._reader.finish(entry)
 
-    async def _carry_out(self, transition: Transition) -> None:
-        """Raises StoreUnavailableError: it has to be done again."""
+    async def _carry_out(self, transition: Transition) -> "list[asyncio.Task[None]]":
+        """Do all of it but wait for clients, which are being asked. Raises StoreUnavailableError: it has to be done
+        again.
+        """
         policies = self._policies()
         account = await read_account(self._store, transition.account_id)
         if policies is None or account is None:
-            return
+            return []
         now_ms = self._clock()
         self.statistics.began(transition, max(0, now_ms - transition.at_ms) / 1000)
         asks: list[Ask] = []
@@ -165,7 +169,7 @@ class Acting:
             crossed = await self._crossed(policies, account, transition, now_ms)
         _log_transition(transition, asks, crossed)
         await self._tell(account, transition, crossed, now_ms)
-        await asyncio.gather(*pushes)
+        return pushes
 
     def _policies(self) -> Policies | None:
         rules = self._charging.rules.policies

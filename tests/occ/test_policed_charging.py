@@ -399,3 +399,34 @@ def test_without_rules_nothing_is_noted() -> None:
     assert ledger.plans[-1].asked_by == b"s"
     ledger.ask(TERMINATION, 1, 10, 0, 5000)
     assert (ledger.records[0]["policies"], ledger.levels) == ((), ("zero",))
+
+
+def test_what_is_used_while_the_client_slows_it_down_costs_nothing() -> None:
+    """Whether a gateway reports throttled traffic or not, the subscriber pays the same."""
+    policed = Policed(SLOW_RULES, 2, 100, now_ms=NOON)
+    policed.ask(INITIAL, 0, 10, wants=10_000)
+    policed.now += 60_000
+    policed.ask(UPDATE, 1, 10, wants=10_000, used=3_000)
+    assert (policed.cents, policed.levels) == (-1, ("negative",))
+    policed.now += 60_000
+    policed.ask(UPDATE, 2, 10, wants=10_000, used=50_000)
+    assert policed.cents == -1
+    policed.top_up(1000)
+    policed.now += 60_000
+    policed.ask(UPDATE, 3, 10, wants=10_000, used=50_000)
+    assert policed.cents == 999
+    policed.now += 60_000
+    policed.ask(UPDATE, 4, 10, wants=10_000, used=5_000)
+    assert policed.cents == 994  # as priced again
+
+
+SLOW_RULES = """
+levels:
+  negative: {when: balance below 0}
+  limit-reached: {when: credit at most 0}
+throttles:
+  slow: {down: 128 kbit/s, up: 64 kbit/s, filter_id: slow}
+rules:
+  - {rule: at-the-limit, when: limit-reached, do: refuse}
+  - {rule: slow, when: negative, services: [internet], throttle: slow}
+"""

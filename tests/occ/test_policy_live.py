@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 import signal
 import sys
 import time
@@ -491,10 +492,35 @@ async def test_one_change_is_told_to_gateway_policy_node_and_customer(
                 return {each.notice.template for each in known if each.notice.account_id == lab.name.encode()}
 
             await eventually(lambda: {"throttled", "barred", "restored"} <= texts())
-            metrics = await asyncio.to_thread(_scraped, server.server.metrics_port)
-            assert 'occ_sy_notifications_total{result="told"} 2.0' in metrics
-            assert "occ_sy_subscriptions 1.0" in metrics
+            told = re.compile(r'occ_sy_notifications_total\{result="told"\} ([2-9])')
+            await eventually(lambda: told.search(_scraped(server.server.metrics_port)) is not None)
+            assert "occ_sy_subscriptions 1.0" in _scraped(server.server.metrics_port)
         finally:
             await node.close()
             for client in lab.clients:
                 await client.close()
+
+
+# -- clients that are slow, or silent --------------------------------------------------------------------------------
+
+
+async def test_a_change_that_comes_while_a_request_awaits_its_answer_is_told(lab: Lab) -> None:
+    """The client reports at once, is barred, and only then answers the request; what came in between is news."""
+    client = await lab.client()
+    await lab.session_of(client)
+    gate = asyncio.Event()
+
+    async def late(_: object) -> int:
+        await gate.wait()
+        return 2002
+
+    client.reply = late
+    adjust(lab, -4 * EURO)
+    await eventually(lambda: len(client.asked) == 1)
+    assert code(await client.update(lab.session)) == 4010
+    lab.server.top_up(lab.name, 9 * EURO)
+    await asyncio.sleep(0.3)
+    gate.set()
+    await eventually(lambda: len(client.asked) == 2)
+    assert code(await client.update(lab.session)) == 2001
+    await settled(lab.server)
