@@ -172,11 +172,20 @@ class Server:
     def running(self) -> bool:
         return self._process is not None and self._process.poll() is None
 
-    def kill(self) -> None:
-        """kill -9, and wait until it is gone."""
+    def kill(self, *, outbox: bool = False) -> None:
+        """kill -9, and wait until it is gone. ``outbox``: of the process that delivers its records, too."""
         assert self._process is not None
+        if outbox:
+            self.kill_outbox()
         self._process.kill()
         self._reap()
+
+    def kill_outbox(self) -> None:
+        """kill -9 of the process that delivers its charging data records."""
+        for pid in Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split():
+            with contextlib.suppress(OSError):
+                if b"occ.outbox" in Path(f"/proc/{pid}/cmdline").read_bytes():
+                    os.kill(int(pid), signal.SIGKILL)
 
     def ask_to_stop(self) -> None:
         """SIGTERM."""

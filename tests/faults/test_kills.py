@@ -58,7 +58,7 @@ class Scene:
     def kill_server(self) -> None:
         """One of the servers, and it is started again."""
         server = random.choice(self.servers)
-        server.kill()
+        server.kill(outbox=random.random() < 0.5)
         server.start()
 
     def kill_redis(self) -> None:
@@ -74,7 +74,7 @@ class Scene:
     def kill_all(self) -> None:
         assert self.redis is not None
         for server in self.servers:
-            server.kill()
+            server.kill(outbox=True)
         self.redis.kill()
         self.redis.start()
         for server in self.servers:
