@@ -187,9 +187,7 @@ def test_its_redis_is_killed(tmp_path: Path, stack: ExitStack, record_property: 
 
 
 @pytest.mark.slow
-@pytest.mark.promise(
-    "Every charging data record is delivered once, though the process that writes it is killed"
-)
+@pytest.mark.promise("Every charging data record is delivered once, though the process that writes it is killed")
 def test_the_outbox_is_killed_as_it_writes(tmp_path: Path, stack: ExitStack, record_property: Note) -> None:
     """The server starts it again; what the last file tells has been delivered."""
     scene = Scene(tmp_path, stack, shared=False)
