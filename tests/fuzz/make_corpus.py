@@ -106,6 +106,12 @@ def _catalogues() -> Iterator[bytes]:
     yield CATALOGUE.encode()
 
 
+def _policies() -> Iterator[bytes]:
+    yield (REPOSITORY / "config" / "policies.yaml").read_bytes()
+    text = (REPOSITORY / "docs" / "policies.md").read_text()
+    yield from (each.encode() for each in re.findall(r"```yaml\n(.*?)```", text, re.DOTALL))
+
+
 def _bulk() -> Iterator[bytes]:
     rows = {
         0: "account,kind,currency,balance,credit_limit,state,expires\nacc-1,prepaid,EUR,10.00,,active,2030-01-31\n"
@@ -132,6 +138,7 @@ def write() -> dict[str, int]:
         "stream": list(_streams()),
         "charge": [b"".join(session[:8]) for session in _sessions() if session and session[0][5:8] == b"\x00\x01\x10"],
         "catalogue": list(_catalogues()),
+        "policies": list(_policies()),
         "bulk": list(_bulk()),
     }
     for name, inputs in made.items():

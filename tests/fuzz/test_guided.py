@@ -18,7 +18,7 @@ RUNS = 600
 def test_the_corpus_is_taken(name: str) -> None:
     """Also what was once found to break something stays in the corpus."""
     inputs = sorted((CORPUS / name).iterdir())
-    assert len(inputs) >= 9
+    assert len(inputs) >= 3
     run = target(name)
     for path in inputs:
         try:

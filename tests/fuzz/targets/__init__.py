@@ -11,7 +11,7 @@ from typing import Final
 
 Target = Callable[[bytes], None]
 
-NAMES: Final = ("message", "stream", "charge", "catalogue", "bulk")
+NAMES: Final = ("message", "stream", "charge", "catalogue", "policies", "bulk")
 ON_THE_WIRE: Final = ("message", "stream", "charge")
 """Those whose input comes from peers."""
 
