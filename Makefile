@@ -3,7 +3,9 @@
 # make bench       set everything up and measure speed
 # make sim         simulate clients, crashes and lost messages (make sim SEEDS=1000; make sim SEED=417 for one alone)
 # make setup       only set up: a virtual environment in .venv with the locked dependencies
-# make lint        style, types and the import contract
+# make faults      kill servers and stores under load, and enter what came of it in docs/promises.md
+# make lint        style, types, the import contract, and what bandit finds
+# make audit       hold the dependencies against known advisories
 # make lock        write requirements.lock anew from pyproject.toml (make lock UPGRADE=1 takes the latest versions)
 # make conformance write docs/conformance.md anew from what the tests show
 # make clean       remove everything but the data
@@ -17,8 +19,9 @@
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
 SEEDS ?= 200
+KILLS ?= 10
 
-.PHONY: help run test bench sim setup lint lock conformance clean FORCE
+.PHONY: help run test bench sim faults setup lint audit lock conformance clean FORCE
 
 # An environment that was moved or copied holds paths of its former place.
 INSTALLED := .venv/installed
@@ -46,11 +49,18 @@ bench: setup
 sim: setup
 	@.venv/bin/python -m tests.simulation $(if $(SEED),--seed $(SEED),--seeds $(SEEDS)) $(ARGS)
 
+faults: setup
+	@FAULTS_KILLS=$(KILLS) .venv/bin/python -m tests.faults $(ARGS)
+
+audit: setup
+	@.venv/bin/python .ci/audit
+
 lint: setup
 	@.venv/bin/ruff check .
 	@.venv/bin/ruff format --check .
 	@.venv/bin/mypy
 	@.venv/bin/lint-imports
+	@.venv/bin/bandit --quiet --configfile pyproject.toml --recursive balance occ policies protocols simulators loadtests
 
 setup: $(INSTALLED)
 	@:

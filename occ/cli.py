@@ -51,6 +51,7 @@ from occ.cli_shell import (
     table,
     units_text,
 )
+from occ.cli_store import store_app
 from occ.cli_subscribers import subscriber_app
 from occ.rating.catalogue import load_catalogue
 from occ.settings import CONFIG_VARIABLE, Settings, default_config_path, load, option_name, variable_name
@@ -83,6 +84,7 @@ app.add_typer(notice_app, name="notice")
 app.add_typer(customer_app, name="customer")
 app.add_typer(sessions_app, name="sessions")
 app.add_typer(ledger_app, name="ledger")
+app.add_typer(store_app, name="store")
 app.add_typer(catalogue_app, name="catalogue")
 app.add_typer(policy_app, name="policy")
 app.add_typer(cdr_app, name="cdr")

@@ -26,12 +26,12 @@ def verify_ledger(context: typer.Context, as_json: AsJson = False) -> None:
     if as_json:
         print_json(_report_json(report))
     else:
-        _show_report(report)
+        show_report(report)
     if not report.consistent:
         raise typer.Exit(REFUSED)
 
 
-def _show_report(report: Report) -> None:
+def show_report(report: Report) -> None:
     out = console()
     out.print(
         f"{report.accounts} accounts, {report.journal_records} journal records, {report.open_sessions} open sessions "

@@ -112,7 +112,7 @@ def on_store(context: typer.Context, work: Callable[[Store], Awaitable[T]]) -> T
     settings = settings_of(context)
 
     async def connected() -> T:
-        store = Store(StoreSettings(await _address(settings), settings.store.partitions))
+        store = Store(StoreSettings(await store_address(settings), settings.store.partitions))
         await store.start()
         try:
             await watch_by_rules_in_force(store)
@@ -132,7 +132,8 @@ def quiet_logs() -> None:
         logging.getLogger().addHandler(logging.NullHandler())
 
 
-async def _address(settings: Settings) -> Address:
+async def store_address(settings: Settings) -> Address:
+    """Where the store of the settings runs. Raises RefusedError if it does not."""
     if settings.store.url is not None:
         return settings.store.url
     address = await find_running(settings.store.redis_dir)

@@ -1,4 +1,7 @@
-"""Metrics for Prometheus, served at ``/metrics``, and the peers as JSON at ``/peers``.
+"""Metrics for Prometheus, served at ``/metrics``, the peers as JSON at ``/peers``, and how the server is.
+
+``/health`` says whether it works at all: 503 calls for a restart. ``/ready`` says whether requests should come to it:
+503 means not now, as while it stops or its store is away. Both give the reasons, as JSON.
 
 The hot path counts in plain attributes and lists; they become metric families only when somebody scrapes. One
 ``labels().inc()`` would cost as much as a tenth of a request.
@@ -9,7 +12,7 @@ import logging
 from collections.abc import Callable, Iterable, Iterator
 from socketserver import ThreadingMixIn
 from threading import Thread
-from typing import Any
+from typing import Any, NamedTuple
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
 from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
@@ -300,6 +303,15 @@ def _buckets(bounds: Iterable[float], counts: list[int]) -> list[tuple[str, floa
     return pairs
 
 
+class Health(NamedTuple):
+    """Two questions, each answered with a sentence for everything that is wrong; they may be asked in any thread."""
+
+    faults: Callable[[], list[str]]
+    """What only a restart mends."""
+    hindrances: Callable[[], list[str]]
+    """What keeps it from answering requests now."""
+
+
 class _Server(ThreadingMixIn, WSGIServer):
     daemon_threads = True
 
@@ -312,7 +324,7 @@ class _QuietHandler(WSGIRequestHandler):
 class MetricsServer:
     """HTTP for Prometheus and the command line, in a thread of its own."""
 
-    def __init__(self, collector: Collector, peers: Callable[[], list[dict[str, Any]]]) -> None:
+    def __init__(self, collector: Collector, peers: Callable[[], list[dict[str, Any]]], health: Health) -> None:
         registry = CollectorRegistry()
         registry.register(collector)
         ProcessCollector(registry=registry)
@@ -320,6 +332,7 @@ class MetricsServer:
         GCCollector(registry=registry)
         self._metrics = make_wsgi_app(registry)
         self._peers = peers
+        self._health = health
         self._server: WSGIServer | None = None
 
     def start(self, host: str, port: int) -> int:
@@ -341,5 +354,9 @@ class MetricsServer:
         if path == "/peers":
             start_response("200 OK", [("Content-Type", "application/json")])
             return [json.dumps(self._peers()).encode()]
+        if path in ("/health", "/ready"):
+            wrong = self._health.faults() if path == "/health" else self._health.hindrances()
+            start_response("503 Service Unavailable" if wrong else "200 OK", [("Content-Type", "application/json")])
+            return [json.dumps({"status": "unavailable" if wrong else "ok", "reasons": wrong}).encode()]
         start_response("404 Not Found", [("Content-Type", "text/plain")])
-        return [b"there is /metrics and /peers\n"]
+        return [b"there is /metrics, /peers, /health and /ready\n"]

@@ -30,7 +30,7 @@ from occ.charging import Charging
 from occ.clock import now_ms
 from occ.expiry import Expiry
 from occ.gy import Gy, Peer
-from occ.metrics import MetricsServer, OccCollector
+from occ.metrics import Health, MetricsServer, OccCollector
 from occ.notices.process import NoticesProcess
 from occ.notices.process import check as check_notices
 from occ.outbox import OutboxProcess
@@ -76,6 +76,7 @@ _GIBIBYTE: Final = (1 << 30) // (1 if sys.platform == "darwin" else 1024)
 
 RECOUNT_CHECK_S: Final = 1.0
 REDIS_CHECK_S: Final = 0.2
+HEALTH_PATIENCE_S: Final = 2.0
 
 
 class OnlineChargingServer:
@@ -99,6 +100,10 @@ class OnlineChargingServer:
         """0: nobody listens with TLS."""
         self.metrics_port = 0
         self.redis_program = ""
+        self.leaving = False
+        """It has begun to stop: nobody is let in any more."""
+        self._ended_work: list[str] = []
+        """Background work that has ended and should not have."""
 
     async def start(self) -> None:
         """Start everything, or nothing: what had been started is stopped again before an error is raised.
@@ -162,10 +167,22 @@ class OnlineChargingServer:
         self._start_metrics()
         self._in_background("memory", _collect_when_grown())
         self._in_background("recount", self._recount_after_reconnects())
+        self._cleanup.push_async_callback(self._take_leave)
 
     async def stop(self) -> None:
-        """Stop everything that was started, the newest first."""
+        """Take leave of the peers, answer what they have asked, then stop everything, the newest first."""
         await self._cleanup.aclose()
+
+    async def _take_leave(self) -> None:
+        """While everything still runs: what is under way is charged and answered before its connection closes."""
+        self.leaving = True
+        log.info("taking leave of %d peers, with %d requests under way", self.node.open_peers, self._in_flight())
+        await self.node.stop(DisconnectCause.REBOOTING)
+        if self._in_flight():
+            log.warning("%d requests were not answered in time; their clients repeat them", self._in_flight())
+
+    def _in_flight(self) -> int:
+        return self.gy.statistics.in_flight
 
     async def _redis(self) -> Address:
         store = self.settings.store
@@ -348,19 +365,47 @@ class OnlineChargingServer:
             future = asyncio.run_coroutine_threadsafe(_peers(self.node), loop)
             return [_as_json(status) for status in future.result(timeout=5)]
 
-        metrics = MetricsServer(collector, peers)
+        async def ask(question: Callable[[], list[str]]) -> list[str]:
+            return question()
+
+        def in_loop(question: Callable[[], list[str]]) -> list[str]:
+            try:
+                return asyncio.run_coroutine_threadsafe(ask(question), loop).result(HEALTH_PATIENCE_S)
+            except TimeoutError:
+                return [f"the server has not looked up from its work for {HEALTH_PATIENCE_S:g} s"]
+
+        health = Health(lambda: in_loop(self.faults), lambda: in_loop(self.hindrances))
+        metrics = MetricsServer(collector, peers, health)
         self.metrics_port = metrics.start(self.settings.metrics.host, self.settings.metrics.port)
         self._cleanup.callback(metrics.stop)
 
+    def faults(self) -> list[str]:
+        """What only a restart mends, a sentence each."""
+        return [f"the background work {name!r} has ended" for name in self._ended_work]
+
+    def hindrances(self) -> list[str]:
+        """Why requests should go to another server for now, a sentence each."""
+        found = self.faults()
+        if self.leaving:
+            found.append("the server is stopping")
+        if not self.store.available:
+            found.append(f"the store at {self.redis_address.url} cannot be reached")
+        return found
+
     def _in_background(self, name: str, coroutine: Any) -> None:
         task = asyncio.get_running_loop().create_task(coroutine, name=name)
-        task.add_done_callback(_report_end)
+        task.add_done_callback(self._report_end)
 
         async def end() -> None:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
 
         self._cleanup.push_async_callback(end)
+
+    def _report_end(self, task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and task.exception() is not None:
+            self._ended_work.append(task.get_name())
+            log.critical("the background work %r ended", task.get_name(), exc_info=task.exception())
 
 
 def _silent(origin_host: str) -> Opened:
@@ -402,11 +447,6 @@ async def _collect_when_grown() -> None:
     finally:
         gc.unfreeze()
         gc.enable()
-
-
-def _report_end(task: asyncio.Task[None]) -> None:
-    if not task.cancelled() and task.exception() is not None:
-        log.critical("the background work %r ended", task.get_name(), exc_info=task.exception())
 
 
 async def _peers(node: Node) -> list[PeerStatus]:

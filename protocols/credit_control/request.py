@@ -22,9 +22,9 @@ from protocols.credit_control.reading import (
     units,
 )
 from protocols.diameter.codes import Command, Flag, ResultCode, SubscriptionIdType
-from protocols.diameter.errors import MessageError
+from protocols.diameter.errors import AvpError, MessageError
 from protocols.diameter.shape import Shape, ShapeBuilder, ShapeCache
-from protocols.diameter.validation import Node, validate
+from protocols.diameter.validation import Node, padded, validate
 
 _SERVICE_DEFAULTS: Final = defaults_of(ServiceRequest)
 _REQUEST_DEFAULTS: Final = defaults_of(CreditControlRequest)
@@ -34,11 +34,15 @@ def decode_request(buffer: bytes) -> CreditControlRequest:
     """Read and check one whole Credit-Control-Request.
 
     Raises DiameterError with the Result-Code and Failed-AVP for ``protocols.diameter.codec.error_answer``:
-    3001, 3007, 3008, 3009, 5001, 5004, 5005, 5008, 5009, 5011, 5014, or 5015 with ``close``. Accepted
+    3001, 3007, 3008, 3009, 5001, 5004, 5005, 5008, 5009, 5011, 5012, 5014, or 5015 with ``close``. Accepted
     although the grammar says otherwise, because real clients send it: the application inside
     Vendor-Specific-Application-Id only, and Origin-Host and Origin-Realm repeated.
     """
     return SHAPES.read(buffer)
+
+
+MAX_SERVICES: Final[int] = 100
+"""Multiple-Services-Credit-Control in one request; each costs as much as a request of its own."""
 
 
 def learn(buffer: bytes) -> Shape[CreditControlRequest]:
@@ -49,6 +53,14 @@ def learn(buffer: bytes) -> Shape[CreditControlRequest]:
         raise MessageError(ResultCode.COMMAND_UNSUPPORTED, f"command {flags_command & 0xFFFFFF} is not Credit-Control")
     if not flags_command >> 24 & Flag.REQUEST:
         raise MessageError(ResultCode.INVALID_HDR_BITS, "a Credit-Control-Answer is not a request")
+    services = [node for node in nodes if node[0] == wire.MULTIPLE_SERVICES_CREDIT_CONTROL]
+    if len(services) > MAX_SERVICES:
+        _, start, _, stop, _ = services[MAX_SERVICES]
+        raise AvpError(
+            ResultCode.AVP_OCCURS_TOO_MANY_TIMES,
+            f"Multiple-Services-Credit-Control occurs more often than the {MAX_SERVICES} allowed",
+            padded(buffer[start:stop]),
+        )
     return _Reader(buffer, nodes).shape()
 
 

@@ -4,7 +4,7 @@
 
     Exception
      +-- DiameterError            carries the Result-Code and the Failed-AVP of the answer
-          +-- MessageError        the message or its header: 3001, 3007, 3008, 5011, 5015
+          +-- MessageError        the message or its header: 3001, 3007, 3008, 5011, 5012, 5015
           +-- AvpError            one AVP of it: 3009, 5001, 5004, 5005, 5008, 5009, 5014
 """
 

@@ -142,6 +142,7 @@ class Link:
     """One connection, from the moment the transport is up."""
 
     __slots__ = (
+        "_answered_before",
         "_buffer",
         "_hop_by_hop",
         "_needed",
@@ -150,12 +151,14 @@ class Link:
         "certified",
         "disconnect",
         "is_open",
+        "leaving",
         "local_address",
         "max_message_octets",
         "origin",
         "output",
         "pending",
         "receiver",
+        "refused",
         "remote_address",
         "role",
         "statistics",
@@ -187,7 +190,11 @@ class Link:
         self.is_open = False
         """The capabilities exchange is done: application messages may come."""
         self.takes_requests = False
-        """The state is I-Open or R-Open; in Closing requests are dropped and only answers wanted."""
+        """The state is I-Open or R-Open; in Closing requests are dropped and only answers wanted, but see `leaving`."""
+        self.leaving = False
+        """We have sent a DPR and wait for its DPA: what the peer sent before it knew is served."""
+        self.refused = 0
+        """Requests handed out that were answered with `answer_error`."""
         self.disconnect = Disconnect.NO
         self.output: list[bytes] = []
         """Whole messages to be written, in this order; the owner empties it."""
@@ -198,6 +205,7 @@ class Link:
         self.statistics = Statistics()
         self.watchdog: Watchdog | None = None
         self.max_message_octets = MAX_OCTETS_BEFORE_OPEN
+        self._answered_before = 0
         self._hop_by_hop = random.getrandbits(32)  # RFC 6733 section 3: starts anywhere, then counts up
         self._buffer = bytearray()
         self._needed = HEADER_OCTETS
@@ -250,8 +258,7 @@ class Link:
                     return
                 statistics = self.statistics  # a CER has just made them those of its peer
             elif second & _REQUEST_BIT:
-                if second & _ERROR_BIT or not self.takes_requests:
-                    self._not_taken(message)
+                if (second & _ERROR_BIT or not self.takes_requests) and self._is_turned_away(message, second):
                     continue
                 statistics.requests_received += 1
                 events.append(RequestReceived(message, command, application, second >> 24, hop_by_hop, end_to_end))
@@ -266,11 +273,27 @@ class Link:
         if position < available:
             self._keep(data, position, HEADER_OCTETS)
 
-    def _not_taken(self, message: bytes) -> None:
-        if self.takes_requests:
-            self.answer_error(message, bad_bits("R and E"))
-        else:  # RFC 6733 5.6 has no Rcv-Message in Closing: the sender will repeat it elsewhere
+    def _is_turned_away(self, message: bytes, second: int) -> bool:
+        if not self.takes_requests and not self.leaving:
+            # RFC 6733 5.6 has no Rcv-Message in Closing: the sender will repeat it elsewhere
             self.statistics.requests_discarded += 1
+            return True
+        if second & _ERROR_BIT:
+            self.answer_error(message, bad_bits("R and E"))
+            return True
+        return False
+
+    # Requests handed out and not answered
+
+    def begin_counting(self) -> None:
+        """The statistics become those of this connection from here on, as far as `unanswered` goes."""
+        self._answered_before = self.statistics.answers_sent - self.statistics.requests_received
+
+    @property
+    def unanswered(self) -> int:
+        """Requests of this connection that were handed out and have no answer yet."""
+        statistics = self.statistics
+        return statistics.requests_received - statistics.answers_sent + self._answered_before - self.refused
 
     def _keep(self, data: bytes, position: int, needed: int) -> None:
         self._buffer += data[position:]

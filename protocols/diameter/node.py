@@ -62,6 +62,8 @@ __all__ = [
 _LOG: Final = logging.getLogger("protocols.diameter.node")
 
 _BACKLOG: Final = 1024
+_ANSWERED_CHECK_S: Final = 0.01
+"""Between two looks, while the node stops, whether requests that had been received are answered."""
 _MAX_WARNED: Final = 1000
 """Refused peers that were logged as a warning; after that many the list starts anew."""
 
@@ -132,7 +134,11 @@ class Node:
                 self._dialers.append(asyncio.create_task(self._keep_open(peer, peer.configured, tls)))
 
     async def stop(self, cause: DisconnectCause = DisconnectCause.REBOOTING) -> None:
-        """Take leave of every peer with a DPR, wait for the DPAs within bounds, close everything (RFC 6733 5.4)."""
+        """Take leave of every peer with a DPR, wait for the DPAs within bounds, close everything (RFC 6733 5.4).
+
+        Nobody is let in any more. What a peer sent before it acknowledged the DPR is handed out as before, and its
+        connection is closed once all of that is answered, `disconnect_timeout_seconds` after the DPR at the latest.
+        """
         self._stopping = True
         for server in self._servers:
             server.close()
@@ -152,7 +158,9 @@ class Node:
             async with asyncio.timeout(self.settings.disconnect_timeout_seconds):
                 while self._connections:
                     self._moved.clear()
-                    await self._moved.wait()
+                    with suppress(TimeoutError):
+                        await asyncio.wait_for(self._moved.wait(), _ANSWERED_CHECK_S)
+                    self._close_answered()
         for connection in list(self._connections.values()):
             connection.abort("it sent no DPA in time")
         while self._connections:
@@ -162,6 +170,15 @@ class Node:
             await server.wait_closed()
         self._servers.clear()
         self._dialers.clear()
+
+    def _close_answered(self) -> None:
+        """Close the connections whose peers have acknowledged our leave and got all their answers."""
+        now = asyncio.get_running_loop().time()
+        for peer in list(self._table):
+            events = peer.close_answered(now)
+            if events:
+                self._peer_events(events)
+                self._serve_peer(peer)
 
     # Peers
 
@@ -386,8 +403,10 @@ class Node:
     def _answer_error(
         self, connection: DiameterConnection, event: RequestReceived, result: ResultCode, text: str
     ) -> None:
-        if connection.link is not None:
-            connection.link.answer_error(event.message, MessageError(result, text))
+        link = connection.link
+        if link is not None:
+            link.refused += 1
+            link.answer_error(event.message, MessageError(result, text))
             connection.flush_soon()
 
     # What happens to peers

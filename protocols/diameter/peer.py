@@ -84,6 +84,7 @@ class Peer:
     """One remote Diameter node (RFC 6733 2.6) and the state machine of the connections with it."""
 
     __slots__ = (
+        "_acknowledged",
         "_capabilities_request",
         "_cer",
         "_deadline",
@@ -130,6 +131,7 @@ class Peer:
         self._capabilities_request: int | None = None  # Hop-by-Hop Identifiers of what was sent last
         self._watchdog_request: int | None = None
         self._disconnect_request: int | None = None
+        self._acknowledged = False  # our DPR, by its DPA
         self._leaving = ""
         self._reopening = False
 
@@ -193,6 +195,14 @@ class Peer:
             self._fire(PeerInput.STOP, _Cause(now, events, reason, disconnect=cause))
         elif self.state is not PeerState.CLOSING and self._legal(PeerInput.TIMEOUT):
             self._fire(PeerInput.TIMEOUT, _Cause(now, events, "this node stops"))
+        return events
+
+    def close_answered(self, now: float) -> list[Event]:
+        """Close, if the peer has acknowledged our DPR and what it had sent before is answered by now."""
+        events: list[Event] = []
+        link = self._used
+        if self.state is PeerState.CLOSING and self._acknowledged and link is not None and not link.unanswered:
+            self._fire(_RCV_DPA[link.role], _Cause(now, events, self._leaving, link=link))
         return events
 
     def next_timeout(self) -> float | None:
@@ -339,7 +349,10 @@ class Peer:
             if self.state is not PeerState.CLOSING:
                 self._fire(_RCV_DWA[link.role], cause)
         elif header.is_answer_to(_DPR, self._disconnect_request) and self.state is PeerState.CLOSING:
-            self._fire(_RCV_DPA[link.role], cause)  # whatever its Result-Code: Kamailio sends none
+            link.leaving = False
+            self._acknowledged = True
+            if not link.unanswered:
+                self._fire(_RCV_DPA[link.role], cause)  # whatever its Result-Code: Kamailio sends none
         else:
             self.statistics.answers_discarded += 1
 
@@ -377,6 +390,7 @@ class Peer:
             self._leaving = cause.reason
             if self._used is not None:
                 self._used.takes_requests = False
+                self._used.leaving = self._disconnect_request is not None
                 self._used.watchdog = None
         elif self.state is PeerState.CLOSED:
             self._closed(cause)
@@ -395,8 +409,10 @@ class Peer:
         self._disconnect_request = None
         self.may_reconnect = True
         self.opened_at = cause.now
+        self._acknowledged = False
         link.is_open = True
         link.takes_requests = True
+        link.begin_counting()
         link.max_message_octets = settings.max_message_octets
         link.watchdog = Watchdog(settings.watchdog_seconds, self._table.random, cause.now, reopening=self._reopening)
         self._reopening = False
@@ -421,6 +437,7 @@ class Peer:
             unanswered = tuple(link.pending.values())
             link.pending.clear()
             link.takes_requests = False
+            link.leaving = False
             link.watchdog = None
             reason = self._leaving or cause.reason
             cause.events.append(Closed(capabilities.origin_host, reason, unanswered, self.may_reconnect))

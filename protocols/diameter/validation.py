@@ -21,6 +21,10 @@ from protocols.diameter.errors import AvpError, MessageError
 
 HEADER_LENGTH: Final[int] = 20
 MAX_DEPTH: Final[int] = 12
+MAX_AVPS: Final[int] = 2000
+"""In one message, members of groups counted: several times what the largest requests of real clients have."""
+MAX_SESSION_ID: Final[int] = 1024
+"""Octets. RFC 6733 section 8.8 bounds it no further; it is a key in memory and in the store."""
 
 #: One AVP found by the walk: key, offset of its header, offset of its data, end of its data, members or None.
 Node: TypeAlias = "tuple[int, int, int, int, list[Node] | None]"
@@ -167,10 +171,11 @@ def validate(buffer: bytes) -> list[Node]:
 class Walk:
     """The walk over one message; see ``validate``."""
 
-    __slots__ = ("application", "buffer")
+    __slots__ = ("application", "avps", "buffer")
 
     def __init__(self, buffer: bytes, application: int) -> None:
         self.buffer = buffer
+        self.avps = 0
         # Base commands list applications in their capability AVPs; in all others they must agree.
         self.application = application if application != Application.BASE else -1
 
@@ -210,10 +215,11 @@ class Walk:
                         members = self._group(position, stop, definition, depth, optional)
                 elif definition.fixed_length >= 0:
                     self._fixed(position, start, stop, definition)
-                elif stop - start <= definition.minimum_length:
-                    self._short(position, start, stop, definition)
+                elif not definition.minimum_length < stop - start <= MAX_SESSION_ID:
+                    self._size(position, start, stop, definition)
             nodes.append((key, position, start, stop, members))
             position = (stop + 3) & ~3
+        self._add(len(nodes))
         for key in grammar.required:
             if key not in counts and not _replaced(key, grammar, nodes):
                 raise AvpError(ResultCode.MISSING_AVP, f"{DICTIONARY.by_key[key].name} is missing", missing_avp(key))
@@ -282,9 +288,21 @@ class Walk:
                     padded(self.buffer[position:stop]),
                 )
 
-    def _short(self, position: int, start: int, stop: int, definition: AvpDefinition) -> None:
-        """Data that is as short as its type allows, or shorter."""
+    def _add(self, avps: int) -> None:
+        """Count the AVPs of the whole message."""
+        self.avps += avps
+        if self.avps > MAX_AVPS:
+            raise MessageError(ResultCode.UNABLE_TO_COMPLY, f"the message has more than {MAX_AVPS} AVPs")
+
+    def _size(self, position: int, start: int, stop: int, definition: AvpDefinition) -> None:
+        """Data that is as short as its type allows, or shorter; or very long."""
         size = stop - start
+        if definition.key == _SESSION_ID and size > MAX_SESSION_ID:
+            raise AvpError(
+                ResultCode.INVALID_AVP_VALUE,
+                f"Session-Id has {size} octets, more than {MAX_SESSION_ID}",
+                padded(self.buffer[position:stop]),
+            )
         if size < definition.minimum_length:
             raise AvpError(
                 ResultCode.INVALID_AVP_LENGTH,

@@ -22,10 +22,12 @@ from protocols.credit_control import (
     encode_answer,
     request,
 )
+from protocols.credit_control.request import MAX_SERVICES
 from protocols.diameter import codec
 from protocols.diameter.codec import Avp
 from protocols.diameter.errors import DiameterError
 from protocols.diameter.shape import MAX_SHAPES
+from protocols.diameter.validation import MAX_AVPS, MAX_SESSION_ID
 from tests.protocols.messages import (
     ORIGIN_HOST,
     ORIGIN_REALM,
@@ -35,6 +37,7 @@ from tests.protocols.messages import (
     message,
     message_event,
     packed,
+    required,
     u32,
 )
 
@@ -166,3 +169,26 @@ def test_nested_and_numerous_avps_cost_no_more_than_their_octets() -> None:
     for octets in (message([nested]), message([claims]), message([packed(873, many, vendor=10415)])):
         with pytest.raises(DiameterError):
             decode_request(octets)
+
+
+@pytest.mark.shows("operators-malformed-input")
+def test_limits_on_what_one_request_may_have() -> None:
+    """As many as allowed are taken, one more is refused with the code of RFC 6733 section 7.1.5 and shown."""
+    service = group(456, u32(432, 10))
+    assert len(decode_request(required(*[service] * MAX_SERVICES)).services) == MAX_SERVICES
+    with pytest.raises(DiameterError) as refused:
+        decode_request(required(*[service] * (MAX_SERVICES + 1)))
+    assert (refused.value.result_code, refused.value.failed_avp) == (5009, service)
+
+    longest = packed(263, b"s" * MAX_SESSION_ID)
+    assert len(decode_request(required(longest, without=["Session-Id"])).session_id) == MAX_SESSION_ID
+    longer = packed(263, b"s" * (MAX_SESSION_ID + 1))
+    with pytest.raises(DiameterError) as refused:
+        decode_request(required(longer, without=["Session-Id"]))
+    assert (refused.value.result_code, refused.value.failed_avp) == (5004, longer)
+
+    others = [packed(60000, b"", flags=0)] * (MAX_AVPS - len(codec.decode(required()).avps))
+    assert decode_request(required(*others)).request_number == 7
+    with pytest.raises(DiameterError) as refused:
+        decode_request(required(*others, packed(60000, b"", flags=0)))
+    assert (refused.value.result_code, refused.value.failed_avp) == (5012, None)

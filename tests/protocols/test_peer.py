@@ -913,15 +913,50 @@ def test_row_6_two_dprs_that_cross() -> None:
     assert wire.closed == [True, True]
 
 
-def test_row_6_requests_after_a_dpr_are_dropped_and_answers_still_taken() -> None:
+def test_row_6_requests_after_the_dpr_of_their_sender_are_dropped() -> None:
     """RFC 6733 5.6: Closing has no Rcv-Message; what is dropped is counted."""
+    stranger = Stranger().open()
+    stranger.send(dpr())
+    stranger.send(ccr())
+    assert stranger.link.statistics.requests_discarded == 1
+    assert stranger.of_requests() == []
+
+
+def test_row_6_requests_that_cross_our_dpr_are_served_before_we_close() -> None:
+    """RFC 6733 5.4: what the peer sent before it knew is answered; what it sends after its DPA is dropped."""
+    stranger = Stranger().open()
+    peer = stranger.side.table.find_or_add("pgw.example.org")
+    stranger.send(ccr(1))
+    peer.stop(DisconnectCause.REBOOTING, stranger.now)
+    (request,) = stranger.send(ccr(2))
+    assert [each.hop_by_hop for each in stranger.of_requests()] == [1, 2]
+    stranger.send(answer(request))
+    assert not stranger.is_closed, "both are still to be answered"
+    stranger.send(ccr(3))
+    assert stranger.link.statistics.requests_discarded == 1
+    for number in (1, 2):
+        assert peer.close_answered(stranger.now) == []
+        stranger.link.send_answer(codec.encode(codec.decode(ccr(number, flags=0))))
+    assert [type(event) for event in peer.close_answered(stranger.now)] == [Closed]
+    assert stranger.link.disconnect is Disconnect.FLUSH, "the answers go out before"
+    assert peer.close_answered(stranger.now) == []
+
+
+def test_row_6_what_is_never_answered_holds_our_leave_up_no_longer_than_a_silent_peer() -> None:
+    stranger = Stranger().open()
+    stranger.send(ccr())
+    stranger.side.table.find_or_add("pgw.example.org").stop(DisconnectCause.REBOOTING, stranger.now)
+    stranger.advance(OURS.disconnect_timeout_seconds + 1)
+    assert stranger.is_closed
+
+
+def test_row_6_answers_to_our_requests_are_still_taken_after_our_dpr() -> None:
+    """RFC 6733 5.6: they are no messages that Closing would have to serve."""
     stranger = Stranger().open()
     waiting = own_request()
     stranger.link.send_request(waiting)
     (request,) = stranger.received()
     stranger.side.table.find_or_add("pgw.example.org").stop(DisconnectCause.REBOOTING, stranger.now)
-    stranger.send(ccr())
-    assert stranger.link.statistics.requests_discarded == 1
     stranger.send(answer(request))
     last = stranger.events[-1]
     assert isinstance(last, AnswerReceived)
