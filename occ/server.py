@@ -24,6 +24,7 @@ from balance.keys import LAYOUT
 from balance.resp import StoreError
 from balance.store import Store
 from balance.store import StoreSettings as LedgerStoreSettings
+from occ import tracing
 from occ.cdr_files import CdrSettings
 from occ.charging import Charging
 from occ.clock import now_ms
@@ -31,7 +32,6 @@ from occ.expiry import Expiry
 from occ.gy import Gy, Peer
 from occ.metrics import MetricsServer, OccCollector
 from occ.outbox import OutboxProcess
-from occ import tracing
 from occ.policy import reloading
 from occ.policy.acting import Acting
 from occ.policy.reloading import PolicyReload
