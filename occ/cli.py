@@ -28,6 +28,7 @@ from occ.cli_customers import customer_app
 from occ.cli_decode import decode
 from occ.cli_demo import demo_app
 from occ.cli_doctor import doctor
+from occ.cli_init import init
 from occ.cli_ledger import ledger_app
 from occ.cli_policy import policy_app
 from occ.cli_policy_node import policy_node
@@ -87,6 +88,7 @@ app.add_typer(demo_app, name="demo")
 app.command()(decode)
 app.command()(rate)
 app.command()(doctor)
+app.command()(init)
 app.command()(top)
 app.command()(trace)
 app.command()(why)
