@@ -25,6 +25,7 @@ from balance.notices import Figures, enqueue, figures
 from balance.resp import StoreError
 from balance.store import Store
 from balance.store import StoreSettings as LedgerStoreSettings
+from occ import tracing
 from occ.cdr_files import CdrSettings
 from occ.charging import Charging
 from occ.clock import now_ms
@@ -53,6 +54,7 @@ from occ.settings import Settings
 from occ.sy import Sy, SyRequest, SySettings
 from occ.sy_notifications import SyNotifications
 from occ.tls import tls_contexts
+from occ.tracing import Tracing
 from protocols.credit_control import CreditControlRequest
 from protocols.diameter.codec import avp
 from protocols.diameter.codes import Application, Command, DisconnectCause
@@ -143,8 +145,6 @@ class OnlineChargingServer:
             await seed(self.store, self._population, self._clock(), catalogue)
         self.catalogue_reload = CatalogueReload(self.charging, settings.catalogue, self.policy_reload)
         worker = settings.diameter.origin_host.encode()
-        others = {reloading.COMMAND: self.policy_reload.execute}
-        self._in_background("catalogue reload", self.catalogue_reload.listen(self.store, worker, others))
         await self._count_open_sessions()
         self.expiry = Expiry(self.charging, self._clock)
         await self._follow_budgets()
@@ -164,6 +164,10 @@ class OnlineChargingServer:
             self._cleanup.push_async_callback(self.notices.stop)
         await self._start_diameter()
         await self._start_policies(worker)
+        self.tracing = Tracing(self.store, self.node, settings.diameter.origin_host)
+        self._cleanup.push_async_callback(self.tracing.stop)
+        others = {reloading.COMMAND: self.policy_reload.execute, tracing.COMMAND: self.tracing.execute}
+        self._in_background("catalogue reload", self.catalogue_reload.listen(self.store, worker, others))
         self._start_metrics()
         self._in_background("memory", _collect_when_grown())
         self._in_background("recount", self._recount_after_reconnects())
