@@ -23,6 +23,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from balance.model import Unit
 from occ.cli_accounts import account_app
+from occ.cli_api import api_app, audit_app
 from occ.cli_bulk import export_rows, import_rows
 from occ.cli_catalogue import catalogue_app
 from occ.cli_cdr import cdr_app
@@ -50,6 +51,7 @@ from occ.cli_shell import (
     units_text,
 )
 from occ.cli_subscribers import subscriber_app
+from occ.cli_vouchers import voucher_app
 from occ.rating.catalogue import load_catalogue
 from occ.settings import CONFIG_VARIABLE, Settings, default_config_path, load, option_name, variable_name
 from occ.yamlmap import leaf_paths, nearest, shown
@@ -81,6 +83,9 @@ app.add_typer(ledger_app, name="ledger")
 app.add_typer(catalogue_app, name="catalogue")
 app.add_typer(policy_app, name="policy")
 app.add_typer(cdr_app, name="cdr")
+app.add_typer(voucher_app, name="voucher")
+app.add_typer(api_app, name="api")
+app.add_typer(audit_app, name="audit")
 app.add_typer(demo_app, name="demo")
 app.command()(decode)
 app.command()(rate)

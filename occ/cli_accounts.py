@@ -135,7 +135,7 @@ def history(context: typer.Context, account: AccountName, limit: Limit = 20, as_
     found, records = on_store(context, work)
     records.reverse()
     if as_json:
-        print_json([_record_json(record, found) for record in records])
+        print_json([journal_json(record, found) for record in records])
         return
     shown = table(">version", "when (UTC)", "what", ">bucket", ">before", ">change", ">after", ">reserved", "why")
     for record in records:
@@ -200,7 +200,7 @@ def _currency(code: str) -> int:
     return NUMERIC[code]
 
 
-def _record_json(record: JournalRecord, account: Account) -> dict[str, Any]:
+def journal_json(record: JournalRecord, account: Account) -> dict[str, Any]:
     def unit_name(bucket_id: int) -> str | None:
         bucket = account.bucket(bucket_id)
         return Unit(bucket.unit).name.lower() if bucket else None
