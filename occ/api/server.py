@@ -25,6 +25,7 @@ from occ.api.access import ROLE_FIELD
 from occ.api.accounts import accounts, lines
 from occ.api.administration import office
 from occ.api.context import Context
+from occ.api.description import completed
 from occ.api.records import past
 from occ.api.rules_resources import rules
 from occ.api.sessions import open_sessions
@@ -40,22 +41,6 @@ log = logging.getLogger("occ.api")
 
 LARGEST_BODY: Final = 1 << 20
 """Octets of a request."""
-
-_ERROR: Final = {
-    "type": "object",
-    "required": ["code", "reason", "message", "status"],
-    "properties": {name: {"type": "string"} for name in ("code", "reason", "message", "status", "@type")},
-}
-_ERRORS: Final = {
-    "400": "The request cannot be understood",
-    "401": "No valid token",
-    "403": "The role of the token does not allow this",
-    "404": "There is no such resource",
-    "409": "The request cannot be done as things are",
-    "413": "The request is too large",
-    "429": "Too many tries",
-    "503": "The store, or the server, cannot be reached",
-}
 
 
 class BodyLimit:
@@ -118,7 +103,7 @@ def create_app(context: Context) -> FastAPI:
 
     def described() -> dict[str, Any]:
         if app.openapi_schema is None:
-            app.openapi_schema = _completed(description())
+            app.openapi_schema = completed(description(), ROLE_FIELD)
         return app.openapi_schema
 
     app.openapi = described  # type: ignore[method-assign]
@@ -136,23 +121,6 @@ async def _health(request: Request) -> Response:
     except StoreError as error:
         return errors.respond(errors.ApiError(503, str(error)))
     return JSONResponse({"status": "pass"})
-
-
-def _completed(description: dict[str, Any]) -> dict[str, Any]:
-    """What the description lacks: tokens, errors, and that any attribute can be filtered by in TM Forum's lists."""
-    components = description.setdefault("components", {})
-    components["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
-    components.setdefault("schemas", {})["Error"] = _ERROR
-    description["security"] = [{"token": []}]
-    body = {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}}}
-    for operations in description["paths"].values():
-        for operation in operations.values():
-            operation["responses"].pop("422", None)
-            for status, reason in _ERRORS.items():
-                operation["responses"].setdefault(status, {"description": reason, "content": body})
-            role = operation[ROLE_FIELD]
-            operation["description"] = f"{operation.get('description', '')}\n\nRole: {role}".strip()
-    return description
 
 
 def _page(description: dict[str, Any]) -> str:

@@ -6,6 +6,7 @@ off; with another body it is refused. An act is never deleted: DELETE and PATCH 
 
 import hashlib
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from typing import Annotated, Any, Final
 
 from fastapi import Header, Request
@@ -15,6 +16,7 @@ from balance.actions import (
     COMPLETED,
     CREATED,
     FAILED,
+    REPEATABLE_MS,
     Action,
     action_name,
     actions,
@@ -46,6 +48,9 @@ from occ.payments import TooManyTriesError
 
 HELD: Final = "held"
 """Of a reservation, in the store: done, neither taken nor given back. On the wire that is ``created``."""
+
+ENDING: Final = "ending"
+"""In the store: it is being cancelled, or taken."""
 
 Key = Annotated[
     str | None,
@@ -122,7 +127,8 @@ async def _finish(
     context: Context, kind: Kind, action: Action, status: str, document: Document, effect: Effect, told: str
 ) -> bool:
     """Have the act come to another status, and all that want to hear of it; False if it has one already."""
-    document["status"] = CREATED if status == HELD else status
+    if status != ENDING:
+        document["status"] = CREATED if status == HELD else status
     text = exact_json.write(document)
     event = f"{kind.event}{told}Event" if told else ""
     return await finish_action(context.store, action, status, text, effect.pack(), event, context.clock())
@@ -158,22 +164,32 @@ async def end(kind: Kind, request: Request, name: str, update: ActUpdate) -> Doc
     caller_of(request).concerned = f"{kind.resource} {name} {update.status}: bucket {effect.account}:{effect.bucket}"
     if action.status == update.status:
         return document
-    wanted = HELD if kind.pending else COMPLETED
-    if action.status != wanted:
+    rest = HELD if kind.pending else COMPLETED
+    if action.status not in (rest, ENDING):
         raise conflict(f"{kind.resource} {name} is {document['status']}, and cannot be {update.status}")
-    reason = update.reason or "management API"
-    if update.status == COMPLETED:
-        if not isinstance(kind, Reserve):
-            raise bad_request("status: only reservations are completed; this can be cancelled")
-        await kind.take(context, name, effect, reason)
-        told = ""
-    else:
-        await kind.undo(context, name, effect, reason)
-        told = "Cancel"
-    document |= {"confirmationDate": time_json(context.clock())}
+    if update.status == COMPLETED and not isinstance(kind, Reserve):
+        raise bad_request("status: only reservations are completed; this can be cancelled")
+    now_ms, reason = context.clock(), update.reason or "management API"
+    if action.status == ENDING and now_ms - effect.ending_ms > REPEATABLE_MS:
+        raise conflict("this was cut off days ago; see in the history of the account whether it was done")
+    if action.status == rest:
+        # What begins is written down: after a week the ledger no longer knows whether it was done.
+        effect = replace(effect, ending_ms=now_ms)
+        await _finish(context, kind, action, ENDING, document, effect, "")
+    ending = replace(action, status=ENDING)
+    try:
+        if isinstance(kind, Reserve) and update.status == COMPLETED:
+            await kind.take(context, name, effect, reason)
+        else:
+            await kind.undo(context, name, effect, reason)
+    except (LedgerError, ApiError):
+        await _finish(context, kind, ending, rest, document, effect, "")
+        raise
+    document |= {"confirmationDate": time_json(now_ms)}
     if update.reason is not None:
         document["reason"] = update.reason
-    if not await _finish(context, kind, action, update.status, document, effect, told):
+    told = "" if update.status == COMPLETED else "Cancel"
+    if not await _finish(context, kind, ending, update.status, document, effect, told):
         return _told(await _existing(context, kind, name))
     return document
 

@@ -5,7 +5,7 @@ The ledger is given the act's name as the reference, so whatever is repeated her
 
 import json
 from abc import ABC, abstractmethod
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, ClassVar, Final
 
 from balance import directory
@@ -14,7 +14,7 @@ from balance.reservations import end_reservation, reserve_amount
 from balance.subscribers import LONGEST_REASON
 from balance.transfers import transfer_money
 from occ.api.context import Context
-from occ.api.errors import ApiError, bad_request, conflict
+from occ.api.errors import bad_request, conflict
 from occ.api.queries import moment_ms
 from occ.api.tmf_models import (
     ActCreate,
@@ -49,6 +49,8 @@ class Effect:
     until_ms: int = 0
     voucher: str = ""
     """Serial number, once it is known."""
+    ending_ms: int = 0
+    """When it began to be cancelled, or taken."""
 
     def pack(self) -> str:
         return json.dumps(asdict(self))
@@ -137,7 +139,7 @@ class Topup(Kind):
                 now_ms=context.clock(),
                 valid_for_ms=context.valid_for_ms,
             )
-            return _with(effect, amount=posting.amount, voucher=voucher.serial)
+            return replace(effect, amount=posting.amount, voucher=voucher.serial)
         await take_payment(
             context.store,
             context.catalogue,
@@ -189,7 +191,7 @@ class Transfer(Kind):
             raise bad_request("bucket.id, receiverBucket.id: money goes from main bucket to main bucket, number 1")
         if effect.amount <= 0:
             raise bad_request("amount.amount must be more than 0")
-        return _with(effect, receiver=text_of(receiver.account_id))
+        return replace(effect, receiver=text_of(receiver.account_id))
 
     async def perform(self, context: Context, name: str, effect: Effect, _: Asked) -> Effect:
         await self._move(context, f"api-{name}", effect.account, effect.receiver, effect.amount, effect.reason)
@@ -225,7 +227,7 @@ class Reserve(Kind):
         until_ms = 0
         if body.valid_for is not None and body.valid_for.end is not None:
             until_ms = moment_ms(body.valid_for.end.isoformat(), "validFor.endDateTime")
-        return _with(effect, until_ms=until_ms)
+        return replace(effect, until_ms=until_ms)
 
     async def perform(self, context: Context, name: str, effect: Effect, _: Asked) -> Effect:
         now_ms = context.clock()
@@ -242,7 +244,7 @@ class Reserve(Kind):
             now_ms=now_ms,
             reason=effect.reason,
         )
-        return _with(effect, until_ms=until_ms)
+        return replace(effect, until_ms=until_ms)
 
     async def undo(self, context: Context, name: str, effect: Effect, reason: str) -> None:
         await self._end(context, name, effect, reason, take=False)
@@ -276,12 +278,3 @@ async def _adjust(context: Context, reference: str, effect: Effect, amount: int,
 
 def _account_name(body: ActCreate) -> str | None:
     return None if body.party_account is None else body.party_account.id
-
-
-def _with(effect: Effect, **changes: Any) -> Effect:
-    return Effect(**{**asdict(effect), **changes})
-
-
-def refused(error: LedgerError | ApiError) -> str:
-    """Why an act failed, one sentence."""
-    return error.message if isinstance(error, ApiError) else str(error)

@@ -153,6 +153,7 @@ def accumulated_documents(account: Account, now_ms: int) -> list[Document]:
         if not live:
             continue
         total = sum(each.balance - each.reserved for each in live)
+        free = sum(draft.free(each) for each in live)
         name = f"{text_of(account.account_id)}:{usage}"
         found.append(
             {
@@ -160,7 +161,7 @@ def accumulated_documents(account: Account, now_ms: int) -> list[Document]:
                 "href": f"{BASE}/accumulatedBalance/{name}",
                 "@type": "AccumulatedBalance",
                 "name": str(usage),
-                "description": f"{sum(draft.free(each) for each in live)} units can be spent, credit limit included",
+                "description": f"{units_text(free, unit, account.currency)} can be spent, credit limit included",
                 "totalBalance": quantity(total, unit, account.currency),
                 "bucket": [bucket_reference(account, each.bucket_id) for each in live],
                 "partyAccount": account_reference(account),
