@@ -17,6 +17,7 @@ key                              type        value
 ===============================  ==========  =====================================================================
 """
 
+import asyncio
 import hashlib
 import secrets
 from dataclasses import dataclass
@@ -33,7 +34,6 @@ KEPT_MS: Final = 400 * 86_400_000
 """How long an act can be looked up; what it did to the account is in the journal for ever."""
 REPEATABLE_MS: Final = REFERENCE_TTL_MS - 86_400_000
 """An act that was cut off can be completed for so long: the ledger then still knows its reference."""
-READ_AT_ONCE: Final = 500
 EVENTS: Final = b"action-events"
 EVENTS_KEPT: Final = 100_000
 SUBSCRIPTIONS: Final = b"subscriptions"
@@ -156,7 +156,7 @@ async def read_action(store: Store, name: str) -> Action | None:
 async def actions(store: Store, kind: str) -> list[Action]:
     """All acts of a kind, the newest first. Raises StoreError."""
     names = [name.decode() for name in await store.call("ZREVRANGE", _index(kind), 0, -1)]
-    found = [await read_action(store, name) for name in names]
+    found = await asyncio.gather(*(read_action(store, name) for name in names))
     return [each for each in found if each is not None]
 
 

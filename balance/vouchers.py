@@ -18,12 +18,14 @@ key                              type        value
 ===============================  ==========  =====================================================================
 """
 
+import asyncio
 import hashlib
 import hmac
 import re
 import secrets
 from dataclasses import dataclass
-from typing import Any, Final
+from itertools import chain
+from typing import Final
 
 from balance.directory import REFERENCE_TTL_MS
 from balance.model import UNLIMITED, LedgerError
@@ -32,7 +34,7 @@ from balance.subscribers import check_name
 
 BATCHES: Final = b"voucher-batches"
 PEPPER: Final = b"voucher-pepper"
-LARGEST_BATCH: Final = 100_000
+LARGEST_BATCH: Final = 10_000
 DIGITS: Final = 16
 BOUND_FOR_MS: Final = REFERENCE_TTL_MS - 86_400_000
 """A voucher that was bound so long ago and is not paid: the ledger may forget soon whether it has been."""
@@ -124,12 +126,16 @@ class Vouchers:
                 (f"{batch.batch_id}-{number + 1:06d}", _new_code())
                 for number in range(first, min(count, first + WRITTEN_AT_ONCE))
             ]
-            serials: list[Any] = []
-            for serial, code in several:
-                digest = self._digest(code)
-                await self._store.call("HSET", _voucher(digest), "serial", serial, "batch", batch.batch_id)
-                serials += (serial, digest)
-            await self._store.call("HSET", _serials(batch.batch_id), *serials)
+            digests = [self._digest(code) for _, code in several]
+            names = [serial for serial, _ in several]
+            await asyncio.gather(
+                *(
+                    self._store.call("HSET", _voucher(digest), "serial", serial, "batch", batch.batch_id)
+                    for serial, digest in zip(names, digests, strict=True)
+                )
+            )
+            pairs = zip(names, digests, strict=True)
+            await self._store.call("HSET", _serials(batch.batch_id), *chain.from_iterable(pairs))
             made += several
         # Last: a voucher whose batch is not there is worth nothing.
         await self._store.call(
@@ -214,11 +220,14 @@ async def block_batch(store: Store, batch_id: str, now_ms: int) -> Batch:
 async def vouchers_of(store: Store, batch: Batch) -> list[Voucher]:
     """The vouchers of a batch, by serial number. Raises StoreError."""
     found = await store.call("HGETALL", _serials(batch.batch_id))
-    listed: list[Voucher] = []
-    for serial, digest in sorted(zip(found[::2], found[1::2], strict=True)):
-        account, bound, used = await store.call("HMGET", _voucher(digest), "account", "bound", "used")
-        listed.append(Voucher(serial.decode(), batch, bytes(account or b""), int(bound or 0), int(used or 0)))
-    return listed
+    cards = sorted(zip(found[::2], found[1::2], strict=True))
+    told = await asyncio.gather(
+        *(store.call("HMGET", _voucher(digest), "account", "bound", "used") for _, digest in cards)
+    )
+    return [
+        Voucher(serial.decode(), batch, bytes(account or b""), int(bound or 0), int(used or 0))
+        for (serial, _), (account, bound, used) in zip(cards, told, strict=True)
+    ]
 
 
 def _found(reply: list[bytes]) -> tuple[str, str, bytes, int, int] | None:

@@ -47,7 +47,21 @@ _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 LARGEST_LIST: Final = 100_000
 
 LOOKING: Final = frozenset(
-    ("show", "list", "history", "transfers", "verify", "explain", "tree", "export", "rate", "budgets", "events", "why", "top")
+    (
+        "show",
+        "list",
+        "history",
+        "transfers",
+        "verify",
+        "explain",
+        "tree",
+        "export",
+        "rate",
+        "budgets",
+        "events",
+        "why",
+        "top",
+    )
 )
 """Commands that change nothing, by their last word; all others are in the audit log."""
 UNTOLD: Final = frozenset(("as_json", "code"))
@@ -149,7 +163,7 @@ async def _audited(context: typer.Context, store: Store, work: Callable[[Store],
         who=f"cli {user_name()}",
         role="",
         source="",
-        what=context.command_path,
+        what=" ".join(("occ", *context.command_path.split()[1:])),
         on=", ".join(told),
     )
     result = "failed"

@@ -84,12 +84,13 @@ def test_every_act_is_in_the_audit_log_with_its_result(api: Api) -> None:
     api.refused(403, "POST", "/occ/v1/accounts/a/state", {"state": "blocked", "reason": "fraud"}, role="viewer")
     answer = api.send("POST", "/occ/v1/accounts/a/state", {"state": "blocked", "reason": "fraud"}, "care")
     assert answer.json["state"] == "blocked"
-    api.refused(409, "POST", "/occ/v1/accounts/a/state", {"state": "terminated", "reason": "x" * 199 + "\n"})
+    api.refused(409, "PUT", "/occ/v1/accounts/a/credit-limit", {"credit_limit": "-1", "reason": "?"})
     api.get("/occ/v1/accounts")
     api.shell.text("account", "limit", "a", "1.00")
     found = api.shell.json("audit", "list", "--limit", "4")
     assert [each["what"] for each in found] == [
-        *["POST /occ/v1/accounts/{account}/state"] * 3,
+        *["POST /occ/v1/accounts/{account}/state"] * 2,
+        "PUT /occ/v1/accounts/{account}/credit-limit",
         "occ account limit",
     ]
     refused, done, failed, typed = found

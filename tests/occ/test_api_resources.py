@@ -1,9 +1,12 @@
 """The operator's own resources over real sockets, beside a running server with a client."""
 
+import asyncio
 from collections.abc import Iterator
 
 import pytest
 
+from balance.model import IdentityType
+from tests.asked_client import AskedClient, always
 from tests.live_server import LiveServer
 from tests.occ.api_lab import Api
 from tests.shell import Shell
@@ -21,6 +24,11 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
 def api(server: LiveServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Api]:
     directory = tmp_path_factory.mktemp("api")
     shell = Shell(directory, server.server.redis_address)
+    with shell.config.open("a") as file:
+        policies = server.settings.policies
+        file.write(f"  partitions: {server.settings.store.partitions}\n")
+        shell_top = f"policies: {policies}\nmetrics:\n  port: {server.server.metrics_port}\n"
+    shell.config.write_text(shell_top + shell.config.read_text())
     with Api(shell, directory) as running:
         yield running
 
@@ -60,3 +68,28 @@ def test_catalogue_and_policies_are_read_checked_and_reloaded(api: Api, server: 
     assert isinstance(api.get(f"{V1}/notices"), list)
     assert api.post(f"{V1}/ledger/verify", None, 200)["consistent"]
     assert api.get(f"{V1}/cdrs") == []
+
+
+async def test_sessions_are_listed_asked_anew_and_ended(api: Api, server: LiveServer) -> None:
+    """Rows 42 and 43, by HTTP."""
+    server.add_account("s", [(IdentityType.E164, "4955")], balance_micro=10_000_000)
+    client = await AskedClient("smf.clients.example.net").connect(server.port)
+    try:
+        await client.begin("smf;1;1", "4955")
+        (found,) = await asyncio.to_thread(api.get, f"{V1}/sessions", subscriber="4955")
+        assert found["session_id"] == "smf;1;1"
+        assert await asyncio.to_thread(api.get, f"{V1}/sessions", session_id="smf;1;1") == [found]
+        (told,) = await asyncio.to_thread(api.post, f"{V1}/sessions/reauthorise", {"account": "s"}, 200, "care")
+        assert (told["result"], told["effective"]) == ("update-expected", True)
+        client.reply = always(2001)
+        told = await asyncio.to_thread(api.post, f"{V1}/sessions/abort", {"session_id": "smf;1;1"}, 200)
+        assert told["result"] == "termination-expected"
+        assert [type(asked.request).__name__ for asked in client.asked] == ["ReAuthRequest", "AbortSessionRequest"]
+        await client.end("smf;1;1")
+        assert await asyncio.to_thread(api.get, f"{V1}/sessions", account="s") == []
+        abort = {"session_id": "smf;1;1"}
+        assert "no open session" in await asyncio.to_thread(api.refused, 404, "POST", f"{V1}/sessions/abort", abort)
+        peers = await asyncio.to_thread(api.get, f"{V1}/peers")
+        assert "smf.clients.example.net" in [peer["origin_host"] for peer in peers]
+    finally:
+        await client.close()
