@@ -12,7 +12,6 @@ from balance.embedded import Address
 from occ.cli import app
 from occ.settings import default_config_path, load
 
-
 APART = (b"occ:layout", b"occ:audit")
 """Keys that a refusal may change: the audit log knows of it."""
 

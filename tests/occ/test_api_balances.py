@@ -58,7 +58,7 @@ def transfer(amount: Any, source: str = "a:1", target: str = "c:1") -> dict[str,
     }
 
 
-def left(api: Api, bucket: str) -> tuple[Decimal, Decimal]:
+def left(api: Api, bucket: str) -> tuple[Any, Any]:
     """What can be spent of a bucket, and what is reserved."""
     found = check("bucket", api.get(f"{BASE}/bucket/{bucket}"))
     return found["remainingValue"]["amount"], found["reservedValue"]["amount"]
@@ -124,8 +124,8 @@ def test_amounts_are_exact_or_refused(api: Api) -> None:
     assert "millionth" in api.refused(400, "POST", f"{BASE}/topupBalance", topup(0.0000001))
     assert "usageType" in api.refused(400, "POST", f"{BASE}/topupBalance", topup(1, "b:2"))
     assert "amount.units" in api.refused(400, "POST", f"{BASE}/topupBalance", topup(1, units="USD"))
-    for text in ('{"amount": NaN}', "[" * 100_000, '{"amount": {"amount": 1e999999}}', '"\\ud800"', b"\xff"):
-        api.refused(400, "POST", f"{BASE}/topupBalance", text)
+    for wrong in ('{"amount": NaN}', "[" * 100_000, '{"amount": {"amount": 1e999999}}', '"\\ud800"', b"\xff"):
+        api.refused(400, "POST", f"{BASE}/topupBalance", wrong)
     assert api.refused(413, "POST", f"{BASE}/topupBalance", " " * (1 << 21))
 
 
