@@ -21,6 +21,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from balance.model import Unit
 from occ.cli_accounts import account_app
+from occ.cli_api import api_app, audit_app
 from occ.cli_bulk import export_rows, import_rows
 from occ.cli_catalogue import catalogue_app
 from occ.cli_cdr import cdr_app
@@ -55,6 +56,7 @@ from occ.cli_store import store_app
 from occ.cli_subscribers import subscriber_app
 from occ.cli_top import top
 from occ.cli_trace import trace
+from occ.cli_vouchers import voucher_app
 from occ.cli_watch import watch
 from occ.cli_why import why
 from occ.rating.catalogue import load_catalogue
@@ -91,6 +93,9 @@ app.add_typer(store_app, name="store")
 app.add_typer(catalogue_app, name="catalogue")
 app.add_typer(policy_app, name="policy")
 app.add_typer(cdr_app, name="cdr")
+app.add_typer(voucher_app, name="voucher")
+app.add_typer(api_app, name="api")
+app.add_typer(audit_app, name="audit")
 app.add_typer(demo_app, name="demo")
 app.command()(decode)
 app.command()(rate)

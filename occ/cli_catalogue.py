@@ -57,7 +57,7 @@ def check_catalogue(
     """Read the tariff catalogue and say what was understood; exit code 2 if there is a mistake in it."""
     catalogue = load_catalogue(path if path is not None else settings_of(context).catalogue)
     if as_json:
-        print_json(_catalogue_json(catalogue))
+        print_json(catalogue_json(catalogue))
         return
     out = console()
     tax = catalogue.tax
@@ -282,7 +282,7 @@ def _price_text(price: Price, currency: int) -> tuple[str, str]:
 # -- check, as JSON ----------------------------------------------------------------------------------------------
 
 
-def _catalogue_json(catalogue: Catalogue) -> dict[str, Any]:
+def catalogue_json(catalogue: Catalogue) -> dict[str, Any]:
     destinations, networks = catalogue.destinations, catalogue.networks
     return {
         "version": catalogue.version,

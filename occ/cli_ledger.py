@@ -24,7 +24,7 @@ def verify_ledger(context: typer.Context, as_json: AsJson = False) -> None:
     """Check the whole store: journal against balances, reservations against sessions; exit code 1 if they differ."""
     report = on_store(context, verify)
     if as_json:
-        print_json(_report_json(report))
+        print_json(report_json(report))
     else:
         show_report(report)
     if not report.consistent:
@@ -66,7 +66,7 @@ def show_report(report: Report) -> None:
         out.print(f"INCONSISTENT: {report.discrepancy_count} discrepancies{unseen}.", style="bold red")
 
 
-def _report_json(report: Report) -> dict[str, Any]:
+def report_json(report: Report) -> dict[str, Any]:
     return {
         "consistent": report.consistent,
         "accounts": report.accounts,

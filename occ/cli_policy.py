@@ -94,7 +94,7 @@ def check_policies(
     """Read the rules file and say what was understood; exit code 2 if there is a mistake in it."""
     operator, catalogue, where = _load(context, path)
     if as_json:
-        print_json(_policies_json(operator, catalogue))
+        print_json(policies_json(operator, catalogue))
         return
     policies = operator.policies
     out = console()
@@ -123,7 +123,7 @@ def _counter_text(counter: Counter) -> str:
     )
 
 
-def _policies_json(operator: OperatorPolicies, catalogue: Catalogue) -> dict[str, Any]:
+def policies_json(operator: OperatorPolicies, catalogue: Catalogue) -> dict[str, Any]:
     policies = operator.policies
     return {
         "edition": operator.edition,
@@ -205,10 +205,10 @@ def explain_account(
     at_ms = now_ms()
     explained = [
         explain(operator, case, found, at_ms)
-        for case in _cases(operator, catalogue, found, members, names if service is None else [service])
+        for case in cases_of(operator, catalogue, found, members, names if service is None else [service])
     ]
     if as_json:
-        print_json(_explained_json(operator, catalogue, found, explained, at_ms))
+        print_json(explained_json(operator, catalogue, found, explained, at_ms))
         return
     balance = units_text(money_of(found, at_ms), Unit.MONEY, found.currency)
     limit = units_text(found.credit_limit_micro, Unit.MONEY, found.currency)
@@ -224,7 +224,7 @@ def explain_account(
         _show_rules(operator, catalogue, explained)
 
 
-def _cases(
+def cases_of(
     operator: OperatorPolicies, catalogue: Catalogue, account: Account, members: list[tuple[str, str]], names: list[str]
 ) -> Iterator[Case]:
     for plan, segment in members:
@@ -326,7 +326,7 @@ def _verdict(standing: RuleStanding) -> str:
     return f"does not hold: {standing.why_not}" if standing.why_not else "holds"
 
 
-def _explained_json(
+def explained_json(
     operator: OperatorPolicies, catalogue: Catalogue, account: Account, explained: list[Explanation], at_ms: int
 ) -> dict[str, Any]:
     def change(found: Change | None, unit: Unit) -> dict[str, Any] | None:

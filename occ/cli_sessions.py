@@ -212,13 +212,13 @@ async def _ask(store: Store, requests: Sequence[tuple["ServerRequest", Session]]
 
     async def one(request: "ServerRequest", session: Session) -> "Result":
         async with slots:
-            return await _ask_one(store, request, session)
+            return await ask_one(store, request, session)
 
     results = await asyncio.gather(*(one(*each) for each in requests))
     return [(request, session, result) for (request, session), result in zip(requests, results, strict=True)]
 
 
-async def _ask_one(store: Store, request: "ServerRequest", session: Session) -> "Result":
+async def ask_one(store: Store, request: "ServerRequest", session: Session) -> "Result":
     from occ import server_requests as asking  # noqa: PLC0415
 
     command = asking.pack_request(request, session.origin_host, session.via)
@@ -232,16 +232,16 @@ async def _ask_one(store: Store, request: "ServerRequest", session: Session) -> 
 def _show(context: typer.Context, answered: _Answered, as_json: bool) -> None:
     """Each result in a sentence; exit code 1 if one is not what was wanted."""
     if as_json:
-        print_json([_result_json(request, result) for request, _, result in answered])
+        print_json([result_json(request, result) for request, _, result in answered])
     for request, session, result in answered:
         if not as_json:
             name = f"{text_of(request.session_key)}: " if len(answered) > 1 else ""
             console().print(name + sentence(request, result, _longest_validity_s(context, session)))
-    if not all(_is_done(request, result) for request, _, result in answered):
+    if not all(is_done(request, result) for request, _, result in answered):
         raise typer.Exit(REFUSED)
 
 
-def _is_done(request: "ServerRequest", result: "Result") -> bool:
+def is_done(request: "ServerRequest", result: "Result") -> bool:
     from occ.server_requests import Command, Meaning  # noqa: PLC0415
 
     return result.is_effective or (request.command is Command.ABORT_SESSION and result.meaning is Meaning.ENDED)
@@ -291,7 +291,7 @@ def _duration_text(seconds: int) -> str:
     return f"{seconds // 60} min" if seconds % 60 == 0 else f"{seconds} s"
 
 
-def _result_json(request: "ServerRequest", result: "Result") -> dict[str, Any]:
+def result_json(request: "ServerRequest", result: "Result") -> dict[str, Any]:
     return {
         "session_id": text_of(request.session_id),
         "sub_session_id": request.sub_session_id,

@@ -5,10 +5,13 @@ error. Exit codes: 0 done, 1 refused or inconsistent, 2 wrong usage or configura
 """
 
 import asyncio
+import getpass
 import json
 import logging
+import os
 import sys
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -19,11 +22,13 @@ from rich.console import Console
 from rich.table import Table
 from typer.core import TyperGroup
 
+from balance.audit import begin_act, end_act
 from balance.directory import read_account
 from balance.embedded import Address, EmbeddedRedisError, find_running
 from balance.model import Account, Bucket, LedgerError, Unit
 from balance.resp import StoreError
 from balance.store import Store, StoreSettings
+from occ.clock import now_ms
 from occ.policy.watching import watch_by_rules_in_force
 from occ.rating.catalogue import SIZES, parse_size
 from occ.rating.currency import currency_name, format_amount, parse_amount
@@ -40,6 +45,27 @@ PIPE_WIDTH: Final = 200
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 LARGEST_LIST: Final = 100_000
+
+LOOKING: Final = frozenset(
+    (
+        "show",
+        "list",
+        "history",
+        "transfers",
+        "verify",
+        "explain",
+        "tree",
+        "export",
+        "rate",
+        "budgets",
+        "events",
+        "why",
+        "top",
+    )
+)
+"""Commands that change nothing, by their last word; all others are in the audit log."""
+UNTOLD: Final = frozenset(("as_json", "code"))
+"""Parameters that the audit log does not repeat: codes are money."""
 
 Limit = Annotated[int, typer.Option(min=1, max=LARGEST_LIST, help="Show so many at most.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of tables.")]
@@ -116,7 +142,9 @@ def on_store(context: typer.Context, work: Callable[[Store], Awaitable[T]]) -> T
         await store.start()
         try:
             await watch_by_rules_in_force(store)
-            return await work(store)
+            if context.command.name in LOOKING:
+                return await work(store)
+            return await _audited(context, store, work)
         finally:
             await store.stop()
 
@@ -126,6 +154,39 @@ def on_store(context: typer.Context, work: Callable[[Store], Awaitable[T]]) -> T
         return runner.run(connected())
 
 
+async def _audited(context: typer.Context, store: Store, work: Callable[[Store], Awaitable[T]]) -> T:
+    """Carry an act out between its two entries in the audit log. Without the first it is not carried out."""
+    told = [f"{name} {value}" for name, value in context.params.items() if value and name not in UNTOLD]
+    entry = await begin_act(
+        store,
+        at_ms=now_ms(),
+        who=f"cli {user_name()}",
+        role="",
+        source="",
+        what=" ".join(("occ", *context.command_path.split()[1:])),
+        on=", ".join(told),
+    )
+    result = "failed"
+    try:
+        done = await work(store)
+        result = "done"
+        return done
+    except (RefusedError, WrongUsageError, LedgerError, StoreError) as error:
+        result = f"refused: {error}"
+        raise
+    finally:
+        with suppress(StoreError):
+            await end_act(store, entry, at_ms=now_ms(), result=result)
+
+
+def user_name() -> str:
+    """Who runs this command, as the system knows it."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return f"uid {os.getuid()}"
+
+
 def quiet_logs() -> None:
     """Keep what the libraries log off the terminal: a command says itself, in one sentence, what went wrong."""
     if not logging.getLogger().handlers:
@@ -133,7 +194,7 @@ def quiet_logs() -> None:
 
 
 async def store_address(settings: Settings) -> Address:
-    """Where the store of the settings runs. Raises RefusedError if it does not."""
+    """Where the store of the settings is. Raises RefusedError if it does not run."""
     if settings.store.url is not None:
         return settings.store.url
     address = await find_running(settings.store.redis_dir)

@@ -140,7 +140,7 @@ def list_subscribers(
 
     found = on_store(context, work)
     if as_json:
-        print_json([_subscriber_json(each) for each in found[:limit]])
+        print_json([subscriber_json(each) for each in found[:limit]])
         return
     shown = table("subscriber", "state", "plan", "belongs to", "paid by", "identities")
     for each in found[:limit]:
@@ -460,7 +460,7 @@ def _kind(subscriber: Subscriber, payer: Account) -> str:
 def _show(found: Shown, as_json: bool) -> None:
     subscriber, payer = found
     if as_json:
-        print_json({**_subscriber_json(subscriber), "kind": _kind(subscriber, payer)})
+        print_json({**subscriber_json(subscriber), "kind": _kind(subscriber, payer)})
         return
     out = console()
     out.print(
@@ -485,7 +485,7 @@ def _show(found: Shown, as_json: bool) -> None:
         out.print(f"  {subscribers.describe_identity(of, value)}")
 
 
-def _subscriber_json(subscriber: Subscriber) -> dict[str, Any]:
+def subscriber_json(subscriber: Subscriber) -> dict[str, Any]:
     pending = bool(subscriber.next_plan) and subscriber.next_plan_ms > now_ms()
     return {
         "subscriber": text_of(subscriber.subscriber_id),

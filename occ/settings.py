@@ -318,6 +318,37 @@ class CdrSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class ApiSettings:
+    """The management API, a process of its own (`occ api`)."""
+
+    host: str = setting(_host, "127.0.0.1")
+    port: int = setting(integer(0, 65535), 9465)
+    """TCP port; 0: any free port."""
+    certificate: Path | None = setting(optional(_path), None)
+    """PEM file with its certificate and what that was issued by; None: HTTP without TLS."""
+    key: Path | None = setting(optional(_path), None)
+    """PEM file with its private key."""
+
+    def __post_init__(self) -> None:
+        if (self.certificate is None) != (self.key is None):
+            raise ValueError("TLS of the API needs both api.certificate and api.key")
+        if self.certificate is None and self.host not in ("127.0.0.1", "::1", "localhost"):
+            raise ValueError(
+                f"api.host {self.host} can be reached from elsewhere, and tokens must not travel in the clear: "
+                "give api.certificate and api.key, or listen on 127.0.0.1 behind a proxy that has TLS"
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class VoucherSettings:
+    """Codes that are worth money once."""
+
+    pepper_file: Path = setting(_written_path, Path("voucher-pepper"))
+    """The secret under which codes are kept; made when it is needed first. Absolute once loaded; a relative one
+    starts at `store.data_dir`."""
+
+
+@dataclass(frozen=True, slots=True)
 class Settings:
     """All settings of one server process."""
 
@@ -327,6 +358,8 @@ class Settings:
     charging: ChargingSettings = section(ChargingSettings)
     cdr: CdrSettings = section(CdrSettings)
     notices: NoticesSettings = section(NoticesSettings)
+    api: ApiSettings = section(ApiSettings)
+    vouchers: VoucherSettings = section(VoucherSettings)
     catalogue: Path = setting(_path, Path("catalogue.yaml"))
     """The tariff catalogue; absolute once loaded."""
     profiles: Path | None = setting(optional(_path), None)
@@ -360,6 +393,7 @@ def load(
         loaded,
         store=replace(loaded.store, data_dir=data_dir),
         cdr=replace(loaded.cdr, directory=data_dir / loaded.cdr.directory),
+        vouchers=replace(loaded.vouchers, pepper_file=data_dir / loaded.vouchers.pepper_file),
         catalogue=root.base / loaded.catalogue,
         profiles=loaded.profiles or SHIPPED / "profiles.yaml",
         policies=None if loaded.policies is None else root.base / loaded.policies,

@@ -12,6 +12,9 @@ from balance.embedded import Address
 from occ.cli import app
 from occ.settings import default_config_path, load
 
+APART = (b"occ:layout", b"occ:audit")
+"""Keys that a refusal may change: the audit log knows of it."""
+
 
 class Shell:
     """Runs commands in this process against the shared Redis server."""
@@ -53,4 +56,4 @@ class Shell:
 
     def dump(self) -> dict[bytes, bytes | None]:
         with redis.Redis.from_url(self.address.url) as client:
-            return {key: client.dump(key) for key in client.keys("*") if key != b"occ:layout"}
+            return {key: client.dump(key) for key in client.keys("*") if key not in APART}
