@@ -62,7 +62,7 @@ function rows(id, lines, columns, empty) {
 // -- charts ---------------------------------------------------------------------------------------------------------
 
 const SVG = "http://www.w3.org/2000/svg";
-const SECONDS = 600;
+const SPANS = [120, 300, 600];
 
 function drawn(name, attributes, text) {
   const made = document.createElementNS(SVG, name);
@@ -82,7 +82,8 @@ function chart(id, ago, lines) {
   if (!width || !height) return;
   const left = 40, right = 6, top = 8, bottom = 20;
   const highest = roundUp(Math.max(0, ...lines.flatMap((line) => line.values.filter((value) => value !== null))));
-  const x = (seconds) => left + (width - left - right) * (1 - seconds / SECONDS);
+  const span = SPANS.find((seconds) => seconds >= (ago[0] ?? 0)) ?? SPANS.at(-1);
+  const x = (seconds) => left + (width - left - right) * (1 - seconds / span);
   const y = (value) => top + (height - top - bottom) * (1 - value / highest);
   const svg = drawn("svg", { viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": lines.map((line) => line.name).join(", ") });
   for (const share of [0, 0.5, 1]) {
@@ -90,8 +91,9 @@ function chart(id, ago, lines) {
     svg.append(drawn("line", { x1: left, x2: width - right, y1: level, y2: level, class: share ? "grid" : "grid base" }));
     svg.append(drawn("text", { x: left - 6, y: level + 4, "text-anchor": "end" }, compact(highest * share)));
   }
-  for (const [minutes, anchor] of [[10, "start"], [5, "middle"], [0, "end"]]) {
-    svg.append(drawn("text", { x: x(minutes * 60), y: height - 4, "text-anchor": anchor }, minutes ? `${minutes} min ago` : "now"));
+  for (const [share, anchor] of [[1, "start"], [0.5, "middle"], [0, "end"]]) {
+    const ticks = { x: x(span * share), y: height - 4, "text-anchor": anchor };
+    svg.append(drawn("text", ticks, share ? `${decimals((span * share) / 60, 1)} min ago` : "now"));
   }
   for (const line of lines) {
     const points = ago.map((seconds, index) => [seconds, line.values[index]]);
@@ -128,14 +130,14 @@ function runs(points) {
 
 function showTiles(told) {
   const now = told.now, refused = now.requests ? (100 * now.refused) / now.requests : 0;
-  tile("requests", figure(now.requests), `${decimals(now.in_flight, 0)} under way, ${figure(now.rejected)}/s turned away`, now.rejected ? "bad" : "");
+  tile("requests", figure(now.requests), now.rejected ? `${figure(now.rejected)}/s turned away` : `${decimals(now.in_flight, 0)} under way`, now.rejected ? "bad" : "");
   tile("p99", figure(now.p99_ms), `p50 ${figure(now.p50_ms)}, p95 ${figure(now.p95_ms)} ms`, now.p99_ms > 50 ? "warn" : "");
-  tile("refused", figure(refused), `${figure(now.refused)} answers per second`, "");
+  tile("refused", figure(refused), `${figure(now.refused)} per second`, "");
   tile("money", figure(now.money_per_minute), now.leaked_per_minute ? `${figure(now.leaked_per_minute)} per minute uncovered` : "nothing uncovered", now.leaked_per_minute ? "warn" : "");
   show("money-unit", `${told.currency}/min`);
   tile("sessions", decimals(now.open_sessions, 0), `${decimals(now.open_reservations, 0)} reservations`, told.supervision.overdue_accounts ? "bad" : "");
   const missing = told.peers_known - told.peers_open;
-  tile("peers-open", decimals(told.peers_open, 0), "", "");
+  tile("peers", decimals(told.peers_open, 0), missing ? `${decimals(missing, 0)} not connected` : "all connected", missing ? "warn" : "");
   show("peers-known", `of ${decimals(told.peers_known, 0)}`);
   const store = told.store, conflicts = `${figure(now.conflicts)} conflicts/s, ${octets(store.memory_octets)}`;
   if (!store.up) tile("store", "down", "Redis cannot be reached", "bad");
@@ -144,7 +146,6 @@ function showTiles(told) {
   show("store-unit", store.up && store.writes_to_disk ? "ms p99" : "");
   const late = told.outbox.oldest_seconds;
   tile("outbox", figure(late), `${decimals(told.outbox.entries, 0)} entries wait`, late > 300 ? "bad" : late > 60 ? "warn" : "");
-  show("peers-note", missing ? `${decimals(missing, 0)} not connected` : "all connected");
 }
 
 function showAlerts(alerts) {
@@ -190,7 +191,7 @@ function showTables(told) {
   rows("refusals", told.refusals.map((line) => [
     code(line), element("td", GROUPS.get(line.rating_group) ?? String(line.rating_group)), element("td", decimals(line.count, 0), "n"),
   ]), 3, "None.");
-  rows("peers", told.peers.map((peer) => {
+  rows("peer-rows", told.peers.map((peer) => {
     const cell = element("td");
     const bad = !peer.open, doubtful = peer.watchdog && peer.watchdog !== "okay";
     cell.append(element("span", peer.open && doubtful ? `${peer.state}, ${peer.watchdog}` : peer.state, `pill ${bad ? "bad" : doubtful ? "warn" : "good"}`));
@@ -218,29 +219,38 @@ function draw() {
   chart("revenue", series.seconds_ago, [{ name: "money", colour: "green", values: series.money_per_minute, area: true }]);
 }
 
-async function update() {
-  let wait = 2000;
+async function asked() {
   try {
     const answer = await fetch("noc/data", { cache: "no-store", signal: AbortSignal.timeout(5000) });
-    if (!answer.ok) throw new Error(String(answer.status));
-    last = await answer.json();
-    wait = last.interval_ms;
-    show("about", `${last.about.origin_host} · version ${last.about.version}`);
-    document.title = `OCC ${last.about.origin_host}`;
-    show("clock", new Date(last.at_ms).toLocaleTimeString("en-GB"));
-    show("revenue-title", `${last.currency} per minute`);
-    showTiles(last);
-    showAlerts(last.alerts);
-    showState(last);
-    showTables(last);
-    draw();
-    document.body.classList.remove("stale");
-    document.body.dataset.updates = String(Number(document.body.dataset.updates ?? 0) + 1);
+    return answer.ok ? await answer.json() : null;
   } catch {
-    state("no connection to the server", "bad");
-    document.body.classList.add("stale");
+    return null;
   }
-  setTimeout(update, wait);
+}
+
+function showAll(told) {
+  show("about", `${told.about.origin_host} \u00b7 version ${told.about.version}`);
+  document.title = `OCC ${told.about.origin_host}`;
+  show("clock", new Date(told.at_ms).toLocaleTimeString("en-GB"));
+  show("revenue-title", `${told.currency} per minute`);
+  showTiles(told);
+  showAlerts(told.alerts);
+  showState(told);
+  showTables(told);
+  draw();
+  document.body.dataset.updates = String(Number(document.body.dataset.updates ?? 0) + 1);
+}
+
+async function update() {
+  const told = await asked();
+  setTimeout(update, told ? told.interval_ms : 2000);
+  document.body.classList.toggle("stale", !told);
+  if (!told) {
+    state("no connection to the server", "bad");
+    return;
+  }
+  last = told;
+  showAll(told);
 }
 
 // -- light and dark -------------------------------------------------------------------------------------------------
