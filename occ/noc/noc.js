@@ -131,7 +131,7 @@ function runs(points) {
 function showTiles(told) {
   const now = told.now, refused = now.requests ? (100 * now.refused) / now.requests : 0;
   tile("requests", figure(now.requests), now.rejected ? `${figure(now.rejected)}/s turned away` : `${decimals(now.in_flight, 0)} under way`, now.rejected ? "bad" : "");
-  tile("p99", figure(now.p99_ms), `p50 ${figure(now.p50_ms)}, p95 ${figure(now.p95_ms)} ms`, now.p99_ms > 50 ? "warn" : "");
+  tile("p99", figure(now.p99_ms), `p50 ${figure(now.p50_ms)}, p95 ${figure(now.p95_ms)}`, now.p99_ms > 50 ? "warn" : "");
   tile("refused", figure(refused), `${figure(now.refused)} per second`, "");
   tile("money", figure(now.money_per_minute), now.leaked_per_minute ? `${figure(now.leaked_per_minute)} per minute uncovered` : "nothing uncovered", now.leaked_per_minute ? "warn" : "");
   show("money-unit", `${told.currency}/min`);
@@ -139,10 +139,10 @@ function showTiles(told) {
   const missing = told.peers_known - told.peers_open;
   tile("peers", decimals(told.peers_open, 0), missing ? `${decimals(missing, 0)} not connected` : "all connected", missing ? "warn" : "");
   show("peers-known", `of ${decimals(told.peers_known, 0)}`);
-  const store = told.store, conflicts = `${figure(now.conflicts)} conflicts/s, ${octets(store.memory_octets)}`;
+  const store = told.store, note = now.conflicts ? `${figure(now.conflicts)} conflicts/s` : `${octets(store.memory_octets)} used`;
   if (!store.up) tile("store", "down", "Redis cannot be reached", "bad");
   else if (!store.writes_to_disk) tile("store", "disk", "Redis cannot write to disk", "bad");
-  else tile("store", figure(now.round_trip_p99_ms), conflicts, now.round_trip_p99_ms > 50 ? "warn" : "");
+  else tile("store", figure(now.round_trip_p99_ms), note, now.round_trip_p99_ms > 50 ? "warn" : "");
   show("store-unit", store.up && store.writes_to_disk ? "ms p99" : "");
   const late = told.outbox.oldest_seconds;
   tile("outbox", figure(late), `${decimals(told.outbox.entries, 0)} entries wait`, late > 300 ? "bad" : late > 60 ? "warn" : "");

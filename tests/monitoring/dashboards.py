@@ -41,7 +41,7 @@ def stat(title: str, query: str, unit: str = "short", **more: Any) -> Panel:
 SLOW: Final = f"""1 - {rate("occ_request_seconds_bucket", more='le="0.05"')} / {rate("occ_request_seconds_count")}"""
 ANSWERS: Final = "occ_service_answers_total"
 REFUSED: Final = 'result!~"2...|4011"'
-FAULTS: Final = 'result!~"2...|401[012]|5030"'
+FAULTS: Final = 'result!~"2...|401[012]|5002|5030"'
 MONEY: Final = f"60 * {rate('occ_money_debited_total', 'currency')}"
 
 OVERVIEW: Final = Dashboard(

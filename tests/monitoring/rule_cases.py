@@ -76,7 +76,12 @@ CASES: Final = (
     ),
     Case("OccLatencyBurnFast", _latency(9, 40), _latency(6, 40)),
     Case("OccLatencyBurnSlow", _latency(4, 40), _latency(2, 40), at="30m"),
-    Case("OccErrorRatio", _requests("5012", 20), _requests("4012", 500)),
+    Case("OccErrorRatio", _requests("5012", 20), _requests("5012", 5) | _requests("4012", 500)),
+    Case(
+        "OccUnknownSessions",
+        _requests("5002", 40),
+        _requests("5002", 40) | {'occ_requests_total{type="initial",result="4012",instance="a"}': "0+40x30"},
+    ),
     _one('occ_requests_rejected_total{instance="a"}', "0+10x30", "10x30", "OccRequestsRejected"),
     _one('occ_peer_up{peer="smf.example.net",instance="a"}', "1x10 0x20", "1x30", "OccPeerDown"),
     _one('occ_peers_up{instance="a"}', "2x10 0x20", "0x30", "OccNoPeers"),
