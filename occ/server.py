@@ -33,10 +33,10 @@ from occ.condition import ConditionCollector, ConditionWatch
 from occ.expiry import Expiry
 from occ.gy import Gy, Peer
 from occ.metrics import MetricsServer, OccCollector
-from occ.notices.process import NoticesProcess
-from occ.notices.process import check as check_notices
 from occ.noc import Alerts, Noc
 from occ.noc import Figures as LiveFigures
+from occ.notices.process import NoticesProcess
+from occ.notices.process import check as check_notices
 from occ.outbox import OutboxProcess
 from occ.policy import reloading
 from occ.policy.acting import Acting, Due

@@ -39,6 +39,7 @@ def stat(title: str, query: str, unit: str = "short", **more: Any) -> Panel:
 
 
 SLOW: Final = f"""1 - {rate("occ_request_seconds_bucket", more='le="0.05"')} / {rate("occ_request_seconds_count")}"""
+NOTICES_RATE: Final = f"rate(occ_notices_total{{{W}}}[$__rate_interval])"
 ANSWERS: Final = "occ_service_answers_total"
 REFUSED: Final = 'result!~"2...|4011"'
 FAULTS: Final = 'result!~"2...|401[012]|5002|5030"'
@@ -441,13 +442,25 @@ SERVICES: Final = Dashboard(
             (
                 Panel(
                     "Requests of policy nodes",
-                    ((rate("occ_sy_requests_total", "command, result"), "{{command}} {{result}}"),),
+                    ((rate("occ_sy_requests_total", "type, result"), "{{type}} {{result}}"),),
                     "reqps",
                     6,
                 ),
                 Panel("Subscriptions", ((whole("occ_sy_subscriptions"), "subscriptions"),), width=6),
                 Panel("Notifications", ((rate("occ_sy_notifications_total", "result"), "{{result}}"),), "reqps", 6),
-                Panel("Repeats", ((rate("occ_sy_repeats_total"), "sent once more"),), "reqps", 6),
+                Panel("From change to notification", percentiles("occ_sy_push_seconds"), "s", 6),
+            ),
+        ),
+        Row(
+            "Notices",
+            (
+                Panel(
+                    "What became of them",
+                    ((f"max by (channel, result) ({NOTICES_RATE})", "{{channel}} {{result}}"),),
+                    "ops",
+                ),
+                Panel("Not delivered", ((whole("occ_notices_open", "state"), "{{state}}"),)),
+                Panel("Oldest that waits", ((whole("occ_notices_oldest_seconds"), "oldest"),), "s"),
             ),
         ),
     ),
