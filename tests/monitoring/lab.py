@@ -21,7 +21,7 @@ from tests.live_server import PATIENCE_S, LiveServer
 
 PROJECT: Final = Path(__file__).resolve().parents[2]
 SUBSCRIBERS: Final = 6
-BALANCE_MICRO: Final = 2_500_000
+BALANCE_MICRO: Final = 2_100_000
 """Soon used up: the load is to show levels, policies and refusals as well."""
 OVERDRAFT_MICRO: Final = 1_000_000
 

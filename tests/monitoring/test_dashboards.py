@@ -82,7 +82,7 @@ def prometheus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]
     if shutil.which("prometheus") is None:
         pytest.skip("prometheus is missing")
     directory = tmp_path_factory.mktemp("prometheus")
-    with LiveServer(tmp_path_factory.mktemp("server")) as server, loaded(server):
+    with LiveServer(tmp_path_factory.mktemp("server"), {"notices.enabled": "yes"}) as server, loaded(server):
         target = f"127.0.0.1:{server.server.metrics_port}"
         with Prometheus(directory).scraping(target) as running:
             yield running
