@@ -7,6 +7,7 @@ loop; a scrape reads what the last look has found, so it never waits for Redis.
 import asyncio
 import logging
 import os
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -28,6 +29,7 @@ OVERDUE_MS: Final = 30_000
 """Supervision looks twice a second: an account that is due for longer than this has been missed."""
 MOST_PEERS: Final = 1000
 """Peers with metrics of their own; where anybody may connect, a label must not grow without end."""
+_OFFSET: Final = re.compile(r"\boffset=(\d+)", re.ASCII)
 OPEN_STATES: Final = frozenset((PeerState.I_OPEN.value, PeerState.R_OPEN.value))
 
 
@@ -81,11 +83,9 @@ def read_info(text: str) -> RedisInfo:
             return 0.0
 
     offsets = [
-        int(part.removeprefix("offset="))
+        int(found[1])
         for name, written in fields.items()
-        if name.startswith("slave") and name[5:].isdigit()
-        for part in written.split(",")
-        if part.startswith("offset=")
+        if name.startswith("slave") and name[5:].isdigit() and (found := _OFFSET.search(written))
     ]
     return RedisInfo(
         version=fields.get("valkey_version") or fields.get("redis_version", ""),
