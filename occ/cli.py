@@ -210,6 +210,7 @@ def _announcement(settings: Settings, config: Path | None, as_json: bool) -> "Ca
         if server.diameter_tls_port:
             out.print(f"          {bracketed(diameter.host)}:{server.diameter_tls_port} with TLS 1.3")
         out.print(f"Metrics   {metrics_url}")
+        out.print(f"NOC page  {metrics_url.removesuffix('metrics')}noc")
         out.print(f"Redis     {program} at {server.redis_address.url}")
         out.print(
             f"Data      {shown(settings.store.data_dir)}, charging data records in {shown(settings.cdr.directory)}"

@@ -28,6 +28,11 @@ from protocols.diameter.events import Opened, RequestReceived
 
 log = logging.getLogger("occ.gy")
 
+GROUPS_COUNTED: Final = 200
+"""(Rating-Group, Result-Code) pairs counted apart; clients choose the Rating-Groups, so there must be an end."""
+OTHER_GROUPS: Final = -2
+"""Stands for all further Rating-Groups; -1 for none."""
+
 CLIENTS_REMEMBERED: Final = 10_000
 """Origin-Hosts whose Origin-State-Id is kept."""
 
@@ -58,11 +63,13 @@ class Peer(Protocol):
 class RequestStatistics:
     """Credit-control requests of this worker: answers by type and Result-Code, latency, requests under way."""
 
-    __slots__ = ("answers", "in_flight", "latency", "latency_seconds", "rejected")
+    __slots__ = ("answers", "in_flight", "latency", "latency_seconds", "rejected", "services")
 
     def __init__(self) -> None:
         self.answers: dict[tuple[int, int], int] = {}
         """(CC-Request-Type, Result-Code) -> answers; type 0 where it could not be read."""
+        self.services: dict[tuple[int, int], int] = {}
+        """(Rating-Group, Result-Code) -> answers about a service; ``OTHER_GROUPS`` beyond ``GROUPS_COUNTED`` pairs."""
         self.latency: dict[int, list[int]] = {kind: [0] * (len(LATENCY_BOUNDS_S) + 1) for kind in (0, *TYPE_NAMES)}
         self.latency_seconds: dict[int, float] = dict.fromkeys(self.latency, 0.0)
         self.in_flight = 0
@@ -79,6 +86,15 @@ class RequestStatistics:
             index += 1
         self.latency[request_type][index] += 1
         self.latency_seconds[request_type] += seconds
+
+    def service_answered(self, rating_group: int, result_code: int) -> None:
+        key = (rating_group, result_code)
+        try:
+            self.services[key] += 1
+        except KeyError:
+            if len(self.services) >= GROUPS_COUNTED:
+                key = (OTHER_GROUPS, result_code)
+            self.services[key] = self.services.get(key, 0) + 1
 
 
 class Gy:
@@ -180,6 +196,8 @@ class Gy:
         elif outcome.grants:
             answer.services = [_service_answer(grant, currency) for grant in outcome.grants]
         peer.send(encode_answer(request, answer, self._origin))
+        for grant in outcome.grants:
+            self.statistics.service_answered(grant.rating_group, grant.result_code)
         self.statistics.answered(request.request_type, result_code, perf_counter() - started)
 
 

@@ -1,4 +1,4 @@
-"""Metrics for Prometheus, served at ``/metrics``, the peers as JSON at ``/peers``, and how the server is.
+"""Metrics for Prometheus at ``/metrics``, the peers as JSON at ``/peers``, the NOC page at ``/noc``, how the server is.
 
 ``/health`` says whether it works at all: 503 calls for a restart. ``/ready`` says whether requests should come to it:
 503 means not now, as while it stops or its store is away. Both give the reasons, as JSON.
@@ -30,7 +30,8 @@ from balance.notices import DEAD, HELD, WAITING, Figures
 from balance.resp import StoreError
 from balance.store import ROUND_TRIP_BOUNDS_S, StoreStatistics
 from occ.charging import ChargingStatistics
-from occ.gy import LATENCY_BOUNDS_S, TYPE_NAMES, RequestStatistics
+from occ.gy import LATENCY_BOUNDS_S, OTHER_GROUPS, TYPE_NAMES, RequestStatistics
+from occ.noc import Noc
 from occ.policy.acting import LAG_BOUNDS_S, ActingStatistics
 from occ.reauthorisation import PUSH_BOUNDS_S, ReauthorisationStatistics
 from occ.reload import ReloadStatistics
@@ -89,6 +90,12 @@ class OccCollector(Collector):
         for (kind, result), count in sorted(self._requests.answers.copy().items()):
             answers.add_metric([TYPE_NAMES.get(kind, "unreadable"), str(result)], count)
         yield answers
+        services = CounterMetricFamily(
+            "occ_service_answers", "Answers about a service of a request", labels=["rating_group", "result"]
+        )
+        for (group, result), count in sorted(self._requests.services.copy().items()):
+            services.add_metric([_group_name(group), str(result)], count)
+        yield services
         latency = HistogramMetricFamily(
             "occ_request_seconds", "From the request's last octet to its answer", labels=["type"]
         )
@@ -253,6 +260,7 @@ class OccCollector(Collector):
                 "Price of usage no balance covered, in currency units",
                 charging.leaked_micro,
             ),
+            ("occ_money_refunded", "Money given back by refunds, in currency units", charging.refunded_micro),
         ):
             money = CounterMetricFamily(name, text, labels=["currency"])
             money.add_metric([self._currency], micro / MICRO)
@@ -293,6 +301,12 @@ class OccCollector(Collector):
             yield CounterMetricFamily(name, text, count)
 
 
+def _group_name(rating_group: int) -> str:
+    if rating_group == OTHER_GROUPS:
+        return "other"
+    return str(rating_group) if rating_group >= 0 else "none"
+
+
 def _buckets(bounds: Iterable[float], counts: list[int]) -> list[tuple[str, float]]:
     """Cumulative (upper bound, count) pairs as Prometheus wants them."""
     total = 0
@@ -322,17 +336,21 @@ class _QuietHandler(WSGIRequestHandler):
 
 
 class MetricsServer:
-    """HTTP for Prometheus and the command line, in a thread of its own."""
+    """HTTP for Prometheus, the command line and the NOC page, in a thread of its own."""
 
-    def __init__(self, collector: Collector, peers: Callable[[], list[dict[str, Any]]], health: Health) -> None:
+    def __init__(
+        self, collectors: Iterable[Collector], peers: Callable[[], list[dict[str, Any]]], health: Health, noc: Noc
+    ) -> None:
         registry = CollectorRegistry()
-        registry.register(collector)
+        for collector in collectors:
+            registry.register(collector)
         ProcessCollector(registry=registry)
         PlatformCollector(registry=registry)
         GCCollector(registry=registry)
         self._metrics = make_wsgi_app(registry)
         self._peers = peers
         self._health = health
+        self._noc = noc
         self._server: WSGIServer | None = None
 
     def start(self, host: str, port: int) -> int:
@@ -358,5 +376,9 @@ class MetricsServer:
             wrong = self._health.faults() if path == "/health" else self._health.hindrances()
             start_response("503 Service Unavailable" if wrong else "200 OK", [("Content-Type", "application/json")])
             return [json.dumps({"status": "unavailable" if wrong else "ok", "reasons": wrong}).encode()]
+        page = self._noc.page(path)
+        if page is not None:
+            start_response("200 OK", page.headers)
+            return [page.content]
         start_response("404 Not Found", [("Content-Type", "text/plain")])
-        return [b"there is /metrics, /peers, /health and /ready\n"]
+        return [b"there is /metrics, /peers, /noc, /health and /ready\n"]

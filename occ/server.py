@@ -12,6 +12,7 @@ import sys
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 from dataclasses import fields as dataclass_fields
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from resource import RUSAGE_SELF, getrusage
 from typing import Any, Final
@@ -29,9 +30,12 @@ from occ import tracing
 from occ.cdr_files import CdrSettings
 from occ.charging import Charging
 from occ.clock import now_ms
+from occ.condition import ConditionCollector, ConditionWatch
 from occ.expiry import Expiry
 from occ.gy import Gy, Peer
 from occ.metrics import Health, MetricsServer, OccCollector
+from occ.noc import Alerts, Noc
+from occ.noc import Figures as LiveFigures
 from occ.notices.process import NoticesProcess
 from occ.notices.process import check as check_notices
 from occ.outbox import OutboxProcess
@@ -344,6 +348,7 @@ class OnlineChargingServer:
 
     def _start_metrics(self) -> None:
         loop = asyncio.get_running_loop()
+        currency = currency_name(self.charging.rules.catalogue.currency)
 
         def notice_figures() -> Figures:
             """Called in the thread of the HTTP server: the store belongs to the loop."""
@@ -358,7 +363,7 @@ class OnlineChargingServer:
             self.acting.statistics,
             self.policy_reload.statistics,
             lambda: self.node.open_peers,
-            currency_name(self.charging.rules.catalogue.currency),
+            currency,
             self.sy.statistics,
             notice_figures,
             self._clock,
@@ -379,9 +384,22 @@ class OnlineChargingServer:
                 return [f"the server has not looked up from its work for {HEALTH_PATIENCE_S:g} s"]
 
         health = Health(lambda: in_loop(self.faults), lambda: in_loop(self.hindrances))
-        metrics = MetricsServer(collector, peers, health)
+        watch = ConditionWatch(self.store, self.node.peers, self._clock)
+        self._in_background("condition", watch.run())
+        about = {"version": _version(), "origin_host": self.settings.diameter.origin_host}
+        directories = {"data": self.settings.store.data_dir, "cdr": self.settings.cdr.directory}
+        collectors = (collector, ConditionCollector(watch, directories, about))
+        metrics = MetricsServer(collectors, peers, health, self._noc(watch, about, currency))
         self.metrics_port = metrics.start(self.settings.metrics.host, self.settings.metrics.port)
         self._cleanup.callback(metrics.stop)
+
+    def _noc(self, watch: ConditionWatch, about: dict[str, str], currency: str) -> Noc:
+        charging, store = self.charging.statistics, self.store.statistics
+        live = LiveFigures(self.gy.statistics, charging, store, currency, asyncio.get_running_loop().time)
+        alerts = Alerts(self.settings.metrics.prometheus_url)
+        self._in_background("figures", live.run())
+        self._in_background("alerts", alerts.run())
+        return Noc(live, watch, alerts, about, self._clock)
 
     def faults(self) -> list[str]:
         """What only a restart mends, a sentence each."""
@@ -410,6 +428,13 @@ class OnlineChargingServer:
         if not task.cancelled() and task.exception() is not None:
             self._ended_work.append(task.get_name())
             log.critical("the background work %r ended", task.get_name(), exc_info=task.exception())
+
+
+def _version() -> str:
+    try:
+        return version("occ")
+    except PackageNotFoundError:  # run from a directory that is not installed
+        return "unknown"
 
 
 def _silent(origin_host: str) -> Opened:

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
+from urllib.parse import urlsplit
 
 from balance.embedded import Address
 from occ.notices.settings import NoticesSettings
@@ -98,6 +99,19 @@ def _address(node: Node) -> Address:
         return Address.parse(node.text())
     except ValueError as error:
         raise node.error(f"{node.path} {error}") from None
+
+
+def _web_address(node: Node) -> str:
+    written = node.text()
+    try:
+        parts = urlsplit(written)
+        fits = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port or 1) > 0
+        fits = fits and not parts.query and not parts.fragment and not re.search(r"\s", written)
+    except ValueError:  # a port that is none, or brackets that do not match
+        fits = False
+    if not fits:
+        raise node.error(f"{node.path} must be an address such as http://127.0.0.1:9090, not {written!r}")
+    return written.rstrip("/")
 
 
 def _amount(node: Node) -> int:
@@ -239,11 +253,13 @@ class DiameterSettings:
 
 @dataclass(frozen=True, slots=True)
 class MetricsSettings:
-    """The HTTP listener of `/metrics`."""
+    """The HTTP listener of `/metrics` and of the NOC page, `/noc`."""
 
     host: str = setting(_host, "127.0.0.1")
     port: int = setting(integer(0, 65535), 9464)
     """TCP port; 0: any free port."""
+    prometheus_url: str | None = setting(optional(_web_address), None)
+    """Where the NOC page asks which alerts fire; None: it does not."""
 
 
 @dataclass(frozen=True, slots=True)
