@@ -6,6 +6,7 @@ import os
 import sys
 import time
 
+from tests.faults.results import Result, commit, record
 from tests.simulation.world import run
 
 
@@ -15,6 +16,7 @@ def main() -> int:
     parser.add_argument("--seeds", type=int, default=100, help="how many, beginning with --first")
     parser.add_argument("--first", type=int, default=1)
     parser.add_argument("--seed", type=int, help="this one alone, with what happened")
+    parser.add_argument("--record", action="store_true", help="enter the result in docs/promises.md")
     arguments = parser.parse_args()
     if os.environ.get("PYTHONHASHSEED") != "0":
         # The order of sets of octets must not depend on the process.
@@ -25,7 +27,7 @@ def main() -> int:
         result = run(arguments.seed, print)
         print(result)
         return bool(result.faults)
-    failed, began = [], time.process_time()
+    failed, began, of_commit = [], time.process_time(), commit()
     answered = repeats = deaths = outages = 0
     seconds = 0.0
     for seed in range(arguments.first, arguments.first + arguments.seeds):
@@ -50,6 +52,10 @@ def main() -> int:
         f"{outages} outages of the store, {seconds / 3600:.1f} hours simulated in {time.process_time() - began:.0f} s "
         f"of CPU; {len(failed)} failed{': ' + ', '.join(map(str, failed)) if failed else ''}"
     )
+    if arguments.record:
+        last = arguments.first + arguments.seeds - 1
+        figures = f"seeds {arguments.first} to {last}: {answered:,} requests, {deaths:,} kills, {outages:,} outages"
+        record([Result("simulation", not failed, figures)], of_commit)
     return bool(failed)
 
 
