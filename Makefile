@@ -2,12 +2,14 @@
 # make test        set everything up and run the tests
 # make bench       set everything up and measure speed
 # make sim         simulate clients, crashes and lost messages (make sim SEEDS=1000; make sim SEED=417 for one alone)
+# make noc         start server, simulated traffic and Prometheus (if installed), and say where to look
 # make setup       only set up: a virtual environment in .venv with the locked dependencies
 # make faults      kill servers and stores under load, and enter what came of it in docs/promises.md
 # make lint        style, types, the import contract, and what bandit finds
 # make audit       hold the dependencies against known advisories
 # make lock        write requirements.lock anew from pyproject.toml (make lock UPGRADE=1 takes the latest versions)
 # make conformance write docs/conformance.md anew from what the tests show
+# make dashboards  write config/grafana/dashboards anew from tests/monitoring/dashboards.py
 # make clean       remove everything but the data
 #
 # Variables:  PYTHON=python3.12                  interpreter to make .venv with, 3.11 or later
@@ -21,7 +23,7 @@ SHELL := /bin/sh
 SEEDS ?= 200
 KILLS ?= 10
 
-.PHONY: help run test bench sim faults setup lint audit lock conformance clean FORCE
+.PHONY: help run test bench sim faults noc setup lint audit lock conformance dashboards clean FORCE
 
 # An environment that was moved or copied holds paths of its former place.
 INSTALLED := .venv/installed
@@ -32,13 +34,17 @@ endif
 help:
 	@sed -n '/^$$/q; s/^# \{0,1\}//p' Makefile
 
-run: setup
-	@exec env $(if $(DIAMETER_HOST),OCC_DIAMETER_HOST='$(DIAMETER_HOST)') \
+ENVIRONMENT = env $(if $(DIAMETER_HOST),OCC_DIAMETER_HOST='$(DIAMETER_HOST)') \
 	$(if $(DIAMETER_PORT),OCC_DIAMETER_PORT='$(DIAMETER_PORT)') \
 	$(if $(METRICS_HOST),OCC_METRICS_HOST='$(METRICS_HOST)') \
 	$(if $(METRICS_PORT),OCC_METRICS_PORT='$(METRICS_PORT)') \
-	$(if $(DATA_DIR),OCC_STORE_DATA_DIR='$(DATA_DIR)') \
-	.venv/bin/occ serve $(ARGS)
+	$(if $(DATA_DIR),OCC_STORE_DATA_DIR='$(DATA_DIR)')
+
+run: setup
+	@exec $(ENVIRONMENT) .venv/bin/occ serve $(ARGS)
+
+noc: setup
+	@exec $(ENVIRONMENT) .venv/bin/occ demo noc $(ARGS)
 
 test: setup
 	@.venv/bin/python -m pytest $(ARGS)
@@ -110,6 +116,9 @@ lock: setup
 
 conformance: setup
 	@.venv/bin/python -m tests.conformance.generate
+
+dashboards: setup
+	@.venv/bin/python -m tests.monitoring.generate
 
 clean:
 	rm -rf .venv build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache

@@ -1,11 +1,14 @@
 """The commands that show on a running server what it does."""
 
+from typing import Annotated
+
 import typer
 
-from occ.cli_shell import RefusedError, console, on_store, settings_of
+from occ.cli_noc import watch_traffic
+from occ.cli_shell import Invocation, RefusedError, console, on_store, settings_of
 from occ.rating.catalogue import load_catalogue
 
-demo_app = typer.Typer(no_args_is_help=True, help="What the server does, played on a running one.")
+demo_app = typer.Typer(no_args_is_help=True, help="What the server does, played.")
 
 
 @demo_app.command("policies")
@@ -24,3 +27,16 @@ def policies(context: typer.Context) -> None:
         on_store(context, lambda store: PolicyPlay(store, settings, catalogue, console()).run())
     except SimulationError as error:
         raise RefusedError(str(error)) from error
+
+
+@demo_app.command("noc")
+def noc(
+    context: typer.Context,
+    rate: Annotated[float, typer.Option(min=0.1, max=10_000, help="Sessions per second of each simulator.")] = 4.0,
+    prometheus_port: Annotated[int, typer.Option(min=1, max=65535, help="Where Prometheus is to listen.")] = 9090,
+) -> None:
+    """Start a server with simulated traffic and, where it is installed, Prometheus; print where to look.
+
+    The settings and OCC_... variables of `occ serve` apply.
+    """
+    watch_traffic(console(), context.ensure_object(Invocation).config, rate, prometheus_port)

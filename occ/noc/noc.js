@@ -113,7 +113,7 @@ function chart(id, ago, lines) {
 function compact(value) {
   if (value >= 1e6) return `${decimals(value / 1e6, 1)}M`;
   if (value >= 1e4) return `${decimals(value / 1e3, 1)}k`;
-  return decimals(value, value >= 10 ? 0 : 2);
+  return decimals(value, value >= 100 ? 0 : value >= 10 ? 1 : 2);
 }
 
 // Stretches without gaps: nothing is drawn where nothing was measured.
@@ -137,7 +137,7 @@ function showTiles(told) {
   show("money-unit", `${told.currency}/min`);
   tile("sessions", decimals(now.open_sessions, 0), `${decimals(now.open_reservations, 0)} reservations`, told.supervision.overdue_accounts ? "bad" : "");
   const missing = told.peers_known - told.peers_open;
-  tile("peers", decimals(told.peers_open, 0), missing ? `${decimals(missing, 0)} not connected` : "all connected", missing ? "warn" : "");
+  tile("peers", decimals(told.peers_open, 0), missing ? `${decimals(missing, 0)} not connected` : told.peers_known ? "all connected" : "none known", missing ? "warn" : "");
   show("peers-known", `of ${decimals(told.peers_known, 0)}`);
   const store = told.store, note = now.conflicts ? `${figure(now.conflicts)} conflicts/s` : `${octets(store.memory_octets)} used`;
   if (!store.up) tile("store", "down", "Redis cannot be reached", "bad");

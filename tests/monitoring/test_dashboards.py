@@ -12,11 +12,11 @@ from typing import Any
 import fastjsonschema
 import pytest
 
-from tests.live_server import LiveServer
+from tests.live_server import PATIENCE_S, LiveServer
 from tests.monitoring.dashboards import DASHBOARDS
 from tests.monitoring.generate import PLACE
 from tests.monitoring.grafana import text
-from tests.monitoring.lab import PATIENCE_S, Prometheus, loaded
+from tests.monitoring.lab import Prometheus, loaded
 
 SCHEMA = json.loads((Path(__file__).parent / "grafana.schema.json").read_text())
 WINDOW_S = 120

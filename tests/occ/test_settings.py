@@ -157,6 +157,13 @@ def test_cdrs_go_where_the_data_goes(config: Path) -> None:
         ),
         ("diameter:\n  default_profile: ''", ":2: diameter.default_profile must not be empty"),
         ("charging:\n  answer_replay_seconds: 60", "from 240 to 86400"),
+        (
+            "metrics:\n  prometheus_url: 127.0.0.1:9090",
+            ":2: metrics.prometheus_url must be an address such as http://127.0.0.1:9090, not '127.0.0.1:9090'",
+        ),
+        ("metrics: {prometheus_url: 'http://:9090'}", "metrics.prometheus_url must be an address"),
+        ("metrics: {prometheus_url: 'http://host:port'}", "metrics.prometheus_url must be an address"),
+        ("metrics: {prometheus_url: 'file:///etc/passwd'}", "metrics.prometheus_url must be an address"),
         ("metrics:\n  port: 1\n  port: 2", ":3: key 'port' stands twice in metrics, first on line 2"),
         ("metrics:\n  <<: {port: 1}", ":2: unknown key '<<' in metrics"),
         ("metrics: !!python/name:os.system\n  port: 1", ":1: the tag 'tag:yaml.org,2002:python/name:os.system'"),
