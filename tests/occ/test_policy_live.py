@@ -7,6 +7,7 @@ import signal
 import sys
 import time
 from collections.abc import AsyncIterator, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.request import urlopen
@@ -525,3 +526,36 @@ async def test_a_change_that_comes_while_a_request_awaits_its_answer_is_told(lab
     await eventually(lambda: len(client.asked) == 2)
     assert code(await client.update(lab.session)) == 2001
     await settled(lab.server)
+
+
+# -- clients that do not answer --------------------------------------------------------------------------------------
+
+
+async def test_a_silent_client_of_many_sessions_keeps_no_other_client_waiting(
+    rules: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """More transitions wait for its answers than a server works on at once."""
+    at_once = 3
+    monkeypatch.setattr("balance.transitions.TransitionSettings", partial(TransitionSettings, at_once=at_once))
+    with LiveServer(tmp_path / "server", {"policies": str(rules)}) as server:
+        silent, other = AskedClient(f"silent.{REALM}"), AskedClient(f"other.{REALM}")
+        silent.reply = always(None)
+        try:
+            for client in (silent, other):
+                await client.connect(server.port)
+            for number in range(2 * at_once + 1):
+                name, line = f"acc-{number}", f"491700{number}"
+                server.add_account(name, [(IdentityType.E164, line)], balance_micro=5 * EURO)
+                client = other if number == 2 * at_once else silent
+                assert (await client.begin(f"{client.identity};{number}", line)).result_code == 2001
+            for number in range(2 * at_once + 1):
+                change = adjust_account(
+                    server.server.store, b"acc-%d" % number, -4 * EURO, now_ms=server.now_ms(), reason="test"
+                )
+                server.run(change)
+            await eventually(lambda: len(other.asked) == 1)
+            await eventually(lambda: len({asked.request.session_id for asked in silent.asked}) == 2 * at_once)
+            assert server.server.acting.statistics.under_way >= 2 * at_once, "all of the silent client's still wait"
+        finally:
+            await silent.close()
+            await other.close()
