@@ -141,6 +141,10 @@ class Offer:
     """What was paid for the period that runs."""
     buckets: tuple[int, ...] = ()
     """Numbers of the buckets that it fills anew each period."""
+    paid_from_ms: int = 0
+    """When the period that was paid for began; 0: not known, as with what an earlier release charged."""
+    given: tuple[int, ...] = ()
+    """What it gave for this period into each of ``buckets``, in the bucket's unit; empty: not known."""
 
     def copy(self) -> "Offer":
         return Offer(
@@ -153,6 +157,8 @@ class Offer:
             self.plan,
             self.paid_micro,
             self.buckets,
+            self.paid_from_ms,
+            self.given,
         )
 
 

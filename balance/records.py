@@ -95,8 +95,8 @@ def _bucket_fields(bucket: Bucket) -> tuple[object, ...]:
 
 def _offer_fields(offer: Offer) -> tuple[object, ...]:
     fields = (offer.name, offer.since_ms, offer.next_ms, offer.owner, offer.unpaid_ms)
-    rare = (offer.until_ms, offer.plan, offer.paid_micro, offer.buckets)
-    return fields if rare == (0, "", 0, ()) else fields + rare
+    rare = (offer.until_ms, offer.plan, offer.paid_micro, offer.buckets, offer.paid_from_ms, offer.given)
+    return fields if rare == (0, "", 0, (), 0, ()) else fields + rare
 
 
 def _session_fields(session: Session) -> tuple[object, ...]:

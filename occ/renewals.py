@@ -6,7 +6,8 @@ when the offer says so, or as soon as somebody pays.
 
 A period that is not whole, because the offer began or was paid in the midst of it, costs and gives its share by days if
 the offer is prorated. If such an offer ends in the midst of a period, the share of the days from that one on is given
-back, and what it gave ends with it; what any other offer gave stays until it expires.
+back, yet no more than the share of what it gave that nobody has used or reserved, and what it gave ends with it; what
+any other offer gave stays until it expires.
 """
 
 import logging
@@ -18,6 +19,7 @@ from balance.ledger import Draft, add_bucket, charge_fee, give_back_fee
 from balance.model import UNLIMITED, Account, AccountKind, Bucket, LedgerError, LifeState, Offer, Subscriber, Unit
 from occ.rating.allowances import Allowance, Bonus
 from occ.rating.catalogue import Catalogue
+from occ.rating.local_time import Calendar
 from occ.rating.offers import Offer as Sold
 from occ.rating.offers import Share, prorated_fee, prorated_units
 
@@ -165,21 +167,69 @@ def end_offer(draft: Draft, catalogue: Catalogue, offer: Offer, at_ms: int) -> l
     runs = not offer.unpaid_ms and offer.since_ms <= at_ms < offer.next_ms
     if sold is None or not sold.prorated or not runs:
         return []
-    for number in offer.buckets:
-        bucket = account.bucket(number)
+    days = _paid_days_left(sold, offer, at_ms, catalogue.calendar, account.cycle_day)
+    amount_micro = prorated_fee(offer.paid_micro, days)
+    for bucket, given in _filled(draft, catalogue, sold, offer, days.days):
+        unused = 0 if bucket is None else min(_unused(bucket, at_ms), given)
+        if given:
+            amount_micro = min(amount_micro, offer.paid_micro * unused // given)
         if bucket is not None:
-            bucket.balance = min(bucket.balance, bucket.reserved)  # what sessions hold is theirs still
-    calendar, cycle_day = catalogue.calendar, account.cycle_day
-    left = sold.share_left(offer.since_ms, at_ms, calendar, cycle_day)
-    first_ends_ms = sold.next_ms(offer.since_ms, offer.since_ms, calendar, cycle_day)
-    paid_days = left.days
-    if offer.next_ms == first_ends_ms:
-        paid_days = sold.first_share(offer.since_ms, calendar, cycle_day).days_left
-    amount_micro = prorated_fee(offer.paid_micro, Share(min(left.days_left, paid_days), paid_days))
+            _end_bucket(bucket, at_ms)
     if not amount_micro:
         return []
     give_back_fee(draft, amount_micro)
     return [Fee(offer.name, offer.owner, -amount_micro, at_ms)]
+
+
+def _paid_days_left(sold: Sold, offer: Offer, at_ms: int, calendar: Calendar, cycle_day: int) -> Share:
+    """How many days, that of ``at_ms`` among them, are left of those that were paid for.
+
+    By the days of the period as it was paid, whatever the cycle day is by now.
+    """
+    last = calendar.day_of(offer.next_ms)
+    left = max(1, (last - calendar.day_of(at_ms)).days)
+    if offer.paid_from_ms:
+        paid = max(1, (last - calendar.day_of(offer.paid_from_ms)).days)
+    elif offer.next_ms == sold.next_ms(offer.since_ms, offer.since_ms, calendar, cycle_day):
+        paid = sold.first_share(offer.since_ms, calendar, cycle_day).days_left
+    else:
+        paid = sold.share_left(offer.since_ms, at_ms, calendar, cycle_day).days
+    return Share(min(left, paid), paid)
+
+
+def _filled(
+    draft: Draft, catalogue: Catalogue, sold: Sold, offer: Offer, paid_days: int
+) -> list[tuple[Bucket | None, int]]:
+    """The buckets that an offer has filled for the period that runs, and what it gave into each; None: it is not there.
+
+    Of a period that an earlier release or another system charged, it is what the catalogue gives now.
+    """
+    account = draft.account
+    if offer.paid_from_ms or not offer.paid_micro:
+        given = offer.given or (0,) * len(offer.buckets)
+        return [(account.bucket(number), units) for number, units in zip(offer.buckets, given, strict=True)]
+    days = sold.share_left(offer.since_ms, offer.next_ms - 1, catalogue.calendar, account.cycle_day).days
+    share = Share(min(paid_days, days), days)
+    found: list[tuple[Bucket | None, int]] = []
+    for name in sold.gives:
+        gift = catalogue.allowance(name) or catalogue.bonus(name)
+        if gift is not None:
+            owner = b"" if isinstance(gift, Allowance) and gift.shared else offer.owner
+            units = prorated_units(_units(gift), share)
+            found.append((_bucket(account, name, owner, offer), units))
+    return found
+
+
+def _unused(bucket: Bucket, at_ms: int) -> int:
+    """What nobody has used or reserved, and has not expired."""
+    return 0 if 0 < bucket.expires_ms <= at_ms else max(0, bucket.balance - bucket.reserved)
+
+
+def _end_bucket(bucket: Bucket, at_ms: int) -> None:
+    """Leave of a bucket what sessions hold, and only for them."""
+    bucket.balance = min(bucket.balance, bucket.reserved)
+    if not 0 < bucket.expires_ms <= at_ms:
+        bucket.expires_ms = at_ms
 
 
 def _renew(draft: Draft, catalogue: Catalogue, offer: Offer, sold: Sold) -> Fee | None:
@@ -198,18 +248,22 @@ def _renew(draft: Draft, catalogue: Catalogue, offer: Offer, sold: Sold) -> Fee 
         offer.next_ms = draft.now_ms + sold.retry_s * 1000 if sold.retry_s else 0
         return None
     offer.unpaid_ms = 0
-    offer.paid_micro = fee_micro
+    offer.paid_micro, offer.paid_from_ms = fee_micro, from_ms
     offer.next_ms = sold.next_ms(offer.since_ms, from_ms, calendar, cycle_day)
-    filled: list[int] = []
+    filled: list[tuple[int, int]] = []
     for name in sold.gives:
         given = catalogue.allowance(name) or catalogue.bonus(name)
         if given is not None:
-            units = given.units if isinstance(given, Allowance) else given.amount_micro
-            if share is not None:
-                units = prorated_units(units, share)
-            filled += _give(draft, catalogue, given, units, offer, from_ms)
-    offer.buckets = tuple(filled)
+            units = _units(given) if share is None else prorated_units(_units(given), share)
+            filled += [(number, units) for number in _give(draft, catalogue, given, units, offer, from_ms)]
+    offer.buckets = tuple(number for number, _ in filled)
+    offer.given = tuple(units for _, units in filled)
     return Fee(offer.name, offer.owner, fee_micro, from_ms, taken) if fee_micro else None
+
+
+def _units(given: Allowance | Bonus) -> int:
+    """What a whole period gives of it, in its unit; of a bonus micro-units."""
+    return given.units if isinstance(given, Allowance) else given.amount_micro
 
 
 def _give(
