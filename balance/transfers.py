@@ -27,7 +27,7 @@ from balance.directory import (
 )
 from balance.keys import TRANSFERS
 from balance.ledger import Draft, top_up
-from balance.model import MAIN_BUCKET, Bucket, LedgerError, LifeState
+from balance.model import MAIN_BUCKET, AccountKind, Bucket, LedgerError, LifeState
 from balance.resp import StoreError
 from balance.store import Store
 from balance.subscribers import check_reason
@@ -90,9 +90,9 @@ async def transfer_money(
 ) -> Transferred:
     """Move money from the main bucket of one account to that of another, once for a reference of the first account.
 
-    No more than is free in the main bucket is moved: of a postpaid account, within its credit limit. The first account
-    must be active, the second not terminated. To the second it is a top-up: see ``balance.directory.top_up_account``
-    for ``valid_for_ms``.
+    No more than is free in the main bucket is moved: of a postpaid account, within its credit limit; of a prepaid one,
+    what it has above zero, whatever its overdraft. The first account must be active, the second not terminated. To the
+    second it is a top-up: see ``balance.directory.top_up_account`` for ``valid_for_ms``.
 
     Raises LedgerError if it cannot be, and nothing is moved then; StoreError, when it may be half done: the same call
     repeated completes it.
@@ -175,9 +175,23 @@ async def _debit(store: Store, transfer: Transfer, now_ms: int) -> Posting:
         state = LifeState(draft.account.state)
         if state != LifeState.ACTIVE:
             raise LedgerError(f"account {transfer.from_id.decode()} is {state.name.lower()}, so no money leaves it")
+        if draft.account.kind == AccountKind.PREPAID:
+            _check_own_money(draft, bucket, transfer.amount_micro)
         take(draft, bucket, transfer.amount_micro)
 
     return await _post(store, transfer, transfer.from_id, -transfer.amount_micro, change, now_ms)
+
+
+def _check_own_money(draft: Draft, bucket: Bucket, amount_micro: int) -> None:
+    """An overdraft is lent for services, not paid out: it would be a present to whoever else the money goes to."""
+    own_micro = max(0, bucket.balance - bucket.reserved)
+    if amount_micro > own_micro:
+        name = draft.account.account_id.decode()
+        lent = "; its overdraft is for services alone" if draft.account.credit_limit_micro else ""
+        raise LedgerError(
+            f"bucket {bucket.bucket_id} of account {name} can give {own_micro} micro-units, which is less than "
+            f"{amount_micro}{lent}"
+        )
 
 
 async def _credit(store: Store, transfer: Transfer, now_ms: int, valid_for_ms: int) -> Posting:

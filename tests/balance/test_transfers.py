@@ -166,6 +166,17 @@ async def test_a_postpaid_account_gives_up_to_its_limit(store: Store) -> None:
     assert (await send(store, b"post", b"a", 100, "R")).debit.balance_after == -100
 
 
+async def test_the_overdraft_of_a_prepaid_account_is_not_given_away(store: Store) -> None:
+    await directory.create_account(
+        store, b"pre", AccountKind.PREPAID, EURO, now_ms=NOW, reason="test", balance_micro=5, credit_limit_micro=100
+    )
+    with pytest.raises(LedgerError, match="can give 5 micro-units, which is less than 6; its overdraft is for"):
+        await send(store, b"pre", b"a", 6, "R")
+    assert (await send(store, b"pre", b"a", 5, "R")).debit.balance_after == 0
+    with pytest.raises(LedgerError, match="can give 0 "):
+        await send(store, b"pre", b"a", 1, "S")
+
+
 async def test_a_transfer_brings_an_account_back_from_its_grace(store: Store) -> None:
     await directory.set_account_state(store, b"c", LifeState.GRACE, NOW, "test", check_change)
     await send(store, b"a", b"c", 5, "R", valid_for_ms=1000)
