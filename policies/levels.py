@@ -23,7 +23,7 @@ class Measured(IntEnum):
     CREDIT = 1
     """The same and the credit limit: what is left until nothing can be spent any more."""
     BUCKET = 2
-    """What is left in the buckets of a name, in their unit."""
+    """What is left in the buckets of a name that have not expired, in their unit."""
     COUNTER = 3
     """What a meter has counted in its running period: all units of a service, those out of allowances among them."""
     SPENT = 4
@@ -50,8 +50,8 @@ class Measure:
         if what is Measured.CREDIT:
             return money_of(account, at_ms) + account.credit_limit_micro
         if what is Measured.BUCKET:
-            found = [each for each in account.buckets if each.name == self.name]
-            return sum(each.balance for each in found if not is_over(each, at_ms)) if found else None
+            found = [each.balance for each in account.buckets if each.name == self.name and not is_over(each, at_ms)]
+            return sum(found) if found else None
         if what is Measured.LIFE:
             return int(account.state)
         for meter in account.meters:

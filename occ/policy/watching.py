@@ -111,8 +111,9 @@ class Watching:
         at_ms, wake_ms = plan.at_ms, account.watch_ms
         for bucket in account.buckets:
             expires_ms = bucket.expires_ms
-            if expires_ms > at_ms and bucket.balance and (not wake_ms or expires_ms < wake_ms):
-                watched = bucket.name in self._buckets if bucket.name else self._money
+            if expires_ms > at_ms and (not wake_ms or expires_ms < wake_ms):
+                # One of a name is watched even if it is empty: who has none is not at the levels of who used it up.
+                watched = bucket.name in self._buckets if bucket.name else self._money and bucket.balance
                 if watched:
                     wake_ms = expires_ms
         for level in self._metered:

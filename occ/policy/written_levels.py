@@ -5,7 +5,7 @@ A condition is a measure, a comparison and an amount. Measures::
     balance                         money that may be spent on anything; below zero: owed
     credit                          the same and the credit limit: what is left until nothing can be spent any more
     bucket data-5gb                 what is left in buckets of an allowance or bonus of the catalogue; an account that
-                                    has none is at none of its levels
+                                    has none, or none that has not expired, is at none of its levels
     counter internet per month      units of a service used in the calendar month, or per day, by the catalogue's clock
     spent internet per month        what these cost
 

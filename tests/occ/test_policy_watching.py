@@ -87,7 +87,8 @@ def test_an_account_is_looked_at_when_its_meter_begins_anew_and_it_is_at_a_level
         (Bucket(2, 1, 5, 5, expires_ms=9000, name="data-5gb"), True),
         (Bucket(2, 1, 5, 5, expires_ms=9000, name="other"), False),
         (Bucket(2, 1, 5, 5, expires_ms=900, name="data-5gb"), False),
-        (Bucket(2, 1, 0, expires_ms=9000, name="data-5gb"), False),
+        (Bucket(2, 1, 0, expires_ms=9000, name="data-5gb"), True),
+        (Bucket(2, 0, 0, expires_ms=9000), False),
     ],
 )
 def test_an_account_is_looked_at_when_what_a_level_looks_at_expires(bucket: Bucket, wakes: bool) -> None:

@@ -14,6 +14,8 @@ from balance.store import Store, StoreSettings
 from balance.subscribers import change_plan
 from balance.verify import verify
 from occ.cycle import change_cycle_day
+from occ.policy.reading import parse_policies
+from occ.policy.watching import Watching
 from occ.rating.catalogue import Catalogue
 from occ.renewals import end_offer, renew_due, take_offer
 from tests.occ.operator_lab import DAY_MS, INITIAL, TERMINATION, Operator, at, catalogue_of, mib
@@ -80,6 +82,26 @@ async def test_what_open_sessions_hold_counts_as_used_and_is_only_theirs(operato
     assert await operator.cents("a") == 100_00 - 12_00 - 1, "the plan is given up, what is left of it has lapsed"
     await operator.scan()
     assert await operator.units("a", "data") == 0
+
+
+async def test_who_has_given_up_a_plan_has_not_used_up_its_bundle(operator: Operator) -> None:
+    """A level on what is left of the bundle holds neither at the end of the plan nor when the bundle has expired."""
+    written = (
+        "levels: {used: {when: bucket data at most 0}}\nrules: [{rule: tell, when: used, notify: bundle-exhausted}]\n"
+    )
+    operator.store.observe = Watching(parse_policies(written, "policies.yaml", operator.catalogue).policies)
+    await change(operator, "small")
+    await operator.ask("s", INITIAL, wants=mib(2048))
+    await change(operator, "standard")
+    assert (await operator.read("a")).levels == ()
+    await operator.ask("s", TERMINATION, used=mib(2048))
+    assert (await operator.read("a")).levels == ()
+    await change(operator, "small")
+    await operator.ask("t", INITIAL, wants=mib(5120))
+    await operator.ask("t", TERMINATION, used=mib(5120))
+    assert (await operator.read("a")).levels == ("used",)
+    await change(operator, "standard")
+    assert (await operator.read("a")).levels == ()
 
 
 # -- on a draft --------------------------------------------------------------------------------------------------------

@@ -1,5 +1,7 @@
 """Levels: when an account comes to one, when it leaves it, and what it will be at by the clock alone."""
 
+from dataclasses import replace
+
 import pytest
 
 from balance.model import AccountKind, Bucket, LifeState, Meter, Unit
@@ -117,8 +119,10 @@ def test_who_never_had_a_bundle_has_not_used_it_up() -> None:
     assert policies.levels_of(account(0, buckets=(bundle,)), NOON) == ()
     bundle.balance = 0
     assert policies.levels_of(account(0, buckets=(bundle,)), NOON) == ("bundle-used",)
-    bundle.balance, bundle.expires_ms = 1 << 30, NOON
-    assert policies.levels_of(account(0, buckets=(bundle,)), NOON) == ("bundle-used",)
+    bundle.expires_ms = NOON
+    assert policies.levels_of(account(0, buckets=(bundle,)), NOON - 1) == ("bundle-used",)
+    assert policies.levels_of(account(0, buckets=(bundle,), levels=("bundle-used",)), NOON) == (), "it has expired"
+    assert policies.levels_of(account(0, buckets=(bundle, replace(bundle, expires_ms=0))), NOON) == ("bundle-used",)
     talk = Bucket(3, int(Unit.MONEY), 999_999, name="talk")
     assert policies.levels_of(account(0, buckets=(talk,)), NOON) == ("talk-low",)
 
