@@ -27,7 +27,7 @@ EXPIRE: Final = "expire"
 DISCREPANCIES_KEPT: Final = 1000
 
 # One bucket's place in the flat list of _Entries.
-_ID, _BALANCE, _RESERVED, _CREDITED, _DEBITED, _LAPSED, _ADJUSTED, _TRANSFERRED, _WIDTH = range(9)
+_ID, _BALANCE, _RESERVED, _CREDITED, _GIVEN, _DEBITED, _LAPSED, _ADJUSTED, _TRANSFERRED, _WIDTH = range(10)
 
 _COUNTED_AS: Final = {
     CREATE: _CREDITED,
@@ -38,6 +38,9 @@ _COUNTED_AS: Final = {
     TRANSFER_OUT: _TRANSFERRED,
     EXPIRE: _LAPSED,
     "import": _CREDITED,
+    "renew": _GIVEN,
+    "plan-offers": _GIVEN,
+    "loyalty": _GIVEN,
 }
 """Where an operation's changes of a balance belong; those of all others are debits, or given back of these."""
 
@@ -46,7 +49,7 @@ _COUNTED_AS: Final = {
 class Total:
     """Sums over all accounts of one currency, or over all allowances of one unit.
 
-    Micro-units of money, or units; ``credited + adjusted + transferred - debited - lapsed`` is ``balances``
+    Micro-units of money, or units; ``credited + given + adjusted + transferred - debited - lapsed`` is ``balances``
     when all is well.
     """
 
@@ -55,6 +58,9 @@ class Total:
     """ISO 4217 numeric code; None for allowances."""
     credited: int = 0
     """First balances, further buckets, and top-ups."""
+    given: int = 0
+    """Allowances that offers and bonuses gave, less what was taken back as these ended. Money: always 0, it is part of
+    ``debited``, as in the charging data records."""
     debited: int = 0
     """Charged, less what was refunded."""
     lapsed: int = 0
@@ -217,6 +223,8 @@ class _Verification:
             numbers[at + _BALANCE] = change.balance_after
             numbers[at + _RESERVED] = change.reserved_after
             counted = _COUNTED_AS.get(record.operation, _DEBITED)
+            if counted == _LAPSED and change.balance_delta > 0:
+                counted = _GIVEN  # an offer without a fee was renewed by the way
             taken = counted in (_DEBITED, _LAPSED)
             numbers[at + counted] += -change.balance_delta if taken else change.balance_delta
 
@@ -295,8 +303,12 @@ class _Verification:
             if at < 0:
                 yield f"bucket {bucket.bucket_id} has no journal record"
                 continue
-            _, balance, reserved, credited, debited, lapsed, adjusted, transferred = entry.buckets[at : at + _WIDTH]
+            sums = entry.buckets[at : at + _WIDTH]
+            _, balance, reserved, credited, given, debited, lapsed, adjusted, transferred = sums
+            if unit == Unit.MONEY:
+                given, debited = 0, debited - given
             total.credited += credited
+            total.given += given
             total.debited += debited
             total.lapsed += lapsed
             total.adjusted += adjusted
@@ -305,7 +317,7 @@ class _Verification:
                 yield f"{_holds(bucket)}, but its last journal record left {balance}"
             if bucket.reserved != reserved:
                 yield f"{_has_reserved(bucket)}, but its last journal record left {reserved}"
-            entered = credited + adjusted + transferred - debited - lapsed
+            entered = credited + given + adjusted + transferred - debited - lapsed
             if entered != bucket.balance:
                 yield f"{_holds(bucket)}, but its journal records sum to {entered}"
         for bucket_id in entry.bucket_ids():

@@ -168,7 +168,7 @@ def _overrides(arguments: list[str]) -> dict[str, str]:
     while rest:
         name, given, value = rest.pop(0).partition("=")
         if not name.startswith("--"):
-            raise WrongUsageError(f"serve takes options only, not {name!r}")
+            raise WrongUsageError(f"serve takes options only, not {name[:80]!r}")
         if name not in paths:
             raise WrongUsageError(f"there is no option {name}{nearest(name, paths)}")
         if not given:

@@ -14,6 +14,7 @@ from occ.awards import awards_for
 from occ.cli_account_view import (
     DAY_MS,
     DEFAULT_REASON,
+    LARGEST_PRIORITY,
     AccountName,
     NeededReason,
     Reason,
@@ -59,7 +60,11 @@ STATES: Final = {
 }
 """The states that people put an account into; ordered is how it begins, grace comes with the clock."""
 
-BucketNumber = Annotated[int, typer.Option("--bucket", min=1, help="Number of the bucket; 1 is the main one.")]
+LARGEST_BUCKET: Final = 0xFFFFFFFF
+
+BucketNumber = Annotated[
+    int, typer.Option("--bucket", min=1, max=LARGEST_BUCKET, help="Number of the bucket; 1 is the main one.")
+]
 Reference = Annotated[str | None, typer.Option(help="Names the payment: the same reference counts once within 7 days.")]
 
 
@@ -348,7 +353,10 @@ def add_bucket(
         str, typer.Option(help="Allowance or bonus of the catalogue; left out: it can be spent on anything.")
     ] = "",
     priority: Annotated[
-        int | None, typer.Option(min=0, help="Low numbers are spent first; left out: the allowance's, else 100.")
+        int | None,
+        typer.Option(
+            min=0, max=LARGEST_PRIORITY, help="Low numbers are spent first; left out: the allowance's, else 100."
+        ),
     ] = None,
     until: Annotated[str | None, typer.Option(help="Its last day; left out: as the allowance says, else none.")] = None,
     owner: Annotated[str, typer.Option(help="The only subscriber it serves; left out: all.")] = "",

@@ -45,6 +45,9 @@ ValidFor = Annotated[
 DAY_MS: Final = 86_400_000
 LONGEST_S: Final = 100 * 366 * 86_400
 
+LARGEST_PRIORITY: Final = 999_999_999
+"""Of a bucket: nine digits."""
+
 _BUCKET: Final = re.compile(r"(\S+ \S+?)(?: priority ([0-9]{1,9}))?(?: until ([0-9-]+))?")
 _DATE: Final = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", re.ASCII)
 _TIME: Final = re.compile(r"([0-9]+) ?([a-z]+)", re.ASCII)
@@ -85,7 +88,7 @@ def day(written: str, what: str) -> date:
     except ValueError:
         raise typer.BadParameter(f"{written[:40]!r} is not a date such as 2027-01-31", param_hint=what) from None
     if not 1970 < found.year < 9999:
-        raise typer.BadParameter(f"{written!r}: give a year from 1971 to 9998", param_hint=what)
+        raise typer.BadParameter(f"{written[:40]!r}: give a year from 1971 to 9998", param_hint=what)
     return found
 
 
@@ -99,7 +102,7 @@ def time_ms(written: str, what: str) -> int:
     match = _TIME.fullmatch(written)
     seconds = size(" ".join(match.groups()) if match else written, Unit.SECONDS, what)
     if seconds > LONGEST_S:
-        raise typer.BadParameter(f"{written!r} is more than 100 years", param_hint=what)
+        raise typer.BadParameter(f"{written[:40]!r} is more than 100 years", param_hint=what)
     return seconds * 1000
 
 

@@ -37,7 +37,9 @@ def show_report(report: Report) -> None:
         f"{report.accounts} accounts, {report.journal_records} journal records, {report.open_sessions} open sessions "
         f"with {report.open_reservations} reservations."
     )
-    shown = table("", ">credited", ">debited", ">lapsed", ">adjusted", ">transferred", ">balances", ">reserved")
+    shown = table(
+        "", ">credited", ">given", ">debited", ">lapsed", ">adjusted", ">transferred", ">balances", ">reserved"
+    )
     for total in report.totals:
         shown.add_row(
             currency_name(total.currency) if total.currency is not None else total.unit.name.lower(),
@@ -45,6 +47,7 @@ def show_report(report: Report) -> None:
                 units_text(amount, total.unit, total.currency or 0)
                 for amount in (
                     total.credited,
+                    total.given,
                     total.debited,
                     total.lapsed,
                     total.adjusted,
@@ -78,6 +81,7 @@ def report_json(report: Report) -> dict[str, Any]:
                 "unit": total.unit.name.lower(),
                 "currency": currency_name(total.currency) if total.currency is not None else None,
                 "credited": total.credited,
+                "given": total.given,
                 "debited": total.debited,
                 "lapsed": total.lapsed,
                 "adjusted": total.adjusted,

@@ -34,8 +34,8 @@ def rate(
     service_context: Annotated[
         str | None, typer.Option("--context", help="Service-Context-Id, in place of a service.")
     ] = None,
-    rating_group: Annotated[int | None, typer.Option(min=0, help="Rating-Group.")] = None,
-    service_identifier: Annotated[int | None, typer.Option(min=0, help="Service-Identifier.")] = None,
+    rating_group: Annotated[int | None, typer.Option(min=0, max=0xFFFFFFFF, help="Rating-Group.")] = None,
+    service_identifier: Annotated[int | None, typer.Option(min=0, max=0xFFFFFFFF, help="Service-Identifier.")] = None,
     at: Annotated[
         str | None, typer.Option(help="When it begins, '2026-12-24 19:59:30' by the catalogue's clock; now.")
     ] = None,

@@ -118,7 +118,7 @@ class Node:
         for key, value in self.table():
             name = key.text()
             if name not in known:
-                raise key.error(f"unknown key {name!r}{self._within()}{nearest(name, known)}")
+                raise key.error(f"unknown key {name[:80]!r}{self._within()}{nearest(name, known)}")
             values[name] = value
         for name in required:
             if name not in values:
@@ -137,7 +137,7 @@ class Node:
             key = self._child(key_node, f"a key{self._within()}")
             name = key.text()
             if name in lines:
-                raise key.error(f"key {name!r} stands twice{self._within()}, first on line {lines[name]}")
+                raise key.error(f"key {name[:80]!r} stands twice{self._within()}, first on line {lines[name]}")
             lines[name] = key.line
             pairs.append((key, self._child(value_node, f"{self.path}.{name}" if self.path else name)))
         return pairs
@@ -192,7 +192,7 @@ class Node:
         written = self.text()
         if written not in allowed:
             hint = _did_you_mean(written, allowed)
-            raise self.error(f"{self._name()} must be one of {', '.join(allowed)}, not {written!r}{hint}")
+            raise self.error(f"{self._name()} must be one of {', '.join(allowed)}, not {written[:80]!r}{hint}")
         return written
 
     def file_path(self) -> Path:
@@ -212,7 +212,7 @@ class Node:
     def _child(self, node: yaml.Node, path: str) -> "Node":
         child = Node(node, self.source, path, node.start_mark.line + 1, self.base, self.files)
         if node.tag not in _CORE_TAGS:
-            raise child.error(f"the tag {node.tag!r} is not allowed here")
+            raise child.error(f"the tag {node.tag[:80]!r} is not allowed here")
         return child
 
     def _name(self) -> str:
@@ -258,7 +258,7 @@ def _compose(content: str, source: str, base: Path) -> Node:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         reason = " ".join(part for part in (error.context, error.problem) if part)
-        raise ConfigError(source, mark.line + 1 if mark else None, f"is not valid YAML: {reason}") from None
+        raise ConfigError(source, mark.line + 1 if mark else None, f"is not valid YAML: {reason[:200]}") from None
     except (yaml.YAMLError, RecursionError) as error:
         reason = "nested too deeply" if isinstance(error, RecursionError) else str(error).splitlines()[0]
         raise ConfigError(source, None, f"is not valid YAML: {reason}") from None

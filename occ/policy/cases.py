@@ -76,7 +76,7 @@ def load_cases(path: Path, operator: OperatorPolicies, catalogue: Catalogue) -> 
         case = _read_case(node, operator, catalogue)
         for earlier in found:
             if earlier.name == case.name:
-                raise node.error(f"there is a case {case.name!r} already, on line {earlier.line}")
+                raise node.error(f"there is a case {case.name[:80]!r} already, on line {earlier.line}")
         found.append(case)
     if not found:
         raise root.error("there are no cases in it; write a list of them: '- case: ...'")

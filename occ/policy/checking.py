@@ -13,6 +13,8 @@ _GRANTING = (None, Access.ALLOW, Access.FREE)
 def remarks(policies: Policies, final_units: Collection[str], catalogue: Catalogue, source: str) -> tuple[str, ...]:
     """One sentence each, with file and line where there is one."""
     found: list[str] = []
+    if not policies.rules:
+        found.append(f"{source}: there are no rules in it: services are granted by price and balance alone")
     for index, rule in enumerate(policies.rules):
         earlier = policies.rules[:index]
         sentences = (

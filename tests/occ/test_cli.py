@@ -244,6 +244,7 @@ def test_verify_agrees_and_disagrees(shell: Shell) -> None:
         "unit": "money",
         "currency": "EUR",
         "credited": 1_000_000,
+        "given": 0,
         "debited": 0,
         "lapsed": 0,
         "adjusted": 0,

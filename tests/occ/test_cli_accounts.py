@@ -298,6 +298,8 @@ def test_buckets_that_cannot_be(shell: Shell) -> None:
     shell.text("account", "create", "acc-2")
     shell.text("subscriber", "add", "ben", "--account", "acc-2", "--plan", "standard", "--msisdn", "491702")
     add = ("account", "bucket", "add", "acc-1")
+    assert "--priority" in shell.refused(2, *add, "1 GiB", "--priority", "9" * 26)
+    assert "--bucket" in shell.refused(2, "account", "top-up", "acc-1", "1.00", "--bucket", "9" * 26)
     assert "say what is in the bucket" in shell.refused(2, *add)
     assert "say what is in the bucket" in shell.refused(2, *add, "--name", "talk")
     assert "did you mean 'data-5gb'?" in shell.refused(2, *add, "--name", "data-5gp")

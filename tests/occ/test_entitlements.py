@@ -8,13 +8,13 @@ import pytest
 from balance.directory import set_account_state, top_up_account
 from balance.embedded import Address
 from balance.journal import history
-from balance.model import LifeState
+from balance.model import LifeState, Unit
 from balance.store import Store, StoreSettings
 from balance.structure import move_member
 from balance.subscribers import change_plan, set_subscriber_state
 from balance.verify import verify
 from occ.lifecycle import check_change
-from tests.occ.operator_lab import DAY_MS, INITIAL, TERMINATION, Operator, at, mib
+from tests.occ.operator_lab import DAY_MS, INITIAL, MIB, TERMINATION, Operator, at, mib
 from tests.shell import Shell
 
 GIB = 1 << 30
@@ -82,6 +82,21 @@ async def test_a_new_subscriber_has_what_the_plan_includes(operator: Operator) -
     assert [(each["service"], each["subscriber_id"], each["debited_micro"]) for each in records] == [
         ("small-month", "ann", 10_000_000), ("line", "ann", 1_000_000),
     ]  # fmt: skip
+
+
+async def test_the_check_of_the_store_tells_what_was_given_from_what_was_used(operator: Operator) -> None:
+    """Allowances given, less what was taken back; a renewal without a fee is neither a debit nor a lapse."""
+    await operator.account("a", 100_00)
+    await operator.subscriber("ann", "a", "small")
+    await operator.subscriber("bob", "a", "family")
+    await operator.ask("s", INITIAL, "ann", wants=mib(99))
+    await operator.ask("s", TERMINATION, "ann", used=mib(99))
+    await change_plan(operator.store, b"ann", "standard", operator.now, operator.now, "test")
+    await operator.refresh("ann")
+    operator.now = at("2026-02-22 15:00")
+    await operator.scan()
+    octets = next(each for each in (await verify(operator.store)).totals if each.unit == Unit.OCTETS)
+    assert (octets.given, octets.debited, octets.lapsed) == (5 * GIB + 99 * MIB, 99 * MIB, 0)
 
 
 async def test_what_cannot_be_paid_yet_is_paid_by_the_first_top_up(operator: Operator) -> None:

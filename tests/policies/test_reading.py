@@ -247,6 +247,30 @@ def remarks(*written: str, text: str = LEVELS) -> list[str]:
     return [each for each in found if "looks at the level" not in each]
 
 
+def test_a_file_without_rules_is_pointed_out() -> None:
+    assert rules("levels: {low: {when: balance below 2.00}}\n").remarks[0] == (
+        "policies.yaml: there are no rules in it: services are granted by price and balance alone"
+    )
+    assert "no rules" in rules("").remarks[0]
+    assert not any("no rules" in each for each in remarks("rule: a, when: low, services: [sms], do: bar"))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "rules: [{rule: a, do: LONG}]",
+        "LONG: 1",
+        "levels: {LONG: {when: balance below 1}, LONG: {when: balance below 2}}",
+        "rules: !LONG []",
+        "levels: {l: {when: *LONG}}",
+    ],
+)
+def test_what_is_long_is_not_quoted_whole(text: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        rules(text.replace("LONG", "x" * 3000))
+    assert len(str(caught.value)) < 400
+
+
 def test_rules_that_can_never_decide_are_pointed_out() -> None:
     (remark,) = remarks(
         "rule: a, when: low, services: [sms], do: bar", "rule: b, when: zero, services: [sms], do: refuse"
@@ -292,7 +316,7 @@ def test_names_that_nothing_uses_are_pointed_out() -> None:
         "levels:\n  low: {when: balance below 2.00}\nthrottles:\n  slow: {down: 1 Mbit/s, up: 1 Mbit/s}\n"
         "final_units:\n  page: restrict\n"
     )
-    assert operator.remarks == (
+    assert operator.remarks[1:] == (
         "policies.yaml: no rule and no counter looks at the level low",
         "policies.yaml: no rule uses the throttle slow",
         "policies.yaml: no rule uses the final units page",
