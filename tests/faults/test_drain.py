@@ -4,8 +4,6 @@ What makes the test fail, each taken away alone:
 
 - ``leaving`` in ``Link._is_turned_away``: requests that cross the DPR are dropped and never answered;
 - ``link.unanswered`` in ``Peer._answer``: the connection closes with the DPA while Redis is still writing;
-- ``_take_leave`` as the last thing put on ``OnlineChargingServer._cleanup``: background work that requests need ends
-  before them;
 - ``stopping.set`` as handler of SIGTERM: connections end without a DPR.
 """
 
