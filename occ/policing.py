@@ -50,12 +50,12 @@ class RequestPolicies:
     __slots__ = (
         "_asked",
         "_draft",
-        "_standing",
         "_levels",
         "_policies",
         "_profile",
         "_rules",
         "_session",
+        "_standing",
         "_when_ms",
         "acted",
     )
