@@ -60,8 +60,7 @@ def encode_answer(request: CreditControlRequest, answer: CreditControlAnswer, or
         parts.append(unsigned64(wire.CC_SUB_SESSION_ID, request.sub_session_id))
     if answer.granted is not None:
         parts.append(group(wire.GRANTED_SERVICE_UNIT, unit_members(answer.granted)))
-    for service in answer.services:
-        parts.append(_service(service))
+    parts.extend([_service(service) for service in answer.services])
     if answer.validity_time is not None:
         parts.append(_U32(_VALIDITY_TIME, answer.validity_time))
     parts.append(encode_command_members(answer))
