@@ -16,6 +16,8 @@
 #             DIAMETER_HOST= DIAMETER_PORT=      where the server listens (127.0.0.1, 3868)
 #             METRICS_HOST= METRICS_PORT=        where /metrics is served (127.0.0.1, 9464)
 #             DATA_DIR=                          where balances and charging data records are kept (data)
+#             COMPILED=1                         compile the hot path first (needs a C compiler; minutes, once): test,
+#                                                bench and run then use it; without it all of it is plain Python again
 #             ARGS=                              further arguments of occ serve, pytest or loadtests
 
 SHELL := /bin/sh
@@ -23,7 +25,7 @@ SHELL := /bin/sh
 SEEDS ?= 200
 KILLS ?= 10
 
-.PHONY: help run test bench sim faults noc setup lint audit lock conformance dashboards clean FORCE
+.PHONY: help run test bench sim faults noc setup plain lint audit lock conformance dashboards clean FORCE
 
 # An environment that was moved or copied holds paths of its former place.
 INSTALLED := .venv/installed
@@ -68,8 +70,17 @@ lint: setup
 	@.venv/bin/lint-imports
 	@.venv/bin/bandit --quiet --configfile pyproject.toml --recursive balance occ policies protocols simulators loadtests
 
-setup: $(INSTALLED)
+setup: $(INSTALLED) $(if $(COMPILED),build/compiled,plain)
 	@:
+
+# A compiled module is taken in place of its source, so none may be left that is older.
+build/compiled: setup.py $(shell sed -n 's/^    "\(.*\.py\)",$$/\1/p' setup.py) | $(INSTALLED)
+	@echo 'Compiling the hot path (some minutes, once)'
+	@OCC_COMPILE=1 .venv/bin/python setup.py --quiet build_ext --inplace && touch $@
+
+plain:
+	@rm -f build/compiled *__mypyc.*.so
+	@find balance occ policies protocols -name '*.so' -exec rm -f {} +
 
 $(INSTALLED): requirements.lock pyproject.toml
 	@[ ! -e $@ ] || [ "$$(cat $@)" = '$(CURDIR)' ] || rm -rf .venv
@@ -120,7 +131,7 @@ conformance: setup
 dashboards: setup
 	@.venv/bin/python -m tests.monitoring.generate
 
-clean:
+clean: plain
 	rm -rf .venv build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 

@@ -1,10 +1,59 @@
-"""Puts the configuration into the wheel, beside the code; everything else is in pyproject.toml."""
+"""Puts the configuration into the wheel, beside the code; and the choice to compile.
 
+With OCC_COMPILE=1 the modules of the hot path become C extensions (mypyc). The sources are the same typed Python either
+way. A compiled module lies beside its source and is taken in its place, so it is to be made anew whenever the source
+changes, or removed: ``make setup COMPILED=1`` and ``make setup`` see to that. Needs a C compiler and mypy; everything else
+is in pyproject.toml.
+"""
+
+import os
 import shutil
+import sys
+import sysconfig
 from pathlib import Path
+from typing import Any, Final
 
 from setuptools import setup
 from setuptools.command.build_py import build_py
+
+# What a request is decided by. Codec, sockets and store are not among them: they spend their time in C already.
+HOT: Final = [
+    "balance/ledger.py",
+    "balance/model.py",
+    "balance/records.py",
+    "occ/advice.py",
+    "occ/cdr.py",
+    "occ/charging.py",
+    "occ/codes.py",
+    "occ/events.py",
+    "occ/indications.py",
+    "occ/lifecycle.py",
+    "occ/policing.py",
+    "occ/pricing.py",
+    "occ/rating/offered.py",
+    "occ/rating/price.py",
+    "occ/rating/service.py",
+    "occ/rating/steps.py",
+    "occ/rules.py",
+    "occ/service_units.py",
+    "occ/services.py",
+    "policies/levels.py",
+    "policies/policy.py",
+    "policies/rules.py",
+    "protocols/credit_control/model.py",
+]
+
+
+def compiled() -> list[Any]:
+    """The extension modules of ``HOT``; ends with a sentence if they cannot be made here."""
+    compiler = (sysconfig.get_config_var("CC") or "cc").split()[0]
+    if shutil.which(compiler) is None and shutil.which("cc") is None:
+        sys.exit(f"OCC_COMPILE=1 needs a C compiler, and {compiler} is not here: install it, or leave OCC_COMPILE out.")
+    try:
+        from mypyc.build import mypycify  # noqa: PLC0415 - only who compiles has to have it
+    except ImportError:
+        sys.exit("OCC_COMPILE=1 needs mypy: install it (pip install mypy), or leave OCC_COMPILE out.")
+    return list(mypycify(HOT, opt_level="2", debug_level="0"))
 
 
 class BuildWithConfiguration(build_py):
@@ -18,4 +67,7 @@ class BuildWithConfiguration(build_py):
             shutil.copytree(Path(__file__).parent / "config", there)
 
 
-setup(cmdclass={"build_py": BuildWithConfiguration})
+setup(
+    cmdclass={"build_py": BuildWithConfiguration},
+    ext_modules=compiled() if os.environ.get("OCC_COMPILE") == "1" else [],
+)

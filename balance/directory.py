@@ -175,7 +175,10 @@ def _check_expiry(kind: int, expires_ms: int, now_ms: int) -> None:
 async def read_account(store: Store, account_id: bytes) -> Account | None:
     """The account as the store holds it now, or None. Raises StoreError."""
     value = await store.call("GET", store.keys.account(account_id))
-    return None if value is None else _account(account_id, value)
+    if value is None:
+        return None
+    store.seen(account_id, value)
+    return _account(account_id, value)
 
 
 async def read_accounts(store: Store, account_ids: Sequence[bytes]) -> list[Account | None]:

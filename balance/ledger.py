@@ -47,6 +47,7 @@ class Draft:
 
     __slots__ = (
         "_allowances",
+        "_by_unit",
         "_money",
         "_named",
         "_own_services",
@@ -90,7 +91,12 @@ class Draft:
         if len(self._money) > 1:
             self._money.sort(key=spending_order)
         self._allowances = len(buckets) > len(self._money)
-        self._named = any(bucket.name or bucket.owner for bucket in buckets)
+        self._by_unit: dict[int, list[Bucket]] = {}
+        """Allowances in the order they are spent, once they were asked for."""
+        self._named = False
+        for bucket in buckets:
+            if bucket.name or bucket.owner:
+                self._named = True
         self.subscriber = b""
         """Who uses the services that are charged: buckets of other members are not theirs to spend."""
         self._own_sessions: set[bytes] = set()
@@ -125,7 +131,7 @@ class Draft:
     def available_micro(self, use: ServiceUse | None = None) -> int:
         """Money that can still be reserved for a service; None: for anything at all."""
         total = 0
-        for bucket in self.in_order(_MONEY, use):
+        for bucket in self.in_order(_MONEY, use) if self._named else self._money:
             total += self.free(bucket)
         return total
 
@@ -136,11 +142,17 @@ class Draft:
         elif not self._allowances:
             return []
         else:
-            found = [bucket for bucket in self.account.buckets if bucket.unit == unit]
-            if len(found) > 1:
-                found.sort(key=spending_order)
+            known = self._by_unit.get(unit)
+            found = self._sorted(unit) if known is None else known
         if self._named:
             return [bucket for bucket in found if self.serves(bucket, use)]
+        return found
+
+    def _sorted(self, unit: int) -> list[Bucket]:
+        found = [bucket for bucket in self.account.buckets if bucket.unit == unit]
+        if len(found) > 1:
+            found.sort(key=spending_order)
+        self._by_unit[unit] = found
         return found
 
     def serves(self, bucket: Bucket, use: ServiceUse | None) -> bool:
@@ -197,12 +209,13 @@ class Draft:
             self._money.sort(key=spending_order)
         else:
             self._allowances = True
+            self._by_unit.clear()
 
     def bucket(self, bucket_id: int) -> Bucket:
-        bucket = self.account.bucket(bucket_id)
-        if bucket is None:
-            raise LedgerError(f"account {self.account.account_id.decode()} has no bucket {bucket_id}")
-        return bucket
+        for bucket in self.account.buckets:
+            if bucket.bucket_id == bucket_id:
+                return bucket
+        raise LedgerError(f"account {self.account.account_id.decode()} has no bucket {bucket_id}")
 
     def session(self, session_id: bytes) -> Session | None:
         """The open session as a copy that may be changed, or None."""
@@ -285,7 +298,8 @@ def settle(draft: Draft, use: ServiceUse, rate: Rate, units: int, session: Sessi
         use.parts = []
         draft.reservations_delta -= 1
     use.granted = 0
-    use.used = min(use.used + units, LARGEST)
+    used = use.used + units
+    use.used = used if used < LARGEST else LARGEST
     if unspent > granted_in_money:
         unspent = granted_in_money + _take_allowance(draft, use, rate, unspent - granted_in_money)
     return _debit_money(draft, use, rate, unspent, money_parts, session)
@@ -359,8 +373,10 @@ def _debit_money(
     session: Session | None,
 ) -> int:
     """Debit the price of ``units`` more units: THE place where money leaves an account. Micro-units debited."""
-    use.paid_units = min(use.paid_units + units, LARGEST)
-    price = min(rate.price_micro(use.paid_units), LARGEST)
+    paid_units = use.paid_units + units
+    use.paid_units = paid_units = paid_units if paid_units < LARGEST else LARGEST
+    price = rate.price_micro(paid_units)
+    price = price if price < LARGEST else LARGEST
     cost = price - use.priced_micro
     if cost <= 0:
         return 0
@@ -389,7 +405,8 @@ def _debit_money(
 
 def leak(draft: Draft, use: ServiceUse, rate: Rate, units: int) -> None:
     """Record ``units`` used beyond the grant that the operator waives: their price leaks, nothing is debited."""
-    use.used = min(use.used + units, LARGEST)
+    used = use.used + units
+    use.used = used if used < LARGEST else LARGEST
     use.paid_units = min(use.paid_units + units, LARGEST)
     price = min(rate.price_micro(use.paid_units), LARGEST)
     lost = price - use.priced_micro
@@ -658,7 +675,8 @@ def reserve(draft: Draft, use: ServiceUse, rate: Rate, units: int) -> int:
         if by_money > missing:
             by_money = missing
         missing -= by_money
-        cost = min(rate.price_micro(use.paid_units + by_money), LARGEST) - use.priced_micro
+        price = rate.price_micro(use.paid_units + by_money)
+        cost = (price if price < LARGEST else LARGEST) - use.priced_micro
         if cost > 0:
             _reserve_money(draft, use, cost, parts)
     if parts:

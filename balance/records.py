@@ -62,30 +62,47 @@ def pack_account(account: Account) -> bytes:
 def unpack_account(account_id: bytes, value: bytes) -> Account:
     """The snapshot in a stored value. Raises ValueError for a value that is not one."""
     try:
-        kind, currency, limit, watch, buckets, sessions, *rest = _unpack(value[VERSION_BYTES:])
+        fields: tuple[Any, ...] = _unpack(value[VERSION_BYTES:])
         account = Account(
             account_id,
             int.from_bytes(value[:VERSION_BYTES], "big"),
-            kind,
-            currency,
-            limit,
-            watch,
-            [Bucket(*fields) for fields in buckets],
-            {fields[0]: _session(fields) for fields in sessions},
+            fields[0],
+            fields[1],
+            fields[2],
+            fields[3],
+            [_bucket(each) for each in fields[4]],
+            {each[0]: _session(each) for each in fields[5]},
         )
-        if rest:  # stores of the first release have neither states nor meters
-            account.state, account.expires_ms, meters, offers, account.out_of_service = rest[:5]
-            if len(rest) > 5:  # the second release has no levels
-                account.levels = rest[5]
-            if len(rest) > 6:
-                account.cycle_day = rest[6]
+        known = len(fields)
+        if known > 6:  # stores of the first release have neither states nor meters
+            account.state, account.expires_ms, meters, offers, account.out_of_service = fields[6:11]
+            if known > 11:  # the second release has no levels
+                account.levels = fields[11]
+            if known > 12:
+                account.cycle_day = fields[12]
             if meters:
-                account.meters = [Meter(*fields) for fields in meters]
+                account.meters = [_meter(each) for each in meters]
             if offers:
-                account.offers = [Offer(*fields) for fields in offers]
+                account.offers = [Offer(*each) for each in offers]
         return account
     except (TypeError, ValueError, IndexError, msgpack.UnpackException) as error:
         raise ValueError(f"the stored value of account {account_id!r} is damaged: {error}") from error
+
+
+# Constructors are called with their arguments one by one here, which costs the least.
+
+
+def _bucket(fields: tuple[Any, ...]) -> Bucket:
+    if len(fields) == 6:
+        bucket_id, unit, balance, reserved, priority, expires_ms = fields
+        return Bucket(bucket_id, unit, balance, reserved, priority, expires_ms)
+    bucket_id, unit, balance, reserved, priority, expires_ms, name, owner = fields
+    return Bucket(bucket_id, unit, balance, reserved, priority, expires_ms, name, owner)
+
+
+def _meter(fields: tuple[Any, ...]) -> Meter:
+    name, resets_ms, units, micro = fields
+    return Meter(name, resets_ms, units, micro)
 
 
 def _bucket_fields(bucket: Bucket) -> tuple[object, ...]:
@@ -123,8 +140,9 @@ def _session_fields(session: Session) -> tuple[object, ...]:
         session.catalogue,
         session.requests,
     )
-    rare = (session.first_number, session.recorded_ms)
-    return fields if rare == (0, 0) else fields + rare
+    if session.first_number or session.recorded_ms:
+        return (*fields, session.first_number, session.recorded_ms)
+    return fields
 
 
 def _service_fields(use: ServiceUse) -> tuple[object, ...]:
@@ -146,7 +164,20 @@ def _service_fields(use: ServiceUse) -> tuple[object, ...]:
         use.taken,
         use.reasons,
     )
-    rare = (
+    if not (
+        use.allowances
+        or use.zone
+        or use.notes is not None
+        or use.earlier_micro
+        or use.ahead
+        or use.pool
+        or use.final
+        or use.terms
+        or use.meters
+    ):
+        return fields
+    return (
+        *fields,
         use.earlier_micro,
         use.ahead,
         use.pool,
@@ -157,10 +188,6 @@ def _service_fields(use: ServiceUse) -> tuple[object, ...]:
         use.meters,
         use.notes,
     )
-    return fields if rare == _NOTHING_RARE else fields + rare
-
-
-_NOTHING_RARE: Final = (0, (), 0, 0, (), (), "", (), None)
 
 
 def _grant_fields(grant: Grant) -> tuple[object, ...]:
@@ -177,21 +204,116 @@ def _grant_fields(grant: Grant) -> tuple[object, ...]:
 
 
 def _session(fields: tuple[Any, ...]) -> Session:
-    session = Session(*fields[:10])
-    session.services = [_service(each) for each in fields[10]]
-    session.answers, session.answer_count, session.realm, session.via, session.refused = fields[11:16]
-    session.customer, session.caps, session.catalogue, session.requests = fields[16:20]
-    if len(fields) > 20:
-        session.first_number, session.recorded_ms = fields[20:]
-    return session
+    if len(fields) == 20:
+        fields += (0, 0)
+    (
+        session_id,
+        subscriber_id,
+        plan,
+        origin_host,
+        origin_state_id,
+        started_ms,
+        expires_ms,
+        forgotten_number,
+        state,
+        facts,
+        services,
+        answers,
+        answer_count,
+        realm,
+        via,
+        refused,
+        customer,
+        caps,
+        catalogue,
+        requests,
+        first_number,
+        recorded_ms,
+    ) = fields
+    return Session(
+        session_id,
+        subscriber_id,
+        plan,
+        origin_host,
+        origin_state_id,
+        started_ms,
+        expires_ms,
+        forgotten_number,
+        state,
+        facts,
+        [_service(each) for each in services],
+        answers,
+        answer_count,
+        realm,
+        via,
+        refused,
+        customer,
+        caps,
+        requests,
+        first_number,
+        recorded_ms,
+        catalogue,
+    )
 
 
 def _service(fields: tuple[Any, ...]) -> ServiceUse:
-    use = ServiceUse(*fields)
-    use.parts = list(use.parts)
-    if use.notes is not None:
-        use.notes = Notes(*use.notes)  # stores of earlier releases know fewer
-    return use
+    if len(fields) == 15:
+        fields += _NOTHING_RARE
+    (
+        rating_group,
+        service_identifier,
+        name,
+        unit,
+        used,
+        paid_units,
+        priced_micro,
+        leaked_micro,
+        granted,
+        parts,
+        disbelieved,
+        step_units,
+        step_price_micro,
+        taken,
+        reasons,
+        earlier_micro,
+        ahead,
+        pool,
+        final,
+        terms,
+        allowances,
+        zone,
+        meters,
+        notes,
+    ) = fields
+    return ServiceUse(
+        rating_group,
+        service_identifier,
+        name,
+        unit,
+        used,
+        paid_units,
+        priced_micro,
+        leaked_micro,
+        granted,
+        list(parts),
+        disbelieved,
+        step_units,
+        step_price_micro,
+        taken,
+        reasons,
+        earlier_micro,
+        ahead,
+        pool,
+        final,
+        terms,
+        allowances,
+        zone,
+        meters,
+        None if notes is None else Notes(*notes),  # stores of earlier releases know fewer
+    )
+
+
+_NOTHING_RARE: Final = (0, (), 0, 0, (), (), "", (), None)
 
 
 def pack_session(session: Session) -> bytes:

@@ -19,6 +19,7 @@ from balance.embedded import Address
 from balance.keys import LAYOUT, Keys
 from balance.model import Account, Lookup, Observe, Plan, Session, Step, Subscriber
 from balance.records import (
+    VERSION_BYTES,
     pack_account,
     pack_session,
     pack_version,
@@ -256,6 +257,15 @@ class Store:
         else:
             line.busy = True
             self._begin(operation)
+
+    def seen(self, account_id: bytes, value: bytes) -> None:
+        """An account as it was just read: what another process has changed need not be found out by a conflict.
+
+        Nothing is taken back: only a later version replaces the snapshot that is kept, and none that is being changed.
+        """
+        line = self._lines.get(account_id)
+        if line is not None and line.loaded and not line.busy and value[:VERSION_BYTES] > line.value[:VERSION_BYTES]:
+            line.value = value
 
     async def commit(self, account_id: bytes, step: Step) -> Plan:
         """``transact`` for those who can wait. Raises StoreError, or what ``step`` raises."""

@@ -42,7 +42,10 @@ class TransitionSettings:
     """Transitions this process has taken and works on; no more are read until some are finished, or only wait."""
     waiting_at_most: int = 100_000
     """Those that only wait for others beyond this count as worked on."""
-    a_read: int = 200
+    a_read: int = 32
+    """Taken at once: what they set off must not keep charging waiting for long."""
+    a_claim: int = 200
+    """Taken over at once from one that is dead."""
     gather_s: float = 0.02
     """How long transitions that are finished wait for others to be struck with them."""
 
@@ -213,7 +216,7 @@ class TransitionReader:
                 name = bytes(about[b"name"])
                 if name == self._worker or not int(about[b"pending"]) or int(about[b"idle"]) < dead_ms:
                     continue
-                held = await link.call("XPENDING", stream, GROUP, "-", "+", self._settings.a_read, name)
+                held = await link.call("XPENDING", stream, GROUP, "-", "+", self._settings.a_claim, name)
                 wanted = [bytes(each[0]) for each in held]
                 if not wanted:
                     continue

@@ -41,6 +41,10 @@ LATENCY_BOUNDS_S: Final = (
     0.0005, 0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5,
 )  # fmt: skip
 
+_OCTETS: Final = int(Unit.OCTETS)
+_SECONDS: Final = int(Unit.SECONDS)
+_AMOUNT: Final = int(Unit.AMOUNT)
+
 TYPE_NAMES: Final = {1: "initial", 2: "update", 3: "termination", 4: "event"}
 
 
@@ -225,11 +229,11 @@ def _grant_at_command_level(answer: CreditControlAnswer, grant: Grant, currency:
 
 
 def _units(grant: Grant, currency: int) -> Units:
-    if grant.unit == Unit.OCTETS:
+    if grant.unit == _OCTETS:
         units = Units(total_octets=grant.units)
-    elif grant.unit == Unit.SECONDS:
+    elif grant.unit == _SECONDS:
         units = Units(time=grant.units)
-    elif grant.unit == Unit.AMOUNT:
+    elif grant.unit == _AMOUNT:
         units = Units(money=cc_money(grant.units, currency))
     else:
         units = Units(service_specific=grant.units)

@@ -15,6 +15,8 @@ from occ.profiles import Profile, Reauthorisation
 from occ.rating.price import Limited
 from occ.rating.service import Service
 from occ.rules import OperatorPolicies, Rules
+from policies.levels import money_of
+from policies.policy import Standing
 from policies.rules import Access, Case, Decision
 
 REFUSALS: Final = {
@@ -28,6 +30,7 @@ _MONEY: Final = int(Unit.MONEY)
 _OCTETS: Final = int(Unit.OCTETS)
 _AMOUNT: Final = int(Unit.AMOUNT)
 _FREE: Final = Access.FREE
+_FINAL_UNITS: Final = Access.FINAL_UNITS
 
 
 class Reach(NamedTuple):
@@ -47,12 +50,12 @@ class RequestPolicies:
     __slots__ = (
         "_asked",
         "_draft",
-        "_known",
         "_levels",
         "_policies",
         "_profile",
         "_rules",
         "_session",
+        "_standing",
         "_when_ms",
         "acted",
     )
@@ -74,7 +77,8 @@ class RequestPolicies:
         self._when_ms = when_ms
         self._levels: tuple[str, ...] | None = None
         self._asked: ServiceUse | None = None
-        self._known: Case
+        """Whom ``_standing`` is of."""
+        self._standing: Standing
         self.acted: tuple[str, ...] = ()
         """Names of the rules that made the answer what it is, so far."""
 
@@ -86,16 +90,20 @@ class RequestPolicies:
         return self._levels
 
     def _case(self, use: ServiceUse) -> Case:
-        if use is not self._asked:
-            session = self._session
-            segment = session.customer[0] if session.customer else ""
-            self._asked = use
-            self._known = Case(self._draft.account.kind, session.plan, segment, use.name, use.zone)
-        return self._known
+        session = self._session
+        segment = session.customer[0] if session.customer else ""
+        return Case(self._draft.account.kind, session.plan, segment, use.name, use.zone)
 
     def decide(self, use: ServiceUse) -> Decision:
         """What becomes of a service; the rules that say so are noted for its charging data record."""
-        decision = self._policies.decide(self._case(use), self.levels, self._when_ms)
+        session, account = self._session, self._draft.account
+        segment = session.customer[0] if session.customer else ""
+        limit_micro = account.credit_limit_micro
+        self._asked = use
+        self._standing = self._policies.standing(
+            account.kind, session.plan, segment, use.name, use.zone, self.levels, limit_micro, self._when_ms
+        )
+        decision = self._standing.decision
         if decision.rules:
             self._note(use, decision.rules)
         return decision
@@ -115,7 +123,7 @@ class RequestPolicies:
         A throttle slows traffic down for nothing where its rule base has a name and the client takes restrictions;
         other clients are granted units as before, and only the network is told of it.
         """
-        if decision.access is Access.FINAL_UNITS:
+        if decision.access is _FINAL_UNITS:
             return self._rules.restricted(service, self._profile, decision.final_units)
         if not self.slows(use, decision):
             return None
@@ -159,17 +167,22 @@ class RequestPolicies:
         until a rule's hours begin or end. And not for long where the threshold is near and the client cannot be asked
         to report earlier. ``decide`` must come before.
         """
-        case, levels = self._case(use), self.levels
+        assert use is self._asked
         policies, account = self._policies, self._draft.account
-        ends_ms = policies.changes_ms(self._when_ms, case, levels)
+        _, floor_micro, moves = self._standing
+        ends_ms = policies.changes_ms(self._when_ms, self._case(use), self.levels) if policies.has_windows else 0
         until_s = self._until(ends_ms, validity_s) if ends_ms else validity_s
         most = decision.most_units
         units = most if most and most < wanted else wanted
         micro: int | None = None
         if use.unit == _AMOUNT:
             units = wanted  # row 19: the client has rated it, that much or nothing
-        elif decision.access is not _FREE or use.name in self._rules.meters:
-            room_micro, room_units = policies.room(case, account, self._draft.now_ms, levels)
+        elif (floor_micro is not None or moves) and (decision.access is not _FREE or use.name in self._rules.meters):
+            now_ms, room_units = self._draft.now_ms, None
+            if moves:
+                room_micro, room_units = policies.room(self._case(use), account, now_ms, self.levels)
+            else:
+                room_micro = None if floor_micro is None else money_of(account, now_ms) - floor_micro
             near = False
             if room_units is not None:
                 room_units -= self._granted_elsewhere(use)

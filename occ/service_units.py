@@ -7,6 +7,11 @@ from balance.model import UNLIMITED, ServiceUse, Unit
 from occ.rating.catalogue import Service
 from protocols.credit_control import Money, ServiceRequest, Units
 
+# An attribute of an enumeration costs more than what is done with it here.
+_OCTETS: Final = int(Unit.OCTETS)
+_SECONDS: Final = int(Unit.SECONDS)
+_AMOUNT: Final = int(Unit.AMOUNT)
+
 UNITS_A_SECOND: Final = {int(Unit.SECONDS): 1, int(Unit.OCTETS): 1_250_000_000, int(Unit.EVENTS): 1000}
 """The most that can be used in a second: a second, what a line of 10 Gbit/s carries, a thousand messages."""
 
@@ -19,15 +24,15 @@ LARGEST_REPORT: Final = 1 << 54
 
 def measure(units: Units, unit: int) -> int | None:
     """The amount in the unit the service is charged in, None if it is not told; other units are not its concern."""
-    if unit == Unit.OCTETS:
+    if unit == _OCTETS:
         if units.total_octets is not None:
             return units.total_octets
         if units.input_octets is None and units.output_octets is None:
             return None
         return (units.input_octets or 0) + (units.output_octets or 0)
-    if unit == Unit.SECONDS:
+    if unit == _SECONDS:
         return units.time
-    if unit == Unit.AMOUNT:
+    if unit == _AMOUNT:
         return None if units.money is None else micro(units.money)
     return units.service_specific
 

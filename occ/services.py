@@ -147,10 +147,11 @@ class RequestServices:
         grant = Grant(group, asked.service_identifiers, SUCCESS)
         use = self.draft.service(session, group, identifier)
         if use is not None:
-            money = money_of(asked)
-            if use.unit == _AMOUNT and money is not None and money[2] not in (None, self.draft.account.currency):
-                grant.result_code = INVALID_AVP_VALUE  # money of another kind is not worth the same
-                return Part(asked, grant, _UNRATED, _FREE, None)
+            if use.unit == _AMOUNT:
+                money = money_of(asked)
+                if money is not None and money[2] not in (None, self.draft.account.currency):
+                    grant.result_code = INVALID_AVP_VALUE  # money of another kind is not worth the same
+                    return Part(asked, grant, _UNRATED, _FREE, None)
             self._covered.setdefault(id(use), use.granted)
             return Part(asked, grant, self.pricing.service_of(use), self.pricing.rate_of(use), use)
         found, rate, use = self.pricing.begin(asked, group, identifier)

@@ -32,6 +32,13 @@ class Measured(IntEnum):
     """The account's LifeState, as a number."""
 
 
+_BALANCE: Final = Measured.BALANCE
+_CREDIT: Final = Measured.CREDIT
+_BUCKET: Final = Measured.BUCKET
+_COUNTER: Final = Measured.COUNTER
+_LIFE: Final = Measured.LIFE
+
+
 @dataclass(frozen=True, slots=True)
 class Measure:
     what: Measured
@@ -45,20 +52,20 @@ class Measure:
     def of(self, account: Account, at_ms: int) -> int | None:
         """Its value at a moment; None: the account has nothing of the kind."""
         what = self.what
-        if what is Measured.BALANCE:
+        if what is _BALANCE:
             return money_of(account, at_ms)
-        if what is Measured.CREDIT:
+        if what is _CREDIT:
             return money_of(account, at_ms) + account.credit_limit_micro
-        if what is Measured.BUCKET:
+        if what is _BUCKET:
             found = [each.balance for each in account.buckets if each.name == self.name and not is_over(each, at_ms)]
             return sum(found) if found else None
-        if what is Measured.LIFE:
+        if what is _LIFE:
             return int(account.state)
         for meter in account.meters:
             if meter.name == self.name:
                 if at_ms >= meter.resets_ms:
                     return 0
-                return meter.units if what is Measured.COUNTER else meter.micro
+                return meter.units if what is _COUNTER else meter.micro
         return 0
 
 
@@ -117,7 +124,7 @@ class Level:
     @property
     def is_of_life(self) -> bool:
         """Whether it follows from the account's LifeState."""
-        return self.measure.what is Measured.LIFE
+        return self.measure.what is _LIFE
 
     def holds_state(self, state: int) -> bool:
         """For LIFE: whether an account in a LifeState is at it."""
@@ -126,7 +133,7 @@ class Level:
     @property
     def is_of_money(self) -> bool:
         """Whether it follows from the balance, beside the credit limit."""
-        return self.measure.what is Measured.BALANCE or self.measure.what is Measured.CREDIT
+        return self.measure.what is _BALANCE or self.measure.what is _CREDIT
 
     def holds(self, account: Account, at_ms: int, before: bool) -> bool:
         """Whether the account is at it, having been there before or not."""

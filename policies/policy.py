@@ -6,7 +6,7 @@ what it depends on, so that rules cost a look-up.
 
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, NamedTuple
 
 from balance.model import Account, Unit
 from policies.counters import Counter, CounterStatus
@@ -15,6 +15,7 @@ from policies.levels import (
     LIFE_LEVELS,
     Level,
     Measure,
+    Measured,
     levels_of,
     money_of,
     thresholds,
@@ -36,6 +37,16 @@ _MONEY: Final = int(Unit.MONEY)
 _LIFE_NAMES: Final = frozenset(each.name for each in LIFE_LEVELS)
 
 
+class Standing(NamedTuple):
+    """What becomes of a service, and how far that goes."""
+
+    decision: Decision
+    floor_micro: int | None
+    """The first balance, falling, at which the decision is another one; None: whatever the balance."""
+    moves: bool
+    """The use of the service moves levels that follow from buckets or meters: ``Policies.room`` knows how far."""
+
+
 @dataclass(slots=True)
 class _Hours:
     """What is remembered while the same windows are open."""
@@ -43,7 +54,8 @@ class _Hours:
     rules: tuple[Rule, ...]
     """Those whose windows are open, or that have none."""
     decisions: dict[tuple[Case, tuple[str, ...]], Decision] = field(default_factory=dict)
-    floors: dict[tuple[Case, tuple[str, ...], int], int | None] = field(default_factory=dict)
+    standings: dict[tuple[object, ...], "Standing"] = field(default_factory=dict)
+    """By the fields of the case, the levels and the credit limit: one look-up a service."""
 
 
 @dataclass(slots=True)
@@ -59,6 +71,8 @@ class Policies:
     _windows: tuple[Window, ...] = field(init=False)
     _others: tuple[Level, ...] = field(init=False)
     """Levels that follow neither from money nor from the state of life."""
+    _metered: tuple[Level, ...] = field(init=False)
+    """Those of ``_others`` that an account without named buckets can be at."""
     _moved: dict[str, tuple[Level, ...]] = field(default_factory=dict, init=False)
     """By service: those of ``_others`` that its use moves, and that decide something."""
     _bands: dict[tuple[int, int, int, tuple[str, ...]], tuple[int, int]] = field(default_factory=dict, init=False)
@@ -75,6 +89,7 @@ class Policies:
             windows += [each for each in rule.windows if each not in windows]
         self._windows = tuple(windows)
         self._others = tuple(each for each in self.levels if not each.is_of_money and not each.is_of_life)
+        self._metered = tuple(each for each in self._others if each.measure.what is not Measured.BUCKET)
         deciding = {
             name
             for rule in self.rules
@@ -97,8 +112,14 @@ class Policies:
         band = self._bands.get(key)
         if band is None:
             band = self._remember_band(key)
-        if band[0] <= money_of(account, at_ms) <= band[1]:
-            for each in self._others:
+        money, named = 0, False
+        for bucket in account.buckets:  # as ``money_of``
+            if bucket.name:
+                named = True
+            elif bucket.unit == _MONEY and not bucket.owner and not 0 < bucket.expires_ms <= at_ms:
+                money += bucket.balance
+        if band[0] <= money <= band[1]:
+            for each in self._others if named or before else self._metered:
                 inside = each.name in before
                 if each.holds(account, at_ms, inside) != inside:
                     return levels_of(self.levels, account, at_ms)
@@ -168,6 +189,39 @@ class Policies:
             hours.decisions[key] = decision
             return decision
 
+    def standing(
+        self,
+        kind: int,
+        plan: str,
+        segment: str,
+        service: str,
+        zone: str,
+        levels: tuple[str, ...],
+        limit_micro: int,
+        at_ms: int,
+    ) -> Standing:
+        """What becomes of a service now, and down to which balance: the fields of its ``Case``, levels, credit limit.
+
+        One look-up for both, because every grant asks for both.
+        """
+        hours = self._hours if self._from_ms <= at_ms < self._until_ms else self._at(at_ms)
+        key = (kind, plan, segment, service, zone, levels, limit_micro)
+        try:
+            return hours.standings[key]
+        except KeyError:
+            case = Case(kind, plan, segment, service, zone)
+            decision = self.decide(case, levels, at_ms)
+            standing = Standing(decision, self._floor(case, levels, limit_micro, at_ms), service in self._moved)
+            if len(hours.standings) >= REMEMBERED:
+                hours.standings.clear()
+            hours.standings[key] = standing
+            return standing
+
+    @property
+    def has_windows(self) -> bool:
+        """Whether any rule holds at some hours only."""
+        return bool(self._windows)
+
     def _at(self, at_ms: int) -> _Hours:
         """What is remembered of the windows that are open at a moment."""
         if self._from_ms <= at_ms < self._until_ms:
@@ -232,17 +286,9 @@ class Policies:
         """
         if levels is None:
             levels = self.levels_of(account, at_ms)
-        hours = self._hours if self._from_ms <= at_ms < self._until_ms else self._at(at_ms)
-        key = (case, levels, account.credit_limit_micro)
-        try:
-            floor = hours.floors[key]
-        except KeyError:
-            floor = self._floor(case, levels, account.credit_limit_micro, at_ms)
-            if len(hours.floors) >= REMEMBERED:
-                hours.floors.clear()
-            hours.floors[key] = floor
+        _, floor, moves = self.standing(*case, levels, account.credit_limit_micro, at_ms)
         money = None if floor is None else money_of(account, at_ms) - floor
-        if case.service not in self._moved:
+        if not moves:
             return money, None
         spent, units = self._room_elsewhere(case, levels, account, at_ms)
         return (money if spent is None else spent if money is None else min(money, spent)), units

@@ -17,6 +17,7 @@ _VERSION: Final[int] = 1 << 24
 _APPLICATION: Final[int] = int(Application.CREDIT_CONTROL)
 _COMMAND: Final[int] = int(Command.CREDIT_CONTROL)
 _PROXIABLE_COMMAND: Final[int] = Flag.PROXIABLE << 24 | _COMMAND
+_PROXIABLE: Final[int] = int(Flag.PROXIABLE)
 _ERROR_BIT: Final[int] = Flag.ERROR << 24
 
 _MANDATORY: Final[int] = 0x40000000
@@ -66,7 +67,7 @@ def encode_answer(request: CreditControlRequest, answer: CreditControlAnswer, or
     if request.proxy_infos:
         parts.append(request.proxy_infos)
     body = b"".join(parts)
-    flags_command = _PROXIABLE_COMMAND if request.flags & Flag.PROXIABLE else _COMMAND
+    flags_command = _PROXIABLE_COMMAND if request.flags & _PROXIABLE else _COMMAND
     if 3000 <= result_code < 4000:
         flags_command |= _ERROR_BIT
     return (

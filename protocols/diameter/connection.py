@@ -29,6 +29,11 @@ uvloop reads megabytes in one."""
 _RESET_ON_CLOSE: Final = pack("ii", 1, 0)
 """struct linger: close with RST."""
 
+# An attribute of an enumeration costs a third of a microsecond.
+_NO: Final = Disconnect.NO
+_FLUSH: Final = Disconnect.FLUSH
+_ABORT: Final = Disconnect.ABORT
+
 MakeLink = Callable[[str, str, float], tuple[Link | None, list[Event]]]
 """From remote address, local address and now to the link of a transport that is up; None refuses it."""
 
@@ -129,7 +134,7 @@ class DiameterConnection(asyncio.Protocol):
         events = link.receive_data(data, self._loop.time())
         if events:
             self._owner.connection_events(self, events)
-        if link.base_messages != self._seen_base_messages or link.disconnect is not Disconnect.NO:
+        if link.base_messages != self._seen_base_messages or link.disconnect is not _NO:
             self._seen_base_messages = link.base_messages
             self._owner.serve(link)
             self.service()
@@ -183,7 +188,7 @@ class DiameterConnection(asyncio.Protocol):
     def send_answer(self, message: bytes) -> bool:
         """Send an encoded answer. False: the connection it belongs to is gone, the peer will ask again."""
         link = self.link
-        if link is None or link.disconnect is not Disconnect.NO:
+        if link is None or link.disconnect is not _NO:
             return False
         link.send_answer(message)
         if not self._flush_due:
@@ -202,9 +207,9 @@ class DiameterConnection(asyncio.Protocol):
         link = self.link
         if link is None or self._transport is None:
             return
-        if link.output or link.disconnect is not Disconnect.NO:
+        if link.output or link.disconnect is not _NO:
             self.flush_soon()
-        if link.disconnect is Disconnect.NO:
+        if link.disconnect is _NO:
             self._set_timer(link.receiver.next_timeout())
 
     def abort(self, reason: str) -> None:
@@ -224,12 +229,12 @@ class DiameterConnection(asyncio.Protocol):
         link = self.link
         if link is None:
             return
-        if link.disconnect is Disconnect.ABORT:
+        if link.disconnect is _ABORT:
             self.abort("")
             return
         if link.output:
             self._write(link)
-        if link.disconnect is Disconnect.FLUSH and self._transport is not None and not self._transport.is_closing():
+        if link.disconnect is _FLUSH and self._transport is not None and not self._transport.is_closing():
             self._transport.close()
             self._set_abort_timer()
 

@@ -50,6 +50,7 @@ class Disconnect(Enum):
     """Nothing sensible can be said to the other side any more (RFC 6733 2.1)."""
 
 
+_NO: Final = Disconnect.NO
 COUNTERS: Final = (
     "requests_received",
     "answers_sent",
@@ -222,7 +223,7 @@ class Link:
     def receive_data(self, data: bytes, now: float) -> list[Event]:
         """Take what the transport received, at time `now`; returns what it meant, in order."""
         events: list[Event] = []
-        if self.disconnect is not Disconnect.NO:
+        if self.disconnect is not _NO:
             return events
         self.statistics.octets_received += len(data)
         watchdog = self.watchdog

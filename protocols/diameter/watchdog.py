@@ -38,6 +38,9 @@ class Verdict(Enum):
     CLOSE = "close"
 
 
+_OKAY: Final = WatchdogState.OKAY
+
+
 class Watchdog:
     """Decides from silence alone; sends nothing and reads no clock. Times are seconds of any steady clock."""
 
@@ -66,7 +69,7 @@ class Watchdog:
     def heard(self, now: float) -> bool:
         """Something arrived. True: the connection is no longer suspect (Failback)."""
         state = self.state
-        if state is WatchdogState.OKAY:
+        if state is _OKAY:
             self._set_at = now  # Tw is drawn anew when it expires: at this rate that is often enough
             return False
         if state is WatchdogState.REOPEN:

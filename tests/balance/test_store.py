@@ -237,3 +237,22 @@ async def test_a_plan_that_cannot_be_written_down_holds_nobody_up(store: Store) 
     assert isinstance(results[0], OverflowError)
     assert await balance(store) == 4
     assert (await verify(store)).discrepancies == []
+
+
+async def test_what_was_just_read_spares_the_next_operation_a_conflict(store: Store, clean_redis: Address) -> None:
+    await store.commit(ACCOUNT, add(1))
+    other = await open_store(clean_redis)
+    try:
+        await other.commit(ACCOUNT, add(10))
+        assert await balance(store) == 11  # read anew, which the next operation starts from
+        step = add(100)
+        await store.commit(ACCOUNT, step)
+        assert (step.calls, store.statistics.conflicts) == (1, 0)
+        kept = await store.call("GET", store.keys.account(ACCOUNT))
+        await store.commit(ACCOUNT, add(1000))
+        store.seen(ACCOUNT, kept)  # an earlier version takes nothing back
+        await store.commit(ACCOUNT, add(1))
+        assert store.statistics.conflicts == 0
+        assert await balance(store) == 1112
+    finally:
+        await other.stop()
