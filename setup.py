@@ -2,8 +2,8 @@
 
 With OCC_COMPILE=1 the modules of the hot path become C extensions (mypyc). The sources are the same typed Python either
 way. A compiled module lies beside its source and is taken in its place, so it is to be made anew whenever the source
-changes, or removed: ``make setup COMPILED=1`` and ``make setup`` see to that. Needs a C compiler and mypy; everything else
-is in pyproject.toml.
+changes, or removed: ``make setup COMPILED=1`` and ``make setup`` see to that. Needs a C compiler and mypy; everything
+else is in pyproject.toml.
 """
 
 import os
