@@ -67,3 +67,18 @@ async def history(store: Store, account_id: bytes, limit: int) -> list[JournalRe
             break
         before = b"(" + page[-1][0]
     return found[:limit]
+
+
+async def between(store: Store, account_id: bytes, since_ms: int, until_ms: int) -> list[JournalRecord]:
+    """The records of one account that were written from ``since_ms`` to ``until_ms`` by the clock of Redis, in order.
+
+    Raises StoreError, also for a record that cannot be read.
+    """
+    lane = store.keys.lane(account_id)
+    until = b"%d-18446744073709551615" % max(0, until_ms)
+    found: list[JournalRecord] = []
+    async for page in entries(store, lane, b"%d-0" % max(0, since_ms - 1), until):
+        for entry_id, packed in page:
+            records = (read_record(entry_id, each) for each in packed if account_id in each)
+            found += [record for record in records if record.account_id == account_id]
+    return found

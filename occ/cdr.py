@@ -15,7 +15,7 @@ import msgpack
 
 from balance import answers
 from balance.ledger import Draft, begin_record, running_period
-from balance.model import MAIN_BUCKET, Notes, Period, ServiceUse, Session, Unit
+from balance.model import MAIN_BUCKET, Account, Notes, Period, ServiceUse, Session, Unit
 from occ.rating.currency import currency_name
 from occ.rating.explain import in_words, tiers_in_words
 from occ.rating.price import price_of
@@ -37,6 +37,8 @@ TIME_LIMIT: Final = "time-limit"
 """The session goes on; the time of a partial record has come (TS 32.298 calls it so, too)."""
 PRICE_CHANGE: Final = "price-change"
 """The session goes on, at another price."""
+OPEN: Final = "open"
+"""In no record: what an open session has come to."""
 
 _OTHER_REASON: Final = 31
 _REASONS: Final = {int(reason): reason.name.lower().replace("_", "-") for reason in ReportingReason}
@@ -165,6 +167,12 @@ def gift_records(
         at = position + len(records)
         records += _record_without_request(draft, owner, use, due_ms, LOYALTY, version, at)
     return records
+
+
+def records_so_far(account: Account, session: Session, now_ms: int) -> list[dict[str, Any]]:
+    """What the records of an open session would say if it ended now, as ``as_json_fields``; nothing is changed."""
+    made = closing_records(Draft(account, now_ms), session.copy(), NORMAL)
+    return [as_json_fields(record) | {"record_id": None, "final": False, "cause": OPEN} for record in made]
 
 
 def _record_without_request(

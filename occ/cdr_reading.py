@@ -19,14 +19,19 @@ class UnreadableRecordError(Exception):
 
 
 def read_records(
-    directories: Sequence[Path], since_ms: int = 0, until_ms: int | None = None, session_id: str | None = None
+    directories: Sequence[Path],
+    since_ms: int = 0,
+    until_ms: int | None = None,
+    session_id: str | None = None,
+    record_id: str | None = None,
 ) -> Iterator[dict[str, Any]]:
     """The records that were made from ``since_ms`` on and before ``until_ms``, in the order of files.
 
-    All fields of ``occ.cdr_fields.FIELDS`` are there. A record that is there again, in another file or format, is left
+    ``session_id``, ``record_id``: only that session's, only that one. All fields of ``occ.cdr_fields.FIELDS`` are there. A record that is there again, in another file or format, is left
     out; for that the identifiers of all are kept in memory. Raises OSError, UnreadableRecordError.
     """
-    wanted = None if session_id is None else json.dumps(session_id).encode()
+    named = record_id if session_id is None else session_id
+    wanted = None if named is None else json.dumps(named).encode()
     seen: set[str] = set()
     for fields in chain.from_iterable(_lines(directory, since_ms, wanted) for directory in directories):
         closed_ms = fields["closed_ms"] or 0
@@ -34,9 +39,11 @@ def read_records(
             continue
         if session_id is not None and fields["session_id"] != session_id:
             continue
-        record_id = fields["record_id"]
-        if record_id is None or record_id not in seen:
-            seen.add(record_id)
+        own_id = fields["record_id"]
+        if record_id is not None and own_id != record_id:
+            continue
+        if own_id is None or own_id not in seen:
+            seen.add(own_id)
             yield fields
 
 

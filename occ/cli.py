@@ -52,6 +52,9 @@ from occ.cli_shell import (
     units_text,
 )
 from occ.cli_subscribers import subscriber_app
+from occ.cli_trace import trace
+from occ.cli_watch import watch
+from occ.cli_why import why
 from occ.rating.catalogue import load_catalogue
 from occ.settings import CONFIG_VARIABLE, Settings, default_config_path, load, option_name, variable_name
 from occ.yamlmap import leaf_paths, nearest, shown
@@ -89,6 +92,9 @@ app.add_typer(cdr_app, name="cdr")
 app.add_typer(demo_app, name="demo")
 app.command()(decode)
 app.command()(rate)
+app.command()(trace)
+app.command()(why)
+sessions_app.command("watch")(watch)
 app.command("import")(import_rows)
 app.command("export")(export_rows)
 

@@ -1,9 +1,11 @@
 """Commands on accounts: create, show, history, list; those that change one are in ``occ.cli_account_changes``."""
 
+from collections.abc import Iterable
 from heapq import nsmallest
 from typing import Annotated, Any, Final
 
 import typer
+from rich.table import Table
 
 from balance import directory
 from balance.journal import history as account_history
@@ -135,30 +137,9 @@ def history(context: typer.Context, account: AccountName, limit: Limit = 20, as_
     found, records = on_store(context, work)
     records.reverse()
     if as_json:
-        print_json([_record_json(record, found) for record in records])
+        print_json([journal_json(record, found) for record in records])
         return
-    shown = table(">version", "when (UTC)", "what", ">bucket", ">before", ">change", ">after", ">reserved", "why")
-    for record in records:
-        first = (str(record.version), time_text(record.at_ms), record.operation)
-        why = _why(record.reason)
-        if not record.changes:
-            shown.add_row(*first, "", "", "", "", "", why)
-        for change in record.changes:
-            bucket = found.bucket(change.bucket_id)
-            unit = Unit(bucket.unit) if bucket else Unit.MONEY
-            before, delta, after, reserved = (
-                units_text(amount, unit, found.currency)
-                for amount in (
-                    change.balance_before,
-                    change.balance_delta,
-                    change.balance_after,
-                    change.reserved_after,
-                )
-            )
-            sign = "+" if change.balance_delta > 0 else ""
-            shown.add_row(*first, str(change.bucket_id), before, f"{sign}{delta}", after, reserved, why)
-            first, why = ("", "", ""), ""
-    console().print(shown)
+    console().print(journal_table(records, found))
 
 
 @account_app.command("list")
@@ -200,7 +181,7 @@ def _currency(code: str) -> int:
     return NUMERIC[code]
 
 
-def _record_json(record: JournalRecord, account: Account) -> dict[str, Any]:
+def journal_json(record: JournalRecord, account: Account) -> dict[str, Any]:
     def unit_name(bucket_id: int) -> str | None:
         bucket = account.bucket(bucket_id)
         return Unit(bucket.unit).name.lower() if bucket else None
@@ -224,7 +205,33 @@ def _record_json(record: JournalRecord, account: Account) -> dict[str, Any]:
     }
 
 
-def _why(reason: tuple[Any, ...]) -> str:
+def journal_table(records: Iterable[JournalRecord], account: Account) -> Table:
+    """Journal records of an account: when, what, why, before and after."""
+    shown = table(">version", "when (UTC)", "what", ">bucket", ">before", ">change", ">after", ">reserved", "why")
+    for record in records:
+        first = (str(record.version), time_text(record.at_ms), record.operation)
+        why = why_text(record.reason)
+        if not record.changes:
+            shown.add_row(*first, "", "", "", "", "", why)
+        for change in record.changes:
+            bucket = account.bucket(change.bucket_id)
+            unit = Unit(bucket.unit) if bucket else Unit.MONEY
+            before, delta, after, reserved = (
+                units_text(amount, unit, account.currency)
+                for amount in (
+                    change.balance_before,
+                    change.balance_delta,
+                    change.balance_after,
+                    change.reserved_after,
+                )
+            )
+            sign = "+" if change.balance_delta > 0 else ""
+            shown.add_row(*first, str(change.bucket_id), before, f"{sign}{delta}", after, reserved, why)
+            first, why = ("", "", ""), ""
+    return shown
+
+
+def why_text(reason: tuple[Any, ...]) -> str:
     """A journal record's reason for people: a request and the rules that acted on it, or what a person said."""
     parts = [text_of(part) if isinstance(part, bytes) else part for part in reason]
     if len(parts) in (3, 4) and isinstance(parts[1], int):

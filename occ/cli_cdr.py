@@ -56,7 +56,7 @@ def list_records(
     """List the newest charging data records, one a line, in the order they were delivered."""
     found: deque[dict[str, Any]] = deque(maxlen=limit)
     all_of_them = 0
-    for fields in _records(context, directory, since, until):
+    for fields in records_in(context, directory, since, until):
         if account in (None, fields["account_id"]) and subscriber in (None, fields["subscriber_id"]):
             found.append(fields)
             all_of_them += 1
@@ -71,8 +71,8 @@ def list_records(
             f"{fields['sequence']}{'' if fields['final'] else ' …'}",
             _text(fields["subscriber_id"]),
             _text(fields["service"]),
-            _units(fields["used"], fields["unit"], fields["currency"]),
-            _money(fields["debited_micro"], fields["currency"]),
+            amount_text(fields["used"], fields["unit"], fields["currency"]),
+            money_text(fields["debited_micro"], fields["currency"]),
             fields["cause"],
         )
     console().print(lines)
@@ -88,7 +88,7 @@ def show_records(
     as_json: AsJson = False,
 ) -> None:
     """Show all charging data records of a session, with what its price is made of; exit code 1 if it has none."""
-    found = list(_records(context, directory, None, None, session))
+    found = list(records_in(context, directory, None, None, session))
     if not found:
         raise RefusedError(f"there is no charging data record of session {session}")
     if as_json:
@@ -99,7 +99,7 @@ def show_records(
     if len(found) > 1:
         currency = found[-1]["currency"]
         debited = sum(fields["debited_micro"] for fields in found)
-        console().print(f"{len(found)} records, {_money(debited, currency)} debited in all.")
+        console().print(f"{len(found)} records, {money_text(debited, currency)} debited in all.")
 
 
 @cdr_app.command("export")
@@ -115,7 +115,7 @@ def export_records(
     totals = {"records": 0, "debited_micro": 0, "leaked_micro": 0}
 
     def counted() -> Iterator[dict[str, Any]]:
-        for fields in _records(context, directory, since, until):
+        for fields in records_in(context, directory, since, until):
             totals["records"] += 1
             totals["debited_micro"] += fields["debited_micro"]
             totals["leaked_micro"] += fields["leaked_micro"]
@@ -132,13 +132,15 @@ def export_records(
     console().print(f"{totals['records']} records in {shown(parquet)}: {debited} debited, {leaked} leaked.")
 
 
-def _records(
+def records_in(
     context: typer.Context,
     directories: list[Path] | None,
     since: str | None,
     until: str | None,
     session_id: str | None = None,
+    record_id: str | None = None,
 ) -> Iterator[dict[str, Any]]:
+    """The records that the options of a command ask for. Raises RefusedError, BadParameter."""
     since_ms = 0 if since is None else _moment_ms(since, "--since")
     until_ms = None if until is None else _moment_ms(until, "--until")
     looked_at = directories or [settings_of(context).cdr.directory]
@@ -146,7 +148,7 @@ def _records(
         if not directory.is_dir():
             raise RefusedError(f"there is no directory {shown(directory)} with charging data records")
     try:
-        yield from read_records(looked_at, since_ms, until_ms, session_id)
+        yield from read_records(looked_at, since_ms, until_ms, session_id, record_id)
     except UnreadableRecordError as error:
         raise RefusedError(str(error)) from error
 
@@ -186,20 +188,20 @@ def _show(fields: dict[str, Any]) -> None:
             lines.add_row(name, ", ".join(map(_text, fields[name])))
     out.print(lines)
     for period in fields["periods"] or ():
-        out.print(_period(period, unit, currency))
+        out.print(period_lines(period, unit, currency))
     if fields["buckets"]:
         buckets = table("", ">bucket", "name", ">taken")
         for each in fields["buckets"]:
-            amount = _units(each["amount"], each["unit"], currency)
+            amount = amount_text(each["amount"], each["unit"], currency)
             buckets.add_row("", str(each["bucket_id"]), _text(each["name"]), amount)
         out.print(buckets)
     out.print()
 
 
-def _period(period: dict[str, Any], unit: str, currency: str) -> Table:
+def period_lines(period: dict[str, Any], unit: str, currency: str) -> Table:
     """What was used at one price, and what its cost is made of."""
     lines = table("", "what", ">cost")
-    used = _units(period["units"], unit, currency)
+    used = amount_text(period["units"], unit, currency)
     began, ended = time_text(period["from_ms"]), time_text(period["until_ms"])
     band = f" ({_text(period['band'])})" if period.get("band") else ""
     lines.add_row("", f"{used} from {began} to {ended}: {_text(period['price'] or 'several prices')}{band}", "")
@@ -207,22 +209,22 @@ def _period(period: dict[str, Any], unit: str, currency: str) -> Table:
     if period["step_units"]:
         price = price_of(Unit[unit.upper()], period["step_units"], period["step_price_micro"], tuple(period["terms"]))
         for line in explain(price, period["counted_from"], period["counted_to"]):
-            lines.add_row("", f"  {line.text}", _money(line.micro, currency))
+            lines.add_row("", f"  {line.text}", money_text(line.micro, currency))
             rest -= line.micro
     if rest:
-        lines.add_row("", "  beyond a cap" if rest < 0 else "  in all", _money(rest, currency))
+        lines.add_row("", "  beyond a cap" if rest < 0 else "  in all", money_text(rest, currency))
     if period["leaked_micro"]:
-        lines.add_row("", "  not covered by any balance", _money(-period["leaked_micro"], currency))
+        lines.add_row("", "  not covered by any balance", money_text(-period["leaked_micro"], currency))
     return lines
 
 
 def _shown(name: str, value: Any, unit: str, currency: str) -> str:
     if name.endswith("_micro"):
-        return _money(value, currency)
+        return money_text(value, currency)
     if name in ("started_ms", "since_ms", "closed_ms"):
         return time_text(value)
     if name in ("used", "disbelieved", "reported", "paid_units", "allowance_units"):
-        return _units(value, unit, currency)
+        return amount_text(value, unit, currency)
     if isinstance(value, bool):
         return "yes" if value else "no"
     return _text(str(value))
@@ -232,12 +234,12 @@ def _text(value: str | None) -> str:
     return "" if value is None else text_of(value.encode())
 
 
-def _money(micro: int, currency: str) -> str:
+def money_text(micro: int, currency: str) -> str:
     return f"{format_amount(micro)} {currency}"
 
 
-def _units(units: int, unit: str, currency: str) -> str:
+def amount_text(units: int, unit: str, currency: str) -> str:
     kind = Unit[unit.upper()]
     if kind in (Unit.MONEY, Unit.AMOUNT):
-        return _money(units, currency)
+        return money_text(units, currency)
     return units_text(units, kind, NUMERIC.get(currency, 0))

@@ -66,7 +66,7 @@ def decode(
         for message in shown:
             sys.stdout.write(json.dumps(message_document(message)) + "\n")
     else:
-        _print(shown)
+        print_messages(shown)
         if only_remarks and not shown:
             sys.stdout.write(f"No remarks on {counted(len(messages), 'message')}.\n")
     sys.stdout.flush()
@@ -127,11 +127,13 @@ def _bounded(octets: bytes, name: str) -> bytes:
 # -- output ------------------------------------------------------------------------------------------------------
 
 
-def _print(messages: list[DecodedMessage]) -> None:
-    """To a terminal in colours, else as plain text, which is much faster."""
+def print_messages(messages: list[DecodedMessage], where: str = "") -> None:
+    """To a terminal in colours, else as plain text, which is much faster. ``where``: ends the first line of each."""
     out = console()
     for index, message in enumerate(messages):
         lines = list(_lines(message))
+        if where:
+            lines[0].append((where, "dim"))
         if index:
             lines.insert(0, [])
         if out.is_terminal:

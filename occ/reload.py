@@ -144,13 +144,17 @@ class CatalogueReload:
         return Reloaded(DONE, catalogue.edition, before.edition, gone=tuple(gone))
 
     async def listen(self, store: Store, worker: bytes, others: Mapping[bytes, Execute] | None = None) -> None:
-        """Reload whenever another process asks all workers to, until cancelled. ``others``: what else they can ask."""
+        """Reload whenever another process asks all workers to, until cancelled.
+
+        ``others``: what else they can ask. A command is its name, or that, a zero octet and what it takes.
+        """
         known = {COMMAND: self._execute, **(others or {})}
 
         async def execute(command: bytes) -> bytes:
-            if command not in known:
+            name = command.partition(b"\0")[0]
+            if name not in known:
                 raise ValueError(f"{command[:40]!r} is nothing that this version of the server can do")
-            return await known[command](command)
+            return await known[name](command)
 
         await BroadcastListener(store, worker, execute).run()
 

@@ -34,6 +34,7 @@ from occ.metrics import MetricsServer, OccCollector
 from occ.notices.process import NoticesProcess
 from occ.notices.process import check as check_notices
 from occ.outbox import OutboxProcess
+from occ import tracing
 from occ.policy import reloading
 from occ.policy.acting import Acting, Due
 from occ.policy.counting import RuleCounters
@@ -53,6 +54,7 @@ from occ.settings import Settings
 from occ.sy import Sy, SyRequest, SySettings
 from occ.sy_notifications import SyNotifications
 from occ.tls import tls_contexts
+from occ.tracing import Tracing
 from protocols.credit_control import CreditControlRequest
 from protocols.diameter.codec import avp
 from protocols.diameter.codes import Application, Command, DisconnectCause
@@ -138,8 +140,6 @@ class OnlineChargingServer:
             await seed(self.store, self._population, self._clock(), catalogue)
         self.catalogue_reload = CatalogueReload(self.charging, settings.catalogue, self.policy_reload)
         worker = settings.diameter.origin_host.encode()
-        others = {reloading.COMMAND: self.policy_reload.execute}
-        self._in_background("catalogue reload", self.catalogue_reload.listen(self.store, worker, others))
         await self._count_open_sessions()
         self.expiry = Expiry(self.charging, self._clock)
         await self._follow_budgets()
@@ -159,6 +159,10 @@ class OnlineChargingServer:
             self._cleanup.push_async_callback(self.notices.stop)
         await self._start_diameter()
         await self._start_policies(worker)
+        self.tracing = Tracing(self.store, self.node, settings.diameter.origin_host)
+        self._cleanup.push_async_callback(self.tracing.stop)
+        others = {reloading.COMMAND: self.policy_reload.execute, tracing.COMMAND: self.tracing.execute}
+        self._in_background("catalogue reload", self.catalogue_reload.listen(self.store, worker, others))
         self._start_metrics()
         self._in_background("memory", _collect_when_grown())
         self._in_background("recount", self._recount_after_reconnects())

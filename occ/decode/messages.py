@@ -22,6 +22,22 @@ def decoded(streams: Streams) -> list[DecodedMessage]:
     return messages
 
 
+class LiveDecoder:
+    """Decodes messages as they come, one after the other, and judges each by those before it."""
+
+    def __init__(self) -> None:
+        self._exchanges = Exchanges(Streams())
+        self._number = 0
+
+    def take(self, found: Found) -> DecodedMessage:
+        """The next message; never raises."""
+        self._number += 1
+        message = _decoded(self._number, found)
+        self._exchanges.judge([message])
+        message.remarks = sorted(dict.fromkeys(message.remarks), key=_gravity)
+        return message
+
+
 def _gravity(remark: Remark) -> int:
     return _ORDER.index(remark.kind)
 

@@ -172,6 +172,14 @@ class DiameterConnection(asyncio.Protocol):
 
     # For the owner
 
+    @property
+    def endpoints(self) -> tuple[tuple[str, int], tuple[str, int]]:
+        """Our own and the remote address and port; 0 is a port that is not known any more."""
+        transport = self._transport
+        names = [None if transport is None else transport.get_extra_info(name) for name in ("sockname", "peername")]
+        own, remote = ((_address(name), name[1] if isinstance(name, tuple) else 0) for name in names)
+        return own, remote
+
     def send_answer(self, message: bytes) -> bool:
         """Send an encoded answer. False: the connection it belongs to is gone, the peer will ask again."""
         link = self.link
@@ -230,6 +238,9 @@ class DiameterConnection(asyncio.Protocol):
         if transport is None or transport.is_closing():
             output.clear()
             return
+        if link.tap is not None:
+            for message in output:
+                link.tap(link, message, True)
         data = output[0] if len(output) == 1 else b"".join(output)
         output.clear()
         link.statistics.octets_sent += len(data)

@@ -8,6 +8,7 @@ The owner of the socket calls `receive_data`, writes what it finds in `output`, 
 `disconnect` says. Nothing in here reads a clock, opens a socket or raises for what arrives.
 """
 
+from collections.abc import Callable
 from enum import Enum
 from random import Random
 from struct import Struct
@@ -138,6 +139,10 @@ class Receiver(Protocol):
         """Other connections that may have something to write or to be closed."""
 
 
+Tap = Callable[["Link", bytes, bool], None]
+"""Sees every message of a connection: the whole message, and whether we sent it. Must not raise."""
+
+
 class Link:
     """One connection, from the moment the transport is up."""
 
@@ -160,6 +165,7 @@ class Link:
         "role",
         "statistics",
         "takes_requests",
+        "tap",
         "watchdog",
     )
 
@@ -197,6 +203,7 @@ class Link:
         """How many messages went to the receiver: whenever it moves, the peer may have changed."""
         self.statistics = Statistics()
         self.watchdog: Watchdog | None = None
+        self.tap: Tap | None = None
         self.max_message_octets = MAX_OCTETS_BEFORE_OPEN
         self._hop_by_hop = random.getrandbits(32)  # RFC 6733 section 3: starts anywhere, then counts up
         self._buffer = bytearray()
@@ -241,6 +248,8 @@ class Link:
                 return
             message = data[position:following]
             position = following
+            if self.tap is not None:
+                self.tap(self, message, False)
             command = second & _COMMAND_MASK
             if not self.is_open or command in BASE_COMMANDS or first >> 24 != 1:
                 header = Header(first >> 24, command, second >> 24, hop_by_hop)

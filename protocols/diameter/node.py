@@ -34,7 +34,7 @@ from protocols.diameter.events import (
     Suspect,
 )
 from protocols.diameter.handle import DEFAULT_TIMEOUT_SECONDS, PeerHandle, PeerStatus
-from protocols.diameter.link import Disconnect, Link
+from protocols.diameter.link import Disconnect, Link, Tap
 from protocols.diameter.outgoing import OnAnswer, OutgoingRequest, RequestError, RequestQueue
 from protocols.diameter.peer import Peer
 from protocols.diameter.peer_table import PeerTable
@@ -104,6 +104,7 @@ class Node:
         self._moved = asyncio.Event()
         self._warned: set[tuple[str, str, str]] = set()
         self._stopping = False
+        self._tap: Tap | None = None
 
     # Starting and stopping
 
@@ -200,6 +201,17 @@ class Node:
     def open_peers(self) -> int:
         """How many peers are open."""
         return len(self._open)
+
+    def set_tap(self, tap: Tap | None) -> None:
+        """Have every message of every connection seen from now on, as it was received or is sent; None ends that."""
+        self._tap = tap
+        for link in self._connections:
+            link.tap = tap
+
+    def endpoints(self, link: Link) -> tuple[tuple[str, int], tuple[str, int]]:
+        """Our own and the remote address and port of a connection."""
+        connection = self._connections.get(link)
+        return (("0.0.0.0", 0), (link.remote_address, 0)) if connection is None else connection.endpoints
 
     def next_end_to_end(self) -> int:
         """An End-to-End Identifier for a new request (RFC 6733 section 3)."""
@@ -333,6 +345,7 @@ class Node:
         """See `connection.Owner`."""
         assert connection.link is not None
         self._connections[connection.link] = connection
+        connection.link.tap = self._tap
 
     def connection_down(self, connection: DiameterConnection) -> None:
         """See `connection.Owner`."""
