@@ -27,7 +27,8 @@ def read_records(
 ) -> Iterator[dict[str, Any]]:
     """The records that were made from ``since_ms`` on and before ``until_ms``, in the order of files.
 
-    ``session_id``, ``record_id``: only that session's, only that one. All fields of ``occ.cdr_fields.FIELDS`` are there. A record that is there again, in another file or format, is left
+    ``session_id``, ``record_id``: only that session's, only that one. All fields of ``occ.cdr_fields.FIELDS`` are
+    there. A record that is there again, in another file or format, is left
     out; for that the identifiers of all are kept in memory. Raises OSError, UnreadableRecordError.
     """
     named = record_id if session_id is None else session_id

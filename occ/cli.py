@@ -14,9 +14,7 @@ import shutil
 import sys
 from collections.abc import Callable, Coroutine
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final
-from urllib.error import HTTPError, URLError
-from urllib.request import ProxyHandler, build_opener
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
@@ -30,6 +28,7 @@ from occ.cli_contacts import account_contact_app, subscriber_contact_app
 from occ.cli_customers import customer_app
 from occ.cli_decode import decode
 from occ.cli_demo import demo_app
+from occ.cli_doctor import doctor
 from occ.cli_ledger import ledger_app
 from occ.cli_notices import notice_app
 from occ.cli_policy import policy_app
@@ -52,10 +51,12 @@ from occ.cli_shell import (
     units_text,
 )
 from occ.cli_subscribers import subscriber_app
+from occ.cli_top import top
 from occ.cli_trace import trace
 from occ.cli_watch import watch
 from occ.cli_why import why
 from occ.rating.catalogue import load_catalogue
+from occ.reaching import NotReachedError, bracketed, fetch_peers, metrics_url, reachable
 from occ.settings import CONFIG_VARIABLE, Settings, default_config_path, load, option_name, variable_name
 from occ.yamlmap import leaf_paths, nearest, shown
 
@@ -63,8 +64,6 @@ if TYPE_CHECKING:
     from occ.server import OnlineChargingServer
     from simulators.driver import Progress as OnProgress
     from simulators.summary import Summary
-
-PEERS_TIMEOUT_S: Final = 5.0
 
 app = typer.Typer(
     cls=OneSentenceGroup,
@@ -92,6 +91,8 @@ app.add_typer(cdr_app, name="cdr")
 app.add_typer(demo_app, name="demo")
 app.command()(decode)
 app.command()(rate)
+app.command()(doctor)
+app.command()(top)
 app.command()(trace)
 app.command()(why)
 sessions_app.command("watch")(watch)
@@ -174,7 +175,7 @@ def _overrides(arguments: list[str]) -> dict[str, str]:
 def _announcement(settings: Settings, config: Path | None, as_json: bool) -> "Callable[[OnlineChargingServer], None]":
     def announce(server: "OnlineChargingServer") -> None:
         diameter, metrics = settings.diameter, settings.metrics
-        metrics_url = f"http://{_bracketed(metrics.host)}:{server.metrics_port}/metrics"
+        metrics_url = f"http://{bracketed(metrics.host)}:{server.metrics_port}/metrics"
         if as_json:
             document = {
                 "diameter": {
@@ -195,10 +196,10 @@ def _announcement(settings: Settings, config: Path | None, as_json: bool) -> "Ca
         program = server.redis_program or "external server"
         command = _elsewhere(server, settings, config) + _own_command()
         out = console()
-        out.print(f"Diameter  {_bracketed(diameter.host)}:{server.diameter_port}, ", end="")
+        out.print(f"Diameter  {bracketed(diameter.host)}:{server.diameter_port}, ", end="")
         out.print(f"Origin-Host {diameter.origin_host}, realm {diameter.origin_realm}")
         if server.diameter_tls_port:
-            out.print(f"          {_bracketed(diameter.host)}:{server.diameter_tls_port} with TLS 1.3")
+            out.print(f"          {bracketed(diameter.host)}:{server.diameter_tls_port} with TLS 1.3")
         out.print(f"Metrics   {metrics_url}")
         out.print(f"Redis     {program} at {server.redis_address.url}")
         out.print(
@@ -246,23 +247,14 @@ def _own_command() -> str:
     return shown(program)
 
 
-def _bracketed(host: str) -> str:
-    return f"[{host}]" if ":" in host else host
-
-
-def _reachable(host: str) -> str:
-    """Where to connect to a server that listens on ``host``."""
-    return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
-
-
 def _cannot_listen(settings: Settings, error: OSError) -> str:
     diameter, metrics = settings.diameter, settings.metrics
     reason = os.strerror(error.errno or 0).lower()
     # asyncio names the address that was refused, the HTTP server of the metrics does not.
     if str(diameter.port) in str(error):
-        where, option = f"Diameter at {_bracketed(diameter.host)}:{diameter.port}", "--diameter-port"
+        where, option = f"Diameter at {bracketed(diameter.host)}:{diameter.port}", "--diameter-port"
     else:
-        where, option = f"metrics at {_bracketed(metrics.host)}:{metrics.port}", "--metrics-port"
+        where, option = f"metrics at {bracketed(metrics.host)}:{metrics.port}", "--metrics-port"
     return f"cannot listen for {where}: {reason}; stop what uses it, or choose another with {option}"
 
 
@@ -370,7 +362,7 @@ def _simulation_options(make: Any, settings: Settings, host: str | None, port: i
     diameter = settings.diameter
     try:
         return make(
-            host=host or _reachable(diameter.host),
+            host=host or reachable(diameter.host),
             port=port or diameter.port,
             destination_realm=diameter.origin_realm,
             **figures,
@@ -457,8 +449,10 @@ def peers(
 ) -> None:
     """Diameter peers of the running server."""
     metrics = settings_of(context).metrics
-    url = f"http://{_bracketed(host or _reachable(metrics.host))}:{port or metrics.port}/peers"
-    found = _fetch_peers(url)
+    try:
+        found = fetch_peers(f"{metrics_url(host or metrics.host, port or metrics.port)}/peers")
+    except NotReachedError as error:
+        raise RefusedError(str(error)) from error
     if as_json:
         print_json(found)
         return
@@ -474,20 +468,3 @@ def peers(
     if found:
         console().print(shown_table)
     console().print(f"{len(found)} peers.")
-
-
-def _fetch_peers(url: str) -> list[dict[str, Any]]:
-    try:
-        # No proxy: the server is asked directly, whatever the environment says of the web.
-        with build_opener(ProxyHandler({})).open(url, timeout=PEERS_TIMEOUT_S) as answer:
-            found = json.loads(answer.read())
-    except HTTPError as error:
-        raise RefusedError(f"{url} answered {error.code}: is that an OCC server?") from error
-    except (URLError, OSError) as error:
-        reason = str(getattr(error, "reason", error)).split("] ")[-1].lower()
-        raise RefusedError(f"no server answers at {url} ({reason}); start it with 'make run' or 'occ serve'") from error
-    except ValueError as error:
-        raise RefusedError(f"{url} did not answer with JSON: is that an OCC server?") from error
-    if not isinstance(found, list) or not all(isinstance(peer, dict) for peer in found):
-        raise RefusedError(f"{url} did not answer with a list of peers: is that an OCC server?")
-    return found

@@ -23,7 +23,7 @@ from occ.cli_watch import one_subscriber
 from occ.yamlmap import shown
 
 if TYPE_CHECKING:  # the other commands start without loading the protocols
-    from occ.decode.streams import Found, Flow
+    from occ.decode.streams import Flow
     from occ.tracing import Caught, Trace
 
 LOOK_EVERY_S: Final = 0.1
@@ -55,14 +55,13 @@ def trace(
     if pcap is not None and as_json:
         raise WrongUsageError("give either --pcap or --json")
     with ExitStack() as files:
-        show: Show
-        if pcap is None:
-            show = _to_screen(as_json)
-        else:
-            show = _to_file(files, pcap)
+        show = _to_screen(as_json) if pcap is None else _to_file(files, pcap)
 
         async def work(store: Store) -> int:
             asked = await _trace(store, who, seconds, count)
+            if not as_json:
+                whose = f"peer {who}" if asked.peer else f"subscriber {who}"
+                typer.echo(f"occ: waiting for messages of {whose} for {seconds:g} s; Ctrl-C ends", err=True)
             try:
                 return await _follow(store, asked, show)
             finally:
@@ -72,6 +71,8 @@ def trace(
         seen = on_store(context, work)
     if pcap is not None:
         console().print(f"{seen} messages in {shown(pcap)}.")
+    elif not as_json:
+        typer.echo(f"occ: {seen} messages", err=True)
 
 
 async def _trace(store: Store, who: str, seconds: float, count: int) -> "Trace":
@@ -107,7 +108,7 @@ Show = Callable[["Caught"], None]
 
 
 async def _follow(store: Store, asked: "Trace", show: Show) -> int:
-    """Show what all servers catch, until they have ended it; how many messages. Raises RefusedError if there is none."""
+    """Show what all servers catch, until they have ended it; how many messages. Raises RefusedError without servers."""
     await traces.keep(store, asked.name)
     keeping = asyncio.create_task(_keep(store, asked.name))
     asking = asyncio.create_task(broadcast.ask_all(store, asked.pack()))
@@ -198,7 +199,9 @@ def _to_screen(as_json: bool) -> Show:
         found: Found = Found(caught.message, _flow(caught), count, caught.time_ns)
         message = decoder.take(found)
         if as_json:
-            sys.stdout.write(json.dumps({"server": caught.worker, "peer": caught.peer, **message_document(message)}) + "\n")
+            sys.stdout.write(
+                json.dumps({"server": caught.worker, "peer": caught.peer, **message_document(message)}) + "\n"
+            )
         else:
             print_messages([message], f"  {caught.worker} {'to' if caught.is_sent else 'from'} {_peer(caught)}")
         sys.stdout.flush()

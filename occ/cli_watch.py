@@ -44,7 +44,9 @@ For = Annotated[float, typer.Option("--for", min=0.0, help="Seconds; 0: until Ct
 
 async def one_subscriber(store: Store, written: str) -> Subscriber | None:
     """Whom somebody means by a name, an MSISDN or another identity; None if nobody. Raises RefusedError for several."""
-    found = {subscriber.subscriber_id: subscriber for subscriber, _ in await find_subscribers(store, name_octets(written))}
+    found = {
+        subscriber.subscriber_id: subscriber for subscriber, _ in await find_subscribers(store, name_octets(written))
+    }
     if len(found) > 1:
         names = ", ".join(sorted(text_of(name) for name in found))
         raise RefusedError(f"{written} means several subscribers ({names}); give the name of one")
@@ -262,4 +264,3 @@ def _service_text(account: Account, use: ServiceUse) -> str:
 def _as_json(change: Changed) -> dict[str, Any]:
     shown = None if change.session is None else session_json(change.account, change.session)
     return {**journal_json(change.record, change.account), "session": shown}
-

@@ -25,6 +25,7 @@ from balance.notices import Figures, enqueue, figures
 from balance.resp import StoreError
 from balance.store import Store
 from balance.store import StoreSettings as LedgerStoreSettings
+from occ import tracing
 from occ.cdr_files import CdrSettings
 from occ.charging import Charging
 from occ.clock import now_ms
@@ -34,7 +35,6 @@ from occ.metrics import MetricsServer, OccCollector
 from occ.notices.process import NoticesProcess
 from occ.notices.process import check as check_notices
 from occ.outbox import OutboxProcess
-from occ import tracing
 from occ.policy import reloading
 from occ.policy.acting import Acting, Due
 from occ.policy.counting import RuleCounters

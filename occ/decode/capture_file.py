@@ -61,7 +61,9 @@ def _packet(source: Endpoint, destination: Endpoint, sequence: int, acknowledged
         header = struct.pack(">BBHHHBBH", 0x45, 0, 20 + length, 0, 0x4000, 64, _TCP, 0) + one.packed + other.packed
         header = header[:10] + _checksum(header) + header[12:]
     else:
-        first, second = (each.packed if each.version == 6 else b"\0" * 10 + b"\xff\xff" + each.packed for each in (one, other))
+        first, second = (
+            each.packed if each.version == 6 else b"\0" * 10 + b"\xff\xff" + each.packed for each in (one, other)
+        )
         pseudo = first + second + struct.pack(">IHBB", length, 0, 0, _TCP)
         header = struct.pack(">IHBB", 0x6 << 28, length, _TCP, 64) + first + second
     segment = segment[:16] + _checksum(pseudo + segment + payload) + segment[18:]
