@@ -29,6 +29,7 @@ from occ.cli_customers import customer_app
 from occ.cli_decode import decode
 from occ.cli_demo import demo_app
 from occ.cli_doctor import doctor
+from occ.cli_init import init
 from occ.cli_ledger import ledger_app
 from occ.cli_notices import notice_app
 from occ.cli_policy import policy_app
@@ -92,6 +93,7 @@ app.add_typer(demo_app, name="demo")
 app.command()(decode)
 app.command()(rate)
 app.command()(doctor)
+app.command()(init)
 app.command()(top)
 app.command()(trace)
 app.command()(why)

@@ -18,6 +18,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import Enum
+from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from tempfile import NamedTemporaryFile
@@ -131,9 +132,8 @@ def interpreter() -> Iterator[Finding]:
             "packages", f"missing: {', '.join(missing)}", f"run 'pip install {' '.join(missing)}', or 'make setup'"
         )
     try:
-        import uvloop  # noqa: PLC0415 - whether that works is what is asked
-
-        yield good("uvloop", f"version {uvloop.__version__}")
+        import_module("uvloop")
+        yield good("uvloop", f"version {version('uvloop')}")
     except ImportError as error:
         yield bad("uvloop", f"it cannot be loaded: {error}", "run 'pip install --force-reinstall uvloop'")
 

@@ -39,7 +39,10 @@ ENVIRONMENT_PREFIX: Final = "OCC_"
 CONFIG_VARIABLE: Final = "OCC_CONFIG"
 DIAMETER_PORT: Final = 3868
 DIAMETER_TLS_PORT: Final = 5868
-SHIPPED: Final = Path(__file__).resolve().parent.parent / "config"
+_BESIDE: Final = Path(__file__).resolve().parent.parent / "config"
+IS_INSTALLED: Final = not (_BESIDE / "occ.yaml").is_file()
+"""There is no checkout of the project around this package, which came as a wheel."""
+SHIPPED: Final = Path(__file__).resolve().parent / "config" if IS_INSTALLED else _BESIDE
 """The configuration that comes with the project."""
 
 _PEER_KEYS: Final = ("identity", "realm", "networks", "connect_host", "connect_port", "tls")
@@ -351,6 +354,8 @@ def load(
     loaded = build(root, Settings, _from_environment(environ) | _from_options(overrides or {}))
     # Paths that are left out start at the file's directory, like those that are written in it.
     data_dir = (root.base / loaded.store.data_dir).resolve()
+    if IS_INSTALLED and data_dir == (SHIPPED / "../data").resolve():
+        data_dir = state_directory(environ)  # not among the installed packages
     return replace(
         loaded,
         store=replace(loaded.store, data_dir=data_dir),
@@ -362,8 +367,14 @@ def load(
     )
 
 
+def state_directory(environ: Mapping[str, str]) -> Path:
+    """Where data goes that no settings give a place, if the program was installed: `~/.local/state/occ`."""
+    state = environ.get("XDG_STATE_HOME")
+    return (Path(state) if state else Path.home() / ".local" / "state") / "occ"
+
+
 def default_config_path() -> Path:
-    """The `config/occ.yaml` beside this package. Raises `ConfigError` where the package stands alone."""
+    """The `occ.yaml` that comes with the project. Raises `ConfigError` where it was left out."""
     path = SHIPPED / "occ.yaml"
     if not path.is_file():
         raise ConfigError(
