@@ -1,0 +1,213 @@
+"""What is delivered: the wheel, the container and compose files, the systemd units. No container engine is needed."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from occ.settings import Settings, variable_name
+from occ.yamlmap import leaf_paths
+
+PROJECT = Path(__file__).parents[2]
+CONTAINER = PROJECT / "packaging" / "container"
+UNITS = sorted((PROJECT / "packaging" / "systemd").glob("*.service"))
+VARIABLES = {variable_name(path) for path in leaf_paths(Settings)} | {"OCC_CONFIG"}
+
+
+def run(*command: str, cwd: Path, **environment: str) -> str:
+    done = subprocess.run(
+        command, cwd=cwd, env=os.environ | environment, capture_output=True, text=True, check=False, timeout=120
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+# -- the wheel -------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Built from a copy: a build leaves files beside its source."""
+    base = tmp_path_factory.mktemp("wheel")
+    source = base / "source"
+    source.mkdir()
+    for name in ("balance", "config", "loadtests", "occ", "policies", "protocols", "simulators"):
+        shutil.copytree(PROJECT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("pyproject.toml", "setup.py", "LICENSE"):
+        shutil.copy(PROJECT / name, source)
+    pip = (sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet")
+    run(*pip, "wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", str(base), str(source), cwd=base)
+    (made,) = base.glob("*.whl")
+    return made
+
+
+@pytest.fixture(scope="module")
+def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory with what the wheel installs, without a checkout around it."""
+    there = tmp_path_factory.mktemp("installed") / "packages"
+    with zipfile.ZipFile(wheel) as packed:
+        packed.extractall(there)
+    return there
+
+
+def test_the_wheel_has_every_file_that_is_no_code(wheel: Path) -> None:
+    names = set(zipfile.ZipFile(wheel).namelist())
+    for pattern in ("balance/**/*.lua", "protocols/**/*.toml"):
+        assert {str(path.relative_to(PROJECT)) for path in PROJECT.glob(pattern)} <= names
+    config = {f"occ/{path.relative_to(PROJECT)}" for path in (PROJECT / "config").rglob("*") if path.is_file()}
+    assert config
+    assert config <= names
+    assert not any(name.startswith("tests/") for name in names)
+
+
+@pytest.fixture(scope="module")
+def server(
+    installed: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[dict[str, Any], dict[str, str]]]:
+    """What a server of the wheel announces, and the environment to find it in."""
+    home = tmp_path_factory.mktemp("home")
+    environment = {"PYTHONPATH": str(installed), "HOME": str(home), "XDG_STATE_HOME": str(home / "state")}
+    command = [sys.executable, "-m", "occ", "serve", "--json", "--diameter-port", "0", "--metrics-port", "0"]
+    process = subprocess.Popen(
+        command, cwd=home, env=os.environ | environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    line = process.stdout.readline()
+    try:
+        assert line, process.communicate(timeout=10)[1]
+        yield json.loads(line), environment
+    finally:
+        process.terminate()
+        process.communicate(timeout=30)
+
+
+def test_the_wheel_alone_serves_and_simulates(
+    server: tuple[dict[str, Any], dict[str, str]], installed: Path, tmp_path: Path
+) -> None:
+    told, environment = server
+    where = run(sys.executable, "-c", "import occ; print(occ.__file__)", cwd=tmp_path, **environment)
+    assert where.startswith(str(installed))
+    assert told["data_dir"] == f"{environment['XDG_STATE_HOME']}/occ"  # not among the packages
+    port = str(told["diameter"]["port"])
+    occ = (sys.executable, "-m", "occ")
+    gateway = (*occ, "simulate", "gateway", "--sessions", "20", "--port", port, "--json")
+    summary = json.loads(run(*gateway, cwd=tmp_path, **environment))
+    verified = json.loads(run(*occ, "ledger", "verify", "--json", cwd=tmp_path, **environment))
+    assert verified["consistent"] is True
+    assert verified["totals"][0]["debited"] == summary["debited_micro"] > 0
+
+
+def test_a_configuration_of_one_s_own(installed: Path, tmp_path: Path) -> None:
+    occ = (sys.executable, "-m", "occ")
+    run(*occ, "init", "mine", cwd=tmp_path, PYTHONPATH=str(installed))
+    checked = run(
+        *occ, "--config", "mine/config/occ.yaml", "catalogue", "check", cwd=tmp_path, PYTHONPATH=str(installed)
+    )
+    assert checked
+    again = subprocess.run(
+        (*occ, "init", "mine"), cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(installed)}, capture_output=True,
+        text=True, check=False,
+    )  # fmt: skip
+    assert again.returncode == 1
+    assert again.stderr == "occ: mine/config is there already; name another directory, or remove it first\n"
+
+
+# -- containers ------------------------------------------------------------------------------------------------------
+
+
+def hadolint() -> str | None:
+    return shutil.which("hadolint") or shutil.which("hadolint", path=Path(sys.executable).parent)
+
+
+@pytest.mark.skipif(hadolint() is None, reason="needs hadolint")
+def test_the_linter_finds_nothing_in_the_container_file() -> None:
+    assert run(hadolint() or "", str(CONTAINER / "Containerfile"), cwd=PROJECT) == ""
+
+
+def test_the_container_file_copies_and_sets_what_there_is() -> None:
+    text = (CONTAINER / "Containerfile").read_text().replace("\\\n", " ")
+    assert set(re.findall(r"\bOCC_[A-Z_]+", text)) <= VARIABLES
+    for file in re.findall(r"-r (\S+)", text):
+        assert (PROJECT / file).is_file()
+    assert re.findall(r"^USER (.*)$", text, re.MULTILINE) == ["10001"]
+    ignored = (PROJECT / ".dockerignore").read_text().split()
+    assert not {"config", "occ", "requirements.lock", "pyproject.toml", "setup.py"} & set(ignored)
+
+
+def compose() -> Any:
+    return yaml.safe_load((CONTAINER / "compose.yaml").read_text())
+
+
+def test_the_compose_file_is_of_one_piece() -> None:
+    document = compose()
+    services, volumes = document["services"], document["volumes"]
+    assert set(services) == {"occ", "redis", "prometheus", "grafana"}
+    used = set()
+    for name, service in services.items():
+        assert set(service.get("depends_on", ())) <= set(services), name
+        image = service["image"]
+        assert "build" in service or (":" in image and not image.endswith(":latest")), name
+        for mount in service["volumes"]:
+            source = mount.split(":")[0]
+            if source.startswith("."):
+                assert source.startswith("../../config/") or (CONTAINER / source).exists(), mount
+            else:
+                used.add(source)
+    assert used == set(volumes)
+    build = services["occ"]["build"]
+    assert (CONTAINER / build["context"] / build["dockerfile"]).resolve() == CONTAINER / "Containerfile"
+
+
+@pytest.mark.skipif(not (PROJECT / "config" / "grafana").is_dir(), reason="this version has no dashboards")
+def test_dashboards_and_rules_that_are_mounted_exist() -> None:
+    for name in ("prometheus", "grafana"):
+        for mount in compose()["services"][name]["volumes"]:
+            source = mount.split(":")[0]
+            assert not source.startswith(".") or (CONTAINER / source).exists(), mount
+
+
+def test_the_server_of_the_compose_file_loses_nothing() -> None:
+    services = compose()["services"]
+    assert set(services["occ"]["environment"]) <= VARIABLES
+    assert services["occ"]["environment"]["OCC_STORE_URL"] == "redis://redis:6379"
+    command = " ".join(services["redis"]["command"])
+    for setting in ("--appendonly yes", "--appendfsync always", "--maxmemory-policy noeviction"):
+        assert setting in command
+    scraped = yaml.safe_load((CONTAINER / "prometheus.yml").read_text())
+    assert scraped["scrape_configs"][0]["static_configs"][0]["targets"] == ["occ:9464"]
+    for name in ("prometheus", "grafana"):  # nobody but this machine reaches them
+        assert all(port.startswith("127.0.0.1:") for port in services[name]["ports"])
+
+
+# -- systemd ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="needs systemd-analyze")
+@pytest.mark.parametrize("unit", UNITS, ids=lambda unit: unit.name)
+def test_systemd_finds_nothing_wrong_with_the_unit(unit: Path, tmp_path: Path) -> None:
+    program = shutil.which("true")
+    text = unit.read_text().replace("/opt/occ/bin/occ", str(program))
+    (tmp_path / unit.name).write_text(text)
+    done = subprocess.run(
+        ["systemd-analyze", "verify", "--man=no", str(tmp_path / unit.name)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    # It also tells of other units of the machine.
+    assert [line for line in done.stderr.splitlines() if "occ" in line] == []
+    assert "occ" in unit.name
+
+
+@pytest.mark.parametrize("unit", UNITS, ids=lambda unit: unit.name)
+def test_the_unit_sets_variables_that_there_are(unit: Path) -> None:
+    assert set(re.findall(r"\bOCC_[A-Z_]+", unit.read_text())) <= VARIABLES
