@@ -44,6 +44,7 @@ key                              type        value
                                              ``levels``, packed: by these every process looks at accounts; ``looked``:
                                              the edition by which all accounts have been looked at
 ``occ:policy-events``            stream      field ``e``: events and notices of rules, JSON; the newest 10,000 or so
+``occ:trace:<name>``             stream      messages caught for ``occ trace`` (``balance.traces``); expires
 ``occ:layout``                   hash        how the store is laid out; written once
 ===============================  ==========  =====================================================================
 """

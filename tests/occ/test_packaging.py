@@ -13,8 +13,10 @@ from typing import Any
 
 import pytest
 import yaml
+from typer.testing import CliRunner
 
-from occ.settings import Settings, variable_name
+from occ.cli import app
+from occ.settings import Settings, load, variable_name
 from occ.yamlmap import leaf_paths
 
 PROJECT = Path(__file__).parents[2]
@@ -109,16 +111,10 @@ def test_the_wheel_alone_serves_and_simulates(
 def test_a_configuration_of_one_s_own(installed: Path, tmp_path: Path) -> None:
     occ = (sys.executable, "-m", "occ")
     run(*occ, "init", "mine", cwd=tmp_path, PYTHONPATH=str(installed))
-    checked = run(
-        *occ, "--config", "mine/config/occ.yaml", "catalogue", "check", cwd=tmp_path, PYTHONPATH=str(installed)
-    )
-    assert checked
-    again = subprocess.run(
-        (*occ, "init", "mine"), cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(installed)}, capture_output=True,
-        text=True, check=False,
-    )  # fmt: skip
-    assert again.returncode == 1
-    assert again.stderr == "occ: mine/config is there already; name another directory, or remove it first\n"
+    assert load(tmp_path / "mine" / "config" / "occ.yaml", environ={}).store.data_dir == tmp_path / "mine" / "data"
+    again = CliRunner().invoke(app, ["init", str(tmp_path / "mine")])
+    assert again.exit_code == 1
+    assert again.stderr.endswith("is there already; name another directory, or remove it first\n")
 
 
 # -- containers ------------------------------------------------------------------------------------------------------
