@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import Final
 
-from balance.model import Account, Bucket, LifeState, Unit
+from balance.model import Account, Bucket, LifeState, ServiceUse, Unit
 
 INFINITE: Final = 1 << 63
 """Beyond every amount of the ledger."""
@@ -84,6 +84,16 @@ def money_of(account: Account, at_ms: int) -> int:
 
 
 _MONEY: Final = int(Unit.MONEY)
+
+
+def held_of(account: Account, use: ServiceUse) -> int:
+    """What a service has reserved of the money that ``money_of`` counts, micro-units."""
+    held = 0
+    for bucket_id, amount in use.parts:
+        for bucket in account.buckets:
+            if bucket.bucket_id == bucket_id and bucket.unit == _MONEY and not bucket.name and not bucket.owner:
+                held += amount
+    return held
 
 
 @dataclass(frozen=True, slots=True)

@@ -75,6 +75,10 @@ class Policies:
     """Those of ``_others`` that an account without named buckets can be at."""
     _moved: dict[str, tuple[Level, ...]] = field(default_factory=dict, init=False)
     """By service: those of ``_others`` that its use moves, and that decide something."""
+    _deciding: tuple[Level, ...] = field(init=False)
+    """Levels of money that decide something; all of them where the rules are not known."""
+    _falls: dict[tuple[int, int, tuple[str, ...]], tuple[int, ...]] = field(default_factory=dict, init=False)
+    """Balances at which an account comes to, or leaves, one of ``_deciding``."""
     _bands: dict[tuple[int, int, int, tuple[str, ...]], tuple[int, int]] = field(default_factory=dict, init=False)
     _by_windows: dict[tuple[bool, ...], _Hours] = field(default_factory=dict, init=False)
     _hours: _Hours = field(init=False)
@@ -96,6 +100,9 @@ class Policies:
             if rule.access is not None or rule.throttle or rule.most_units
             for name in rule.levels
         }
+        self._deciding = tuple(
+            each for each in self.levels if each.is_of_money and (each.name in deciding or not self.rules)
+        )
         for level in self._others:
             for service in level.measure.services if level.name in deciding else ():
                 self._moved[service] = (*self._moved.get(service, ()), level)
@@ -310,6 +317,20 @@ class Policies:
         """
         money = tuple(each for each in self.levels if each.is_of_money and each.is_for(kind))
         yield from self._toggled(levels, thresholds(money, levels, limit_micro, up=up))
+
+    def falls_at(self, account: Account, levels: tuple[str, ...]) -> tuple[int, ...]:
+        """Balances, micro-units, at which some service may be decided on in another way as money is spent; the
+        highest first. ``levels``: those that the account is at.
+        """
+        key = (account.kind, account.credit_limit_micro, levels)
+        found = self._falls.get(key)
+        if found is None:
+            known = tuple(each for each in self._deciding if each.is_for(account.kind))
+            steps = thresholds(known, levels, account.credit_limit_micro, up=False)
+            if len(self._falls) >= REMEMBERED:
+                self._falls.clear()
+            found = self._falls[key] = tuple(dict.fromkeys(where for where, _ in steps))
+        return found
 
     def _toggled(self, levels: tuple[str, ...], steps: list[tuple[int, str]]) -> Iterator[tuple[int, tuple[str, ...]]]:
         """Where the levels change, and what they are then; ``steps``: (where, level that is come to or left)."""

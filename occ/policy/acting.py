@@ -25,7 +25,7 @@ from balance.structure import paid_subscribers
 from balance.transitions import Entry, TransitionReader, TransitionSettings
 from occ.charging import Charging
 from occ.masking import masked
-from occ.policy.concerned import Ask, concerned
+from occ.policy.concerned import Ask, concerned, overtaken
 from occ.policy.watching import Transition
 from occ.reauthorisation import Reauthorisation
 from occ.server_requests import Result, ServerRequest
@@ -163,12 +163,17 @@ class Acting:
                 lambda case: policies.decide(case, account.levels, now_ms),
                 transition,
             )
+            asked = {each.session_key for each in asks}
+            reach = overtaken(account, lambda case: policies.room(case, account, now_ms, account.levels)[0], transition)
+            asks += [each for each in reach if each.session_key not in asked]
         pushes = [self.push(account, ask, transition.at_ms) for ask in asks]
         crossed = Crossed()
         if not transition.by_rules:
             crossed = await self._crossed(policies, account, transition, now_ms)
-        _log_transition(transition, asks, crossed)
-        await self._tell(account, transition, crossed, now_ms)
+        if asks or transition.before != transition.after:
+            _log_transition(transition, asks, crossed)
+        if transition.before != transition.after:
+            await self._tell(account, transition, crossed, now_ms)
         return pushes
 
     def _policies(self) -> Policies | None:

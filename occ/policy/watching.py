@@ -15,7 +15,7 @@ import msgpack
 from balance.keys import POLICIES
 from balance.model import Account, Plan
 from balance.store import Store
-from policies.levels import Level, Measure, Measured, Range
+from policies.levels import Level, Measure, Measured, Range, held_of, money_of
 from policies.policy import Policies
 
 log = logging.getLogger("occ.policy.watching")
@@ -27,7 +27,9 @@ _pack = msgpack.Packer(autoreset=True).pack
 
 @dataclass(frozen=True, slots=True)
 class Transition:
-    """An account that came to other levels."""
+    """An account that came to other levels; or is still at the same, but nearer to others than some of its services
+    were granted to go.
+    """
 
     account_id: bytes
     version: int
@@ -98,6 +100,8 @@ class Watching:
             levels = self._policies.levels_of(account, plan.at_ms)
             self._wake_in_time(account, plan, levels)
             if levels == was:
+                if before is not None and self._money and account.sessions and self._overtakes(before, plan, levels):
+                    plan.transition = _transition(account, plan, was, levels).pack()
                 return
             account.levels = levels
             if before is not None:
@@ -105,6 +109,37 @@ class Watching:
                 plan.transition = _transition(account, plan, was, levels).pack()
         except Exception:  # watching must not keep anything from being charged
             log.exception("the levels of account %r are not known", account.account_id)
+
+    def _overtakes(self, before: Account, plan: Plan, levels: tuple[str, ...]) -> bool:
+        """Whether a service, by what it holds, may now go on beyond a threshold that was out of its reach before.
+
+        Grants end at the threshold as it was far away then; what others have spent since has brought it nearer. Those
+        of the request that did it have just been granted anew.
+        """
+        account, at_ms, outcome = plan.account, plan.at_ms, plan.outcome
+        assert account is not None
+        own = account.sessions.get(plan.asked_by)
+        answered: list[tuple[int, int]] = []
+        if own is not None and outcome is not None:
+            if len(account.sessions) == 1 and len(own.services) <= len(outcome.grants):
+                return False
+            answered = [(each.rating_group, min(each.service_identifiers, default=-1)) for each in outcome.grants]
+        floors = self._policies.falls_at(account, levels)
+        if not floors:
+            return False
+        micro = money_of(account, at_ms)
+        if micro - floors[0] >= sum(each.reserved for each in account.buckets):
+            return False
+        was_micro = money_of(before, 0)  # what has expired in the meantime is spent as well
+        if micro >= was_micro:
+            return False
+        for session in account.sessions.values():
+            for use in session.services:
+                if use.parts and (session is not own or (use.rating_group, use.service_identifier) not in answered):
+                    held = held_of(account, use)
+                    if held and any(micro < floor + held <= was_micro for floor in floors):
+                        return True
+        return False
 
     def _wake_in_time(self, account: Account, plan: Plan, levels: tuple[str, ...]) -> None:
         """See that the account is looked at when it comes to other levels by the clock alone."""

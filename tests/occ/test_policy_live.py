@@ -155,8 +155,8 @@ async def test_what_a_member_of_the_family_uses_is_told_to_the_others(lab: Lab) 
     await lab.session_of(client)
     theirs = lab.session + ";other"
     assert (await busy.begin(theirs, other)).result_code == 2001
-    adjust(lab, -2_950_000)
-    assert code(await busy.update(theirs, used_mib=6)) == 4010
+    adjust(lab, -2_900_000)
+    assert code(await busy.update(theirs, used_mib=11)) == 4010
     await eventually(lambda: groups(client) == [lab.session])
     await settled(lab.server)
     assert busy.asked == []
@@ -166,8 +166,8 @@ async def test_what_a_member_of_the_family_uses_is_told_to_the_others(lab: Lab) 
 async def test_the_client_that_brought_it_about_has_it_in_its_answer_and_is_not_asked(lab: Lab) -> None:
     client = await lab.client()
     await lab.session_of(client)
-    adjust(lab, -2_950_000)
-    assert code(await client.update(lab.session, used_mib=6)) == 4010
+    adjust(lab, -2_900_000)
+    assert code(await client.update(lab.session, used_mib=11)) == 4010
     await settled(lab.server)
     assert client.asked == []
 
@@ -207,6 +207,30 @@ async def test_an_account_that_hovers_within_its_band_disturbs_nobody(lab: Lab) 
     assert len(client.asked) == 1
     adjust(lab, 1_200_000)
     await eventually(lambda: len(client.asked) == 2)
+
+
+async def test_who_holds_more_than_is_left_until_a_threshold_is_asked_before_it_is_reached(lab: Lab) -> None:
+    """Others have spent it: the client reports, and what it is granted then ends at the threshold."""
+    client = await lab.client()
+    await lab.session_of(client)
+    assert lab.money() == (500, 10)
+    adjust(lab, -2_900_000)
+    await settled(lab.server)
+    assert client.asked == [], "all that it holds may be used"
+    for micro in (-50_000, -20_000):
+        adjust(lab, micro)
+    await settled(lab.server)
+    assert groups(client) == [lab.session]
+    answer = await client.update(lab.session, used_mib=1)
+    assert code(answer) == 2001
+    assert answer.services[0].granted is not None
+    assert (lab.money(), lab.account().levels) == ((202, 2), ())
+    adjust(lab, -10_000)
+    await eventually(lambda: len(client.asked) == 2)
+    await client.update(lab.session, used_mib=0)
+    adjust(lab, -5_000)
+    await settled(lab.server)
+    assert (len(client.asked), lab.account().levels) == (2, ()), "one step is always granted"
 
 
 # -- what else is told -----------------------------------------------------------------------------------------------
