@@ -1,6 +1,7 @@
 """The rules file: what it says is what is in force, and a mistake is told with file, line, reason and nearest name."""
 
 import re
+from dataclasses import fields
 
 import pytest
 
@@ -103,7 +104,7 @@ counters:
 """)
     first, page, *others = operator.policies.rules
     assert first.windows[0].at(0)[1] > 0
-    assert Rule(**{name: getattr(first, name) for name in Rule.__slots__ if name != "windows"}) == Rule(
+    assert Rule(**{name: getattr(first, name) for name in (each.name for each in fields(Rule)) if name != "windows"}) == Rule(
         "all", 11, levels=("low", "suspended"), kinds=(1,), plans=("night",), segments=("vip", "youth"),
         services=("internet", "portal"), zones=("abroad",), access=Access.ALLOW, throttle="slow",
         most_units=10 << 20, notify="low-balance", restored="restored", emit="was-low",
