@@ -1,6 +1,7 @@
 """What random clients send: services and units of requests, legal and not, and how they are shown to a reader."""
 
 from collections.abc import Sequence
+from dataclasses import fields
 
 from hypothesis import strategies as st
 
@@ -77,8 +78,8 @@ def _told(asked: ServiceRequest) -> str:
 
 
 def _told_units(told: Units) -> str:
-    fields = ((name, getattr(told, name)) for name in Units.__slots__)
-    return "{" + ", ".join(f"{name} {value}" for name, value in fields if value is not None) + "}"
+    values = ((each.name, getattr(told, each.name)) for each in fields(Units))
+    return "{" + ", ".join(f"{name} {value}" for name, value in values if value is not None) + "}"
 
 
 @st.composite
