@@ -70,7 +70,7 @@ def _list(context: typer.Context, names: tuple[str, ...], limit: int, as_json: b
 
     found, total = on_store(context, work)
     if as_json:
-        print_json([_document(each) for each in found])
+        print_json([notice_json(each) for each in found])
         return
     shown_table = table("notice", "happened (UTC)", "template", "account", "subscriber", "state", "channel", "last")
     for each in found:
@@ -97,7 +97,7 @@ def show(context: typer.Context, name: Name, as_json: AsJson = False) -> None:
         raise RefusedError(f"there is no notice {name}, or it has been forgotten")
     delivery = known.delivery
     if as_json:
-        print_json(_document(delivery))
+        print_json(notice_json(delivery))
         return
     notice, out = delivery.notice, console()
     whom = f"account {text_of(notice.account_id)}"
@@ -254,7 +254,7 @@ def _channel(delivery: Delivery) -> str:
     return "" if delivery.channel == _ROUTE else delivery.channel
 
 
-def _document(delivery: Delivery) -> dict[str, Any]:
+def notice_json(delivery: Delivery) -> dict[str, Any]:
     notice = delivery.notice
     return {
         "notice": text_of(notice.notice_id),

@@ -1,14 +1,15 @@
-"""What has happened: ledger, charging data records, peers, notices of the policies."""
+"""What has happened: ledger, charging data records, peers, notices."""
 
 import asyncio
 import json
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, Literal
 from urllib.error import URLError
 from urllib.request import ProxyHandler, build_opener
 
 from fastapi import Query, Request
 from starlette.responses import Response
 
+from balance import notices
 from balance.journal import history
 from balance.keys import POLICY_EVENTS
 from balance.tokens import Role
@@ -16,12 +17,14 @@ from balance.verify import verify
 from occ.api.access import router, takes
 from occ.api.accounts import BASE
 from occ.api.context import account_meant, context_of
-from occ.api.errors import ApiError
+from occ.api.errors import ApiError, not_found
 from occ.api.exact_json import ExactResponse
 from occ.api.queries import LARGEST_OFFSET, Fields, Limit, Offset, moment_ms, page
 from occ.cdr_reading import UnreadableRecordError, read_records
 from occ.cli_accounts import journal_json
 from occ.cli_ledger import report_json
+from occ.cli_notices import notice_json
+from occ.cli_shell import name_octets
 
 PEERS_TIMEOUT_S: Final = 5.0
 RECORDS_LOOKED_AT: Final = 100_000
@@ -120,8 +123,28 @@ def _plain(value: Any) -> Any:
 
 
 @past.get("/notices", openapi_extra=takes(Role.VIEWER))
-async def list_notices(request: Request, limit: Limit = 100) -> Response:
-    """What the policies have told of late, newest first: events and notices of rules."""
+async def list_notices(
+    request: Request,
+    state: Annotated[Literal["waiting", "held", "dead", "finished"], Query(description="Which list.")] = "finished",
+    limit: Limit = 100,
+) -> Response:
+    """Notices to customers: those that wait, are held until quiet hours end, were given up, or are done with."""
+    found = await notices.listed(context_of(request).store, state, limit)
+    return ExactResponse([notice_json(each) for each in found])
+
+
+@past.get("/notices/{notice}", openapi_extra=takes(Role.VIEWER))
+async def show_notice(request: Request, notice: str) -> Response:
+    """One notice with all that happened to it."""
+    known = await notices.read(context_of(request).store, name_octets(notice))
+    if known is None:
+        raise not_found(f"there is no notice {notice[:80]}, or it has been forgotten")
+    return ExactResponse(notice_json(known.delivery))
+
+
+@past.get("/policy-events", openapi_extra=takes(Role.VIEWER))
+async def list_policy_events(request: Request, limit: Limit = 100) -> Response:
+    """What the policies have told of late, newest first."""
     entries = await context_of(request).store.call("XREVRANGE", POLICY_EVENTS, "+", "-", "COUNT", limit)
     found = []
     for entry, flat in entries:

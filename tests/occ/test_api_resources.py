@@ -65,7 +65,9 @@ def test_catalogue_and_policies_are_read_checked_and_reloaded(api: Api, server: 
         told = api.post(f"{V1}/{what}/reload", None, 200)
         assert told["workers"][0]["worker"] == server.origin_host
         assert told["in_force"]
-    assert isinstance(api.get(f"{V1}/notices"), list)
+    assert api.get(f"{V1}/notices", state="dead") == []
+    assert api.refused(404, "GET", f"{V1}/notices/nothing")
+    assert isinstance(api.get(f"{V1}/policy-events"), list)
     assert api.post(f"{V1}/ledger/verify", None, 200)["consistent"]
     assert api.get(f"{V1}/cdrs") == []
 
