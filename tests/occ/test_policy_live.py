@@ -602,7 +602,7 @@ async def test_a_policy_node_that_was_told_what_the_clock_will_bring_is_not_told
             await lab.session_of(gateway)
             await node.subscribe(lab.subscriber)
             (session,) = node.sessions.values()
-            assert session.counters["FAIR_USE"].pending == ()
+            assert not session.counters["FAIR_USE"].pending
             await gateway.update(lab.session, used_mib=25)
             await eventually(lambda: session.status("FAIR_USE") == "slow")
             (meter,) = lab.account().meters
