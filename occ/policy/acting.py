@@ -172,8 +172,7 @@ class Acting:
             crossed = await self._crossed(policies, account, transition, now_ms)
         if asks or transition.before != transition.after:
             _log_transition(transition, asks, crossed)
-        if transition.before != transition.after:
-            await self._tell(account, transition, crossed, now_ms)
+        await self._tell(account, transition, crossed, now_ms)
         return pushes
 
     def _policies(self) -> Policies | None:

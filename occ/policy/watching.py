@@ -28,7 +28,7 @@ _pack = msgpack.Packer(autoreset=True).pack
 @dataclass(frozen=True, slots=True)
 class Transition:
     """An account that came to other levels; or is still at the same, but nearer to others than some of its services
-    were granted to go.
+    were granted to go, or past the time at which the clock might have brought it to others.
     """
 
     account_id: bytes
@@ -100,7 +100,10 @@ class Watching:
             levels = self._policies.levels_of(account, plan.at_ms)
             self._wake_in_time(account, plan, levels)
             if levels == was:
-                if before is not None and self._money and account.sessions and self._overtakes(before, plan, levels):
+                if before is not None and (
+                    (0 < before.watch_ms <= plan.at_ms and _has_lapsed(before, plan.at_ms))
+                    or (self._money and account.sessions and self._overtakes(before, plan, levels))
+                ):
                     plan.transition = _transition(account, plan, was, levels).pack()
                 return
             account.levels = levels
@@ -160,6 +163,15 @@ class Watching:
                     wake_ms = resets_ms
         if wake_ms != account.watch_ms:
             account.watch_ms = plan.watch_ms = wake_ms
+
+
+def _has_lapsed(before: Account, at_ms: int) -> bool:
+    """Whether a bucket has expired, or a meter begun anew, since the account was last looked at: policy nodes may have
+    been told that it would come to other levels by that.
+    """
+    return any(0 < each.expires_ms <= at_ms for each in before.buckets) or any(
+        before.watch_ms <= each.resets_ms <= at_ms for each in before.meters
+    )
 
 
 def _resets_ms(account: Account, meter: str) -> int:

@@ -10,7 +10,10 @@ from hypothesis import strategies as st
 
 from balance.model import AccountKind, LifeState, Subscriber
 from occ.policing import REFUSALS
+from occ.policy.concerned import Ask, overtaken
+from occ.policy.watching import Transition
 from occ.profiles import LENIENT, Profile, Reauthorisation
+from occ.server_requests import Command
 from policies.rules import Access
 from protocols.credit_control import ServiceRequest, Units
 from tests.occ.policy_lab import CENT, EVENT, INITIAL, SMS, TERMINATION, UPDATE, Policed, catalogue
@@ -418,6 +421,45 @@ def test_what_is_used_while_the_client_slows_it_down_costs_nothing() -> None:
     policed.now += 60_000
     policed.ask(UPDATE, 4, 10, wants=10_000, used=5_000)
     assert policed.cents == 994  # as priced again
+
+
+def test_who_holds_a_grant_up_to_a_threshold_is_asked_when_another_service_spends_the_way_there() -> None:
+    """The Internet may go below zero, calls may not: the call is granted anew while there is money for it."""
+    rules_text = """
+levels:
+  zero: {when: balance at most 0}
+rules:
+  - {rule: no-calls, when: zero, services: [voice], do: bar}
+"""
+    ledger = Policed(rules_text, 250, 300, now_ms=NOON)
+    assert ledger.call(INITIAL, 0, "33123", wants=200).units == 200
+
+    def report(number: int, used: int) -> list[Ask]:
+        """What the Internet's report leaves to ask of others."""
+        ledger.now += 1000
+        ledger.ask(UPDATE if number else INITIAL, number, 10, wants=100_000, used=used)
+        packed = ledger.plans[-1].transition
+        if not packed:
+            return []
+        transition, policies = Transition.unpack(packed), ledger.watching.policies
+        assert transition.before == transition.after == ()
+        account = ledger.account
+        return overtaken(account, lambda case: policies.room(case, account, ledger.now)[0], transition)
+
+    assert report(0, 0) == []
+    assert report(1, 50_000) == [], "what the call holds is still there"
+    assert report(2, 20_000) == [Ask(Command.RE_AUTH, b"call", None, ("shrink",))]
+    assert report(3, 10_000) == [], "it has been asked"
+    ledger.now += 20_000
+    assert ledger.call(UPDATE, 1, "33123", wants=200, used=20).units <= 150
+    assert ledger.cents == 150
+    assert report(4, 100_000) == [], "what it holds since ends where the Internet's grant ended"
+    assert report(5, 10_000) == [Ask(Command.RE_AUTH, b"call", None, ("shrink",))]
+    ledger.call(UPDATE, 2, "33123", wants=200, used=10)
+    assert ledger.cents == 30
+    ledger.ask(UPDATE, 6, 10, wants=100_000, used=30_000)
+    assert ledger.call(UPDATE, 3, "33123", wants=200, used=1).result_code == 4010
+    assert ledger.cents == -1, "one step is always granted"
 
 
 SLOW_RULES = """

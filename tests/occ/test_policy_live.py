@@ -583,3 +583,82 @@ async def test_a_silent_client_of_many_sessions_keeps_no_other_client_waiting(
         finally:
             await silent.close()
             await other.close()
+
+
+# -- what the clock brings, over Sy ----------------------------------------------------------------------------------
+
+
+async def test_a_policy_node_that_was_told_what_the_clock_will_bring_is_not_told_again(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """TS 29.219 clause 5.3.3: a pending status takes effect by itself; one that then is another one is told."""
+    path = tmp_path / "policies.yaml"
+    path.write_text(SY_RULES)
+    with LiveServer(tmp_path / "server", {"policies": str(path)}) as server:
+        lab = Lab(server, caplog)
+        gateway = await lab.client()
+        node = PolicyNode(PolicyNodeOptions(port=server.port, origin_host="pcrf.policy.example.net"))
+        await node.connect()
+        try:
+            await lab.session_of(gateway)
+            await node.subscribe(lab.subscriber)
+            (session,) = node.sessions.values()
+            assert not session.counters["FAIR_USE"].pending
+            await gateway.update(lab.session, used_mib=25)
+            await eventually(lambda: session.status("FAIR_USE") == "slow")
+            (meter,) = lab.account().meters
+            assert session.counters["FAIR_USE"].pending == (("full", meter.resets_ms // 1000),)
+            server.pass_time(meter.resets_ms - server.now_ms() + 1000)
+            await eventually(lambda: "heavy" not in lab.account().levels)
+            await settled(server)
+            assert len(node.notified) == 1, "it knew of midnight"
+            await gateway.begin(lab.session + ";2", lab.subscriber)
+            await gateway.update(lab.session + ";2", used_mib=25)
+            await eventually(lambda: len(node.notified) == 2)
+            assert session.status("FAIR_USE") == "slow"
+            assert session.counters["FAIR_USE"].pending == (("full", meter.resets_ms // 1000 + 86_400),)
+        finally:
+            await node.close()
+            await gateway.close()
+
+
+SY_RULES = """
+levels:
+  heavy: {when: counter internet per day at least 20 MiB}
+  low: {when: balance below 2.00}
+rules: []
+counters:
+  FAIR_USE: {slow: heavy, otherwise: full}
+  MONEY: {low: low, otherwise: active}
+"""
+
+
+async def test_a_policy_node_is_told_when_what_was_pending_does_not_come(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It was told that money would lapse and be low then; there was a top-up in between."""
+    path = tmp_path / "policies.yaml"
+    path.write_text(SY_RULES)
+    with LiveServer(tmp_path / "server", {"policies": str(path)}) as server:
+        store, now_ms = server.server.store, server.now_ms()
+        bucket = NewBucket(Unit.MONEY, 4 * EURO, expires_ms=now_ms + 60_000)
+        made = create_account(
+            store, b"acc", AccountKind.PREPAID, 978, now_ms=now_ms, reason="t", balance_micro=EURO, buckets=[bucket]
+        )
+        server.run(made)
+        line = ((int(IdentityType.E164), b"491600"),)
+        server.run(add_subscriber(store, Subscriber(b"sub", b"acc", "standard", line)))
+        node = PolicyNode(PolicyNodeOptions(port=server.port, origin_host="pcrf.policy.example.net"))
+        await node.connect()
+        try:
+            await node.subscribe("491600")
+            (session,) = node.sessions.values()
+            assert session.status("MONEY") == "active"
+            assert [status for status, _ in session.counters["MONEY"].pending] == ["low"]
+            await asyncio.sleep(1)  # the look at all accounts at the start is over, and is not what tells it
+            server.top_up("acc", 9 * EURO)
+            server.pass_time(61_001)
+            await eventually(lambda: len(node.notified) > 0)
+            assert (session.status("MONEY"), session.counters["MONEY"].pending) == ("active", ())
+        finally:
+            await node.close()
