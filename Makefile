@@ -89,7 +89,7 @@ $(INSTALLED): requirements.lock pyproject.toml
 	@echo 'Installing the locked dependencies into .venv (a minute the first time)'
 	@PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_INPUT=1; export PIP_DISABLE_PIP_VERSION_CHECK PIP_NO_INPUT; \
 	.venv/bin/python -m pip install --quiet --no-deps --require-hashes -r requirements.lock \
-	&& .venv/bin/python -m pip install --quiet --no-deps --no-build-isolation --editable . \
+	&& PYTHONWARNINGS=ignore .venv/bin/python -m pip install --quiet --no-deps --no-build-isolation --editable . \
 	|| { echo 'The dependencies could not be installed: see the message of pip above; once that is mended, the same command goes on from here.' >&2; exit 1; }
 	@printf '%s' '$(CURDIR)' > $@
 

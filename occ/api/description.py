@@ -100,8 +100,8 @@ _ANSWERS_OF_TMF: Final = {
     "hub": "EventSubscription",
 }
 _LISTS: Final = frozenset(
-    ("accounts", "subscribers", "services", "sessions", "ledger", "cdrs", "peers", "notices", "policy-events", "batches",
-     "tokens", "audit", "history", *_ANSWERS_OF_TMF)
+    ("accounts", "subscribers", "services", "sessions", "ledger", "cdrs", "peers", "notices", "policy-events",
+     "batches", "tokens", "audit", "history", *_ANSWERS_OF_TMF)
 )  # fmt: skip
 _LISTED_BY_POST: Final = frozenset(("reauthorise",))
 
