@@ -15,6 +15,7 @@ from protocols.credit_control import ReceivedAnswer, decode_answer
 from protocols.diameter.codes import ResultCode
 from tests.failover import CENT, MIB, TERMINATION, Session, Way, again, core
 from tests.faults.history import Answer, Key, Operation
+from tests.faults.rig import await_it
 from tests.wire import ClosedError
 
 NOT_CARRIED_OUT = frozenset((int(ResultCode.UNABLE_TO_DELIVER), int(ResultCode.TOO_BUSY)))
@@ -69,6 +70,11 @@ class Load:
     @property
     def answered(self) -> int:
         return sum(bool(operation.answers) for operation in list(self.operations))
+
+    def await_answers(self, more: int) -> None:
+        """Until so many requests more are answered, or a client has failed."""
+        enough = self.answered + more
+        await_it(lambda: self.answered >= enough or self.failures, "nothing is answered any more")
 
     def _run(self, number: int) -> None:
         client = _Client(self, number)

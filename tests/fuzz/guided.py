@@ -9,11 +9,13 @@ atheris comes with the extra ``dev`` where there are wheels of it: Linux on x86-
 """
 
 import argparse
+import json
 import os
 import re
 import subprocess
 import sys
 import time
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from random import Random
 from typing import Any, Final
@@ -31,6 +33,10 @@ HANGS_S: Final = 5
 GROWN_MIB: Final = 1024
 PREFIX: Final = {"stream": 2}
 """Octets before the Diameter messages of an input."""
+ROUND: Final = 250_000
+"""Inputs after which the fuzzer begins a new process."""
+INTERRUPTED: Final = 72
+"""Exit code of a fuzzer that was told to stop."""
 _STATISTICS: Final = ("number_of_executed_units", "peak_rss_mb", "new_units_added")
 
 
@@ -41,6 +47,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--replay", type=Path, help="try this one input, without the fuzzer")
     parser.add_argument("--record", action="store_true", help="enter the result in docs/promises.md")
+    parser.add_argument("--go-on", action="store_true", help="count what was tried of this commit before")
     parser.add_argument("--kept", type=Path, default=KEPT, help="where what was found is kept")
     parser.add_argument("--within", action="store_true", help=argparse.SUPPRESS)
     given = sys.argv[1:]
@@ -54,17 +61,49 @@ def main() -> int:
     return _run(arguments)
 
 
+@dataclass(slots=True)
+class _Tried:
+    """What was tried of one commit; kept beside the inputs, so that a long run can be done in pieces."""
+
+    commit: str
+    inputs: int = 0
+    peak_mib: int = 0
+
+    @classmethod
+    def read(cls, file: Path, of_commit: str) -> "_Tried":
+        try:
+            found = cls(**json.loads(file.read_text()))
+        except OSError:
+            return cls(of_commit)
+        return found if found.commit == of_commit else cls(of_commit)
+
+
 def _run(arguments: argparse.Namespace) -> int:
-    """The fuzzer in a process of its own, and what came of it in one line."""
+    """Rounds of the fuzzer, each in a process of its own that goes on from what the last one kept."""
     kept: Path = arguments.kept / arguments.target
     kept.mkdir(parents=True, exist_ok=True)
+    file = kept.with_suffix(".json")
+    of_commit = commit()
+    tried = _Tried.read(file, of_commit) if arguments.go_on else _Tried(of_commit)
+    code = 0
+    while not code and tried.inputs < arguments.runs:
+        seed = arguments.seed + tried.inputs
+        code = _round(arguments.target, kept, min(ROUND, arguments.runs - tried.inputs), seed, tried)
+        file.write_text(json.dumps(asdict(tried)))
+    if arguments.record and code != INTERRUPTED:
+        figures = f"{tried.inputs:,} inputs, at most {tried.peak_mib} MiB"
+        record([Result(f"fuzzing: {arguments.target}", not code, figures)], of_commit)
+    return min(1, code)
+
+
+def _round(name: str, kept: Path, runs: int, seed: int, tried: _Tried) -> int:
+    """One round, and what came of it in one line; the exit code of the fuzzer."""
     command = [
-        sys.executable, "-m", "tests.fuzz.guided", arguments.target, "--within", "--",
-        f"-runs={arguments.runs}", f"-seed={arguments.seed}", f"-max_len={LONGEST}", f"-timeout={HANGS_S}",
-        f"-rss_limit_mb={GROWN_MIB}", f"-artifact_prefix={arguments.kept}/{arguments.target}-", "-print_final_stats=1",
-        str(kept), str(CORPUS / arguments.target),
+        sys.executable, "-m", "tests.fuzz.guided", name, "--within", "--",
+        f"-runs={runs}", f"-seed={seed}", f"-max_len={LONGEST}", f"-timeout={HANGS_S}", f"-rss_limit_mb={GROWN_MIB}",
+        f"-artifact_prefix={kept.parent}/{name}-", "-print_final_stats=1", str(kept), str(CORPUS / name),
     ]  # fmt: skip
-    began, of_commit = time.monotonic(), commit()
+    began = time.monotonic()
     process = subprocess.Popen(
         command,
         cwd=REPOSITORY,
@@ -81,18 +120,19 @@ def _run(arguments: argparse.Namespace) -> int:
             figures[found[1]] = int(found[2])
         elif found := re.search(r"cov: (\d+)", line):
             figures["covered"] = int(found[1])
-        else:
+        elif "INFO: Instrumenting" not in line:
             sys.stderr.write(line)
     code = process.wait()
     inputs, peak, new = (figures.get(name, 0) for name in _STATISTICS)
+    tried.inputs += inputs
+    tried.peak_mib = max(tried.peak_mib, peak)
+    came_of_it = {0: "nothing found", INTERRUPTED: "interrupted"}.get(code, "FOUND SOMETHING")
     print(
-        f"{arguments.target}: {inputs} inputs in {time.monotonic() - began:.0f} s, {figures.get('covered', 0)} places "
-        f"reached, {new} inputs kept, at most {peak} MiB; {'nothing found' if code == 0 else 'FOUND SOMETHING'}",
+        f"{name}: {inputs} inputs in {time.monotonic() - began:.0f} s, {figures.get('covered', 0)} places reached, "
+        f"{new} inputs kept, at most {peak} MiB; {came_of_it}; {tried.inputs} of this commit",
         flush=True,
     )
-    if arguments.record:
-        record([Result(f"fuzzing: {arguments.target}", code == 0, f"{inputs:,} inputs, at most {peak} MiB")], of_commit)
-    return min(1, code)
+    return code
 
 
 def _fuzz(name: str) -> None:
