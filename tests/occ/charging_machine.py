@@ -183,6 +183,7 @@ class ChargingMachine(RuleBasedStateMachine):
                 continue  # a worker may remember an answer for longer than the store keeps it
             self.compare(outcome, expected)
             self._came(request, profile, outcome, expected)
+        self.run(self._hold_ended())
         return outcomes[0], expected
 
     def _had_before(self, request: CreditControlRequest, outcome: Outcome) -> bool:
@@ -204,6 +205,7 @@ class ChargingMachine(RuleBasedStateMachine):
                 self.compare(outcome, each)
         for request, outcome, each in zip(requests, outcomes, expected, strict=True):
             self._came(request, profile, outcome, each)
+        self.run(self._hold_ended())
 
     async def _charge(self, requests: Sequence[CreditControlRequest], profile: Profile, worker: int) -> list[Outcome]:
         async def wait(charging: Charging, request: CreditControlRequest) -> Outcome:
@@ -275,28 +277,40 @@ class ChargingMachine(RuleBasedStateMachine):
 
     def pass_time(self, milliseconds: int) -> None:
         """Supervision looks at once; what the store keeps for a while ages with the clock of the test."""
-        before = dict(self.naive.ended)
-        before_ms, self.now_ms = self.now_ms, self.now_ms + milliseconds
+        known = dict(self.naive.ended)
+        self.now_ms += milliseconds
         self.naive.advance(self.now_ms)
-        self.run(self._age(before, before_ms))
+        self.run(self._forget([each for key, each in known.items() if key not in self.naive.ended]))
         self.naive.supervise()
         self.run(self.expiries[0].scan(self.now_ms))
+        self.run(self._hold_ended())
 
     def client_lost_state(self, host: bytes, state_id: int) -> None:
         """Each worker releases the sessions it knows of."""
         self.naive.client_lost_state(host, state_id)
         for expiry in self.expiries:
             self.run(expiry.release_lost({host: state_id}))
+        self.run(self._hold_ended())
 
-    async def _age(self, ended: dict[bytes, NaiveSession], before_ms: int) -> None:
-        for session in ended.values():
-            key = self.store.keys.ended(session.account.encode(), session.key)
-            left_ms = await self.store.call("PTTL", key)
-            assert 0 <= session.keep_until_ms - before_ms - left_ms < 60_000, "an ended session is kept for other times"
-            if session.keep_until_ms > self.now_ms:
-                await self.store.call("PEXPIRE", key, session.keep_until_ms - self.now_ms)
-            else:
-                await self.store.call("DEL", key)
+    def _ended_key(self, session: NaiveSession) -> bytes:
+        return self.store.keys.ended(session.account.encode(), session.key)
+
+    async def _forget(self, sessions: list[NaiveSession]) -> None:
+        for session in sessions:
+            assert await self.store.call("DEL", self._ended_key(session)) == 1
+
+    async def _hold_ended(self) -> None:
+        """The store keeps each ended session for as long as it should: by the clock of the test, so hold that of the
+        store, however long the test takes.
+        """
+        sessions = list(self.naive.ended.values())
+        left = await asyncio.gather(*(self.store.call("PTTL", self._ended_key(each)) for each in sessions))
+        for session, left_ms in zip(sessions, left, strict=True):
+            assert left_ms != -2, "an ended session is not kept"
+            if left_ms != -1:
+                late_ms = session.keep_until_ms - self.now_ms - left_ms
+                assert 0 <= late_ms < 60_000, "an ended session is kept for other times"
+                await self.store.call("PERSIST", self._ended_key(session))
 
     def top_up(self, account: str, amount: int) -> None:
         self.run(top_up_account(self.store, account.encode(), amount, now_ms=self.now_ms, reason="test"))

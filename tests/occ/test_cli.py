@@ -457,7 +457,9 @@ def test_first_minutes(served: Served) -> None:
 @pytest.mark.slow
 def test_sessions_and_peers_while_they_last(served: Served) -> None:
     terminal = served.terminal
-    simulation = terminal.start("simulate", "gateway", "--sessions", "3", "--concurrency", "3", "--pace", "0.1", "--json")
+    simulation = terminal.start(
+        "simulate", "gateway", "--sessions", "3", "--concurrency", "3", "--pace", "0.1", "--json"
+    )
     try:
         (peer,) = terminal.json_when(lambda found: len(found) == 1, "peers")
         assert peer["origin_host"] == "pgw1.simulator.example.net"
