@@ -143,4 +143,4 @@ def test_health_and_readiness(tmp_path: Path) -> None:
         assert server.get("/health")[0] == 200
         redis.start()
         await_it(lambda: server.get("/ready")[0] == 200, "it is not ready again")
-        assert server.get("/nothing") == (404, "there is /metrics, /peers, /health and /ready\n")
+        assert server.get("/nothing") == (404, "there is /metrics, /peers, /noc, /health and /ready\n")

@@ -124,7 +124,7 @@ def test_row_17_a_gateway_that_restarts_under_load_leaks_nothing(server: LiveSer
         assert_audit_agrees(server, simulation.audit)
 
         del simulation
-        eventually(lambda: kept(server) == before)
+        eventually(lambda: all(count <= before[what] for what, count in kept(server).items()))
         for session in staying:
             assert way.charge(session.termination()).result_code == 2001
     assert cents(server, 1) == (97, 0)
