@@ -1,8 +1,10 @@
 """The targets of guided fuzzing take their whole corpus; where atheris is installed, they are fuzzed for a moment."""
 
 import importlib.util
+import logging
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,6 +14,16 @@ from tests.fuzz.targets import NAMES, target
 
 RUNS = 600
 """Inputs of each target in a test run; ``python -m tests.fuzz.guided TARGET --runs N`` tries as many as one likes."""
+
+
+@pytest.fixture(autouse=True)
+def own_loggers() -> Iterator[None]:
+    """Targets listen to the loggers of the product; other tests want to hear them too."""
+    loggers = [logging.getLogger(name) for name in ("occ", "balance", "protocols")]
+    before = [(each.propagate, each.handlers[:]) for each in loggers]
+    yield
+    for logger, (propagate, handlers) in zip(loggers, before, strict=True):
+        logger.propagate, logger.handlers[:] = propagate, handlers
 
 
 @pytest.mark.parametrize("name", NAMES)
