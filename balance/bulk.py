@@ -11,8 +11,9 @@ from collections.abc import AsyncIterator, Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from balance.closing import closed_until
 from balance.directory import SCAN_COUNT, check_reference
-from balance.journal import entries, last_entry_id, read_record
+from balance.journal import entries, last_entry_id, position, read_record
 from balance.keys import Keys
 from balance.ledger import Draft
 from balance.model import (
@@ -198,6 +199,13 @@ async def rows_imported(
 
     Raises StoreError.
     """
+    for lane, begun in since.items():
+        if position(begun) < position(await closed_until(store, lane)):
+            raise StoreError(
+                f"import {reference} first began so long ago that what it did has left the journal (journal.keep_days);"
+                " it cannot be told any more which of its rows are in: check them, and import the rest under a new "
+                "reference"
+            )
     found: dict[bytes, Counter[str]] = {}
     mark = reference.encode()
     for lane, begun in since.items():

@@ -18,6 +18,12 @@ Entry = tuple[bytes, list[bytes]]
 """Identifier of the stream entry, and its packed records in order."""
 
 
+def position(entry_id: bytes) -> tuple[int, int]:
+    """An entry identifier as what it is ordered by."""
+    milliseconds, _, sequence = entry_id.partition(b"-")
+    return int(milliseconds), int(sequence or 0)
+
+
 async def last_entry_id(store: Store, lane: int) -> bytes:
     """The newest entry of a lane's journal as of now; ``BEGINNING`` if there is none. Raises StoreError."""
     newest = await store.call("XREVRANGE", store.keys.journal(lane), "+", "-", "COUNT", 1)

@@ -10,6 +10,8 @@ key                              type        value
 ``{pNNNN}:a:<account>``          string      account: 8 octets of version, then msgpack (``balance.records``)
 ``{pNNNN}:e:<session>``          string      session that ended, kept for repeats and late terminations; expires
 ``{pNNNN}:journal``              stream      field ``r``: journal records of one commit, in order
+``{pNNNN}:closed``               hash        what closed journal records come to, by account (``balance.closing``)
+``{pNNNN}:closing``              string      lease: who closes or checks the journal of the lane; expires
 ``{pNNNN}:outbox``               stream      field ``c``: charging data records not yet delivered
 ``{pNNNN}:transitions``          stream      field ``t``: accounts that came to other levels, for the policies to act on
 ``{pNNNN}:notices``              stream      field ``n``: notices to customers, not taken up yet (``balance.notices``)
@@ -92,6 +94,12 @@ class Keys:
 
     def journal(self, lane: int) -> bytes:
         return self._tags[lane] + b"journal"
+
+    def closed(self, lane: int) -> bytes:
+        return self._tags[lane] + b"closed"
+
+    def closing(self, lane: int) -> bytes:
+        return self._tags[lane] + b"closing"
 
     def outbox(self, lane: int) -> bytes:
         return self._tags[lane] + b"outbox"

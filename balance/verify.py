@@ -6,43 +6,26 @@ where it ended at the start. Then the accounts are read a page at a time; an acc
 read so far waits until the journal has been read on to its version, and is compared at that point. What is read
 later of an account compared before is still checked against its chain.
 
+Records that were closed (``balance.closing``) count by their sums; none are closed meanwhile.
+
 Memory: less than a kilobyte per account, whatever the length of the journal.
 """
 
 from collections.abc import Iterable
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from typing import Final
 
-from balance.directory import ADD_BUCKET, ADJUST, CREATE, TOP_UP, account_ids_in_store, read_values
-from balance.journal import BEGINNING, entries, last_entry_id, read_record
+from balance.closing import closed_sums, closed_until, lease
+from balance.directory import account_ids_in_store, read_values
+from balance.journal import entries, last_entry_id, read_record
 from balance.model import MAIN_BUCKET, Account, Bucket, Unit
-from balance.records import JournalRecord, unpack_account
+from balance.records import unpack_account
 from balance.resp import StoreError
 from balance.store import Store
-from balance.transfers import TRANSFER_IN, TRANSFER_OUT
-
-EXPIRE: Final = "expire"
-"""Operation that empties what lapsed."""
+from balance.sums import WIDTH, Sums
 
 DISCREPANCIES_KEPT: Final = 1000
-
-# One bucket's place in the flat list of _Entries.
-_ID, _BALANCE, _RESERVED, _CREDITED, _GIVEN, _DEBITED, _LAPSED, _ADJUSTED, _TRANSFERRED, _WIDTH = range(10)
-
-_COUNTED_AS: Final = {
-    CREATE: _CREDITED,
-    TOP_UP: _CREDITED,
-    ADD_BUCKET: _CREDITED,
-    ADJUST: _ADJUSTED,
-    TRANSFER_IN: _TRANSFERRED,
-    TRANSFER_OUT: _TRANSFERRED,
-    EXPIRE: _LAPSED,
-    "import": _CREDITED,
-    "renew": _GIVEN,
-    "plan-offers": _GIVEN,
-    "loyalty": _GIVEN,
-}
-"""Where an operation's changes of a balance belong; those of all others are debits, or given back of these."""
 
 
 @dataclass(slots=True)
@@ -104,43 +87,27 @@ class Report:
         return self.totals[-1]
 
 
-class _Entries:
-    """What the journal says of one account, as far as it has been read."""
-
-    __slots__ = ("buckets", "compared", "version")
-
-    def __init__(self) -> None:
-        self.version = 0
-        self.buckets: list[int] = []
-        """``_WIDTH`` numbers per bucket."""
-        self.compared = False
-
-    def at(self, bucket_id: int) -> int:
-        """Where a bucket's numbers start, -1 if the journal has not named it."""
-        for at in range(0, len(self.buckets), _WIDTH):
-            if self.buckets[at] == bucket_id:
-                return at
-        return -1
-
-    def bucket_ids(self) -> list[int]:
-        return self.buckets[::_WIDTH]
-
-
 async def verify(store: Store) -> Report:
     """Check the whole store. Raises StoreError if it cannot be read to the end."""
-    return await _Verification(store).run()
+    async with AsyncExitStack() as leases:
+        for lane in store.keys.lanes():
+            await leases.enter_async_context(lease(store, lane))
+        return await _Verification(store).run()
 
 
 class _Verification:
     def __init__(self, store: Store) -> None:
         self.store = store
         self.report = Report()
-        self.known: dict[bytes, _Entries] = {}
+        self.known: dict[bytes, Sums] = {}
         self.waiting: dict[bytes, Account] = {}
         """Accounts read at a version that the journal has not been read to."""
-        self.positions = dict.fromkeys(store.keys.lanes(), BEGINNING)
+        self.closed: dict[int, bytes] = {}
+        """Up to where the journal of each lane is closed."""
+        self.positions: dict[int, bytes] = {}
 
     async def run(self) -> Report:
+        await self._read_closed()
         await self._read_journals()
         async for account_ids in account_ids_in_store(self.store):
             await self._compare_page([each for each in account_ids if not self._is_compared(each)])
@@ -148,6 +115,9 @@ class _Verification:
         unmet = [account_id for account_id, entry in self.known.items() if not entry.compared]
         for at in range(0, len(unmet), 500):
             await self._compare_page(unmet[at : at + 500], must_exist=True)
+        for lane, until in self.closed.items():
+            if await closed_until(self.store, lane) != until:
+                raise StoreError("part of the journal was closed while it was checked; check again")
         self.report.totals.sort(key=lambda total: (total.unit, total.currency or 0))
         return self.report
 
@@ -159,6 +129,13 @@ class _Verification:
         self.report.add(f"Account {_shown(account_id)}: {sentence}.")
 
     # -- the journal ---------------------------------------------------------------------------------------------
+
+    async def _read_closed(self) -> None:
+        """Begin with what closed records come to."""
+        for lane in self.store.keys.lanes():
+            self.closed[lane] = self.positions[lane] = await closed_until(self.store, lane)
+            async for page in closed_sums(self.store, lane):
+                self.known |= page
 
     async def _read_journals(self) -> None:
         """Read on from where the last reading stopped to where the journals end now."""
@@ -180,7 +157,7 @@ class _Verification:
             return
         entry = self.known.get(record.account_id)
         if entry is None:
-            entry = self.known[record.account_id] = _Entries()
+            entry = self.known[record.account_id] = Sums()
         if record.version <= entry.version:
             self._found(
                 record.account_id,
@@ -188,53 +165,17 @@ class _Verification:
                 f"(entry {entry_id.decode()})",
             )
             return
-        gap = record.version > entry.version + 1
-        if gap:
+        if record.version > entry.version + 1:
             self._found(record.account_id, _missing(entry.version + 1, record.version - 1))
-        entry.version = record.version
-        self._apply(entry, record, gap)
+        else:
+            for sentence in entry.broken_links(record):
+                self._found(record.account_id, sentence)
+        entry.add(record)
         account = self.waiting.get(record.account_id)
         if account is not None and entry.version >= account.version:
             del self.waiting[record.account_id]
             if entry.version == account.version:
                 self._compare(account, entry)
-
-    def _apply(self, entry: _Entries, record: JournalRecord, gap: bool) -> None:
-        """Add a record to the sums; it must start where the last one ended, unless some are missing between."""
-        for change in record.changes:
-            at = entry.at(change.bucket_id)
-            if at < 0:
-                at = len(entry.buckets)
-                entry.buckets += (change.bucket_id, *[0] * (_WIDTH - 1))
-            numbers = entry.buckets
-            if not gap:
-                self._check_chain(
-                    record,
-                    f"the balance of bucket {change.bucket_id}",
-                    numbers[at + _BALANCE],
-                    change.balance_after - change.balance_delta,
-                )
-                self._check_chain(
-                    record,
-                    f"what is reserved of bucket {change.bucket_id}",
-                    numbers[at + _RESERVED],
-                    change.reserved_after - change.reserved_delta,
-                )
-            numbers[at + _BALANCE] = change.balance_after
-            numbers[at + _RESERVED] = change.reserved_after
-            counted = _COUNTED_AS.get(record.operation, _DEBITED)
-            if counted == _LAPSED and change.balance_delta > 0:
-                counted = _GIVEN  # an offer without a fee was renewed by the way
-            taken = counted in (_DEBITED, _LAPSED)
-            numbers[at + counted] += -change.balance_delta if taken else change.balance_delta
-
-    def _check_chain(self, record: JournalRecord, what: str, left: int, found: int) -> None:
-        if left != found:
-            self._found(
-                record.account_id,
-                f"the record of version {record.version} ({record.operation}) says that {what} was {found} before, "
-                f"but the record before it left {left}",
-            )
 
     # -- accounts ------------------------------------------------------------------------------------------------
 
@@ -250,7 +191,7 @@ class _Verification:
         if self.waiting:
             await self._read_journals()
         for account_id, account in self.waiting.items():
-            entry = self.known.setdefault(account_id, _Entries())
+            entry = self.known.setdefault(account_id, Sums())
             self._found(account_id, _missing(entry.version + 1, account.version))
             self._compare(account, entry)
         self.waiting.clear()
@@ -262,7 +203,7 @@ class _Verification:
             for bucket in account.buckets:
                 Unit(bucket.unit)
         except ValueError as error:
-            self.known.setdefault(account_id, _Entries()).compared = True
+            self.known.setdefault(account_id, Sums()).compared = True
             self._found(account_id, f"its value cannot be read ({error})")
             return
         entry = self.known.get(account_id)
@@ -276,7 +217,7 @@ class _Verification:
             )
         self._compare(account, entry)
 
-    def _compare(self, account: Account, entry: _Entries) -> None:
+    def _compare(self, account: Account, entry: Sums) -> None:
         """Everything that must hold of one account at one version."""
         if entry.compared:
             return
@@ -293,7 +234,7 @@ class _Verification:
         for session in account.sessions.values():
             report.open_reservations += sum(1 for use in session.services if use.parts)
 
-    def _against_entries(self, account: Account, entry: _Entries) -> Iterable[str]:
+    def _against_entries(self, account: Account, entry: Sums) -> Iterable[str]:
         for bucket in account.buckets:
             unit = Unit(bucket.unit)
             total = self.report.total(unit, account.currency if unit == Unit.MONEY else None)
@@ -303,7 +244,7 @@ class _Verification:
             if at < 0:
                 yield f"bucket {bucket.bucket_id} has no journal record"
                 continue
-            sums = entry.buckets[at : at + _WIDTH]
+            sums = entry.buckets[at : at + WIDTH]
             _, balance, reserved, credited, given, debited, lapsed, adjusted, transferred = sums
             if unit == Unit.MONEY:
                 given, debited = 0, debited - given

@@ -1,6 +1,7 @@
-"""Commands on the ledger as a whole: the check of the store."""
+"""Commands on the ledger as a whole: the check of the store, and its history that has left Redis."""
 
-from typing import Any
+import json
+from typing import Annotated, Any
 
 import typer
 
@@ -11,12 +12,16 @@ from occ.cli_shell import (
     console,
     on_store,
     print_json,
+    settings_of,
     table,
     units_text,
 )
+from occ.clock import now_ms
+from occ.journal_files import JournalFiles, JournalSettings, files, read_file
 from occ.rating.currency import currency_name
+from occ.settings import JOURNAL_DAYS
 
-ledger_app = typer.Typer(no_args_is_help=True, help="Check the ledger.")
+ledger_app = typer.Typer(no_args_is_help=True, help="Check the ledger, and close its books.")
 
 
 @ledger_app.command("verify")
@@ -29,6 +34,32 @@ def verify_ledger(context: typer.Context, as_json: AsJson = False) -> None:
         show_report(report)
     if not report.consistent:
         raise typer.Exit(REFUSED)
+
+
+@ledger_app.command("close")
+def close_books(
+    context: typer.Context,
+    older_than_days: Annotated[
+        int, typer.Option(min=JOURNAL_DAYS, help="What is older leaves Redis and goes into files; its sums stay.")
+    ],
+) -> None:
+    """Move old journal records into files now; a server does it by itself (journal.keep_days)."""
+    directory = settings_of(context).journal.directory
+    until_ms = now_ms() - older_than_days * 86_400_000
+    moved = on_store(context, lambda store: JournalFiles(store, JournalSettings(directory, 0)).close_before(until_ms))
+    console().print(f"{moved} entries of the journal were moved to {directory}.", markup=False, soft_wrap=True)
+
+
+@ledger_app.command("closed")
+def closed_records(
+    context: typer.Context,
+    account: Annotated[str, typer.Argument(help="Account.")],
+) -> None:
+    """The records of an account that have left Redis, from the files of this machine, as JSON Lines, in order."""
+    for path, _, _ in files(settings_of(context).journal.directory):
+        for record in read_file(path):
+            if record["account"] == account:
+                typer.echo(json.dumps(record, ensure_ascii=False))
 
 
 def show_report(report: Report) -> None:

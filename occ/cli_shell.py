@@ -53,6 +53,7 @@ LOOKING: Final = frozenset(
         "history",
         "transfers",
         "verify",
+        "closed",
         "explain",
         "tree",
         "export",

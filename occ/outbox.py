@@ -10,6 +10,8 @@ Servers that share a store each have an outbox process with a directory of its o
 it first, under the name of its directory, in a consumer group of the stream: nobody else writes it then. What a process
 has taken and not struck when it ends is left to it, as only its own files tell what is there already.
 
+The same process moves what is old in the journal into files (``occ.journal_files``).
+
 ``python -m occ.outbox`` is a process of its own, so that turning records into text costs no request its latency.
 ``OutboxProcess`` starts it, keeps it running and ends it: it works until its standard input closes, which also happens
 when its parent dies, delivers what is left, and ends.
@@ -32,8 +34,11 @@ from occ.cdr import as_json_fields
 from occ.cdr_files import CdrFiles, CdrSettings, Delivery
 from occ.child_process import ChildProcess, begin, told_to_stop
 from occ.clock import now_ms
+from occ.journal_files import JournalFiles, JournalSettings
 
 log = logging.getLogger("occ.outbox")
+
+KEEP_ALL: Final = JournalSettings(Path(), 0)
 
 POLL_INTERVAL_S: Final = 0.5
 """Every delivery synchronises the disk that the ledger's log shares: a few large ones are better than many."""
@@ -205,7 +210,11 @@ async def _main(job: dict[str, Any]) -> None:
         Path(job["directory"]), job["rotate_bytes"], job["rotate_ms"], tuple(job["formats"]), job["node"]
     )
     files = CdrFiles(settings)
+    journal = JournalFiles(store, JournalSettings(Path(job["journal_directory"]), job["journal_keep_ms"]))
+    closing = asyncio.create_task(journal.run(now_ms))
     await _work(store, files, await told_to_stop())
+    closing.cancel()
+    await asyncio.gather(closing, return_exceptions=True)
     await store.stop()
     files.close()
 
@@ -213,7 +222,14 @@ async def _main(job: dict[str, Any]) -> None:
 class OutboxProcess(ChildProcess):
     """The outbox of one store in a process of its own, started again should it end."""
 
-    def __init__(self, address: Address, partitions: int, settings: CdrSettings, log_level: str) -> None:
+    def __init__(
+        self,
+        address: Address,
+        partitions: int,
+        settings: CdrSettings,
+        log_level: str,
+        journal: JournalSettings = KEEP_ALL,
+    ) -> None:
         job = {
             "store": address.url,
             "partitions": partitions,
@@ -222,6 +238,8 @@ class OutboxProcess(ChildProcess):
             "rotate_ms": settings.rotate_ms,
             "formats": settings.formats,
             "node": settings.node,
+            "journal_directory": str(journal.directory),
+            "journal_keep_ms": journal.keep_ms,
             "log_level": log_level,
         }
         super().__init__("occ.outbox", job, "the outbox", "what it left is delivered after the next start")

@@ -33,6 +33,7 @@ from occ.clock import now_ms
 from occ.condition import ConditionCollector, ConditionWatch
 from occ.expiry import Expiry
 from occ.gy import Gy, Peer
+from occ.journal_files import JournalSettings
 from occ.metrics import Health, MetricsServer, OccCollector
 from occ.noc import Alerts, Noc
 from occ.noc import Figures as LiveFigures
@@ -157,7 +158,8 @@ class OnlineChargingServer:
         cdr = settings.cdr
         node = settings.diameter.origin_host
         files = CdrSettings(cdr.directory, cdr.rotate_bytes, cdr.rotate_seconds * 1000, cdr.formats, node)
-        self.outbox = OutboxProcess(self.redis_address, settings.store.partitions, files, settings.log_level)
+        journal = JournalSettings(settings.journal.directory, settings.journal.keep_days * 86_400_000)
+        self.outbox = OutboxProcess(self.redis_address, settings.store.partitions, files, settings.log_level, journal)
         await self.outbox.start()
         self._cleanup.push_async_callback(self.outbox.stop)
         if settings.notices.enabled:

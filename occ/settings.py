@@ -40,6 +40,8 @@ ENVIRONMENT_PREFIX: Final = "OCC_"
 CONFIG_VARIABLE: Final = "OCC_CONFIG"
 DIAMETER_PORT: Final = 3868
 DIAMETER_TLS_PORT: Final = 5868
+JOURNAL_DAYS: Final = 8
+"""Fewest days that records stay in Redis: a day longer than references of payments count (``balance.directory``)."""
 _BESIDE: Final = Path(__file__).resolve().parent.parent / "config"
 IS_INSTALLED: Final = not (_BESIDE / "occ.yaml").is_file()
 """There is no checkout of the project around this package, which came as a wheel."""
@@ -122,6 +124,16 @@ def _amount(node: Node) -> int:
     if micro < 0:
         raise node.error(f"{node.path} must not be below zero")
     return micro
+
+
+def _keep_days(node: Node) -> int:
+    days = node.integer(0, 36_500)
+    if 0 < days < JOURNAL_DAYS:
+        raise node.error(
+            f"{node.path} must be {JOURNAL_DAYS} or more, or 0 for ever: by the journal of the last days repeated "
+            "payments and imports are recognised"
+        )
+    return days
 
 
 def _path(node: Node) -> Path:
@@ -334,6 +346,16 @@ class CdrSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class JournalSettings:
+    """What becomes of the ledger's history."""
+
+    directory: Path = setting(_written_path, Path("journal"))
+    """Files of records that have left Redis. Absolute once loaded; a relative one starts at `store.data_dir`."""
+    keep_days: int = setting(_keep_days, 31)
+    """How long records stay in Redis, in days of 24 hours; 0: for ever."""
+
+
+@dataclass(frozen=True, slots=True)
 class ApiSettings:
     """The management API, a process of its own (`occ api`)."""
 
@@ -373,6 +395,7 @@ class Settings:
     store: StoreSettings = section(StoreSettings)
     charging: ChargingSettings = section(ChargingSettings)
     cdr: CdrSettings = section(CdrSettings)
+    journal: JournalSettings = section(JournalSettings)
     notices: NoticesSettings = section(NoticesSettings)
     api: ApiSettings = section(ApiSettings)
     vouchers: VoucherSettings = section(VoucherSettings)
@@ -409,6 +432,7 @@ def load(
         loaded,
         store=replace(loaded.store, data_dir=data_dir),
         cdr=replace(loaded.cdr, directory=data_dir / loaded.cdr.directory),
+        journal=replace(loaded.journal, directory=data_dir / loaded.journal.directory),
         vouchers=replace(loaded.vouchers, pepper_file=data_dir / loaded.vouchers.pepper_file),
         catalogue=root.base / loaded.catalogue,
         profiles=loaded.profiles or SHIPPED / "profiles.yaml",

@@ -13,6 +13,7 @@ from balance.ledger import Draft, expire_buckets, reserve, settle
 from balance.model import Account, AccountKind, Bucket, Plan, ServiceUse, Session, Step, Unit
 from balance.records import make_plan, pack_account, pack_version
 from balance.store import Store, StoreSettings
+from balance.sums import EXPIRE
 from balance.verify import Report, Total
 from occ.rating.price import StepPrice
 
@@ -106,7 +107,7 @@ async def populate(store: Store) -> None:
         assert account is not None
         draft = Draft(account, NOW + 5)
         assert expire_buckets(draft) == 1
-        return make_plan(draft, verify.EXPIRE, ("supervision",), None)
+        return make_plan(draft, EXPIRE, ("supervision",), None)
 
     await store.commit(b"d", expire)
 
