@@ -184,6 +184,8 @@ class TransitionReader:
                 async with asyncio.timeout(settings.read_s + 5.0):
                     reply = await link.call(*self._reading(), "BLOCK", block_ms, "STREAMS", *self._streams, *new)
                 self._take_all(reply)
+                if not reply and self._taken:
+                    await self._show_life(link)
         finally:
             link.close()
 
@@ -191,7 +193,10 @@ class TransitionReader:
         return ("XREADGROUP", "GROUP", GROUP, self._worker, "COUNT", self._settings.a_read)
 
     async def _show_life(self, link: RedisLink) -> None:
-        """A read that finds nothing, so that others do not take this server for dead while it has its hands full."""
+        """A read that finds nothing, so that others do not take this server for dead while it holds transitions.
+
+        Before Redis 7.2 a read that blocked and found nothing does not count as a sign of life; one in the past does.
+        """
         for stream in self._streams:
             await link.call(*self._reading(), "STREAMS", stream, _LAST_ID)
 

@@ -225,6 +225,9 @@ class Charge:
         if session is None:
             session = ended
         if session is not None and session is not ABSENT and session.session_id == self.key:
+            if session.origin_host != request.origin_host and not self._is_its_client(session):
+                # Session-Ids can be guessed: only who began a session may go on with it, end it or hear its answers.
+                return Plan(Outcome(UNABLE_TO_COMPLY if kind == INITIAL or kind == EVENT else UNKNOWN_SESSION_ID))
             if kind == INITIAL and self._client_restarted(session):
                 return self._begin_anew(account)  # its CC-Request-Number is 0 again, which is no repeat
             kept = answers.find(session.answers, answers.answer_key(self.kind, request.request_number))
@@ -260,8 +263,11 @@ class Charge:
 
         Nothing can be inferred where either is absent (RFC 6733 section 8.16).
         """
-        same = session.origin_host.lower() == self.request.origin_host.lower()
-        return same and 0 < session.origin_state_id < (self.request.origin_state_id or 0)
+        return 0 < session.origin_state_id < (self.request.origin_state_id or 0)
+
+    def _is_its_client(self, session: Session) -> bool:
+        """Diameter identities are compared without regard to case (RFC 6733 section 4.3.1)."""
+        return session.origin_host.lower() == self.request.origin_host.lower()
 
     def _begin_anew(self, account: Account) -> Plan:
         """Close the session if it is still open, and open it again."""

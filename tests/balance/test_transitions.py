@@ -12,7 +12,7 @@ from balance.records import make_plan
 from balance.store import Store, StoreSettings
 from balance.transitions import Entry, TransitionReader, TransitionSettings, waiting
 
-QUICK = TransitionSettings(read_s=0.05, dead_s=0.4, look_s=0.05)
+QUICK = TransitionSettings(read_s=0.05, dead_s=1.2, look_s=0.05)
 
 
 class Server:
