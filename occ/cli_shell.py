@@ -1,7 +1,8 @@
 """What all commands share: settings, the store, and how results, amounts and refusals are shown.
 
 Results go to standard output, as tables or, with ``--json``, as one JSON document; everything else goes to standard
-error. Exit codes: 0 done, 1 refused or inconsistent, 2 wrong usage or configuration.
+error. Exit codes: 0 done, 1 refused or inconsistent, 2 wrong usage or configuration, 70 a fault of
+the program itself.
 """
 
 import json
@@ -33,6 +34,8 @@ T = TypeVar("T")
 
 REFUSED: Final = 1
 USAGE: Final = 2
+FAULT: Final = 70
+"""The exit code of sysexits.h for a fault of the program itself."""
 PIPE_WIDTH: Final = 200
 """Columns of a table that does not go to a terminal."""
 
@@ -99,10 +102,7 @@ class OneSentenceGroup(TyperGroup):
         except KeyboardInterrupt:
             sys.exit(130)
         except Exception as error:
-            told = _told(error)
-            if told is None:
-                raise
-            code = complain(*told)
+            code = complain(*(_told(error) or (_fault(error), FAULT)))
         if not standalone_mode:
             return code
         sys.exit(code if isinstance(code, int) else 0)
@@ -124,6 +124,20 @@ def _told(error: Exception) -> tuple[str, int] | None:
     if isinstance(error, OSError):
         return f"{error.filename}: {error.strerror}" if error.filename else str(error), REFUSED
     return None
+
+
+def _fault(error: Exception) -> str:
+    """What is said of an error that nobody has foreseen; where it happened is kept in a file."""
+    import tempfile
+    import traceback
+
+    told = f"{type(error).__name__}: {error}"[:200]
+    try:
+        with tempfile.NamedTemporaryFile("w", prefix="occ-fault-", suffix=".txt", delete=False) as file:
+            file.writelines(traceback.format_exception(error))
+    except OSError:
+        return f"this is a fault of occ itself ({told}); please report it"
+    return f"this is a fault of occ itself ({told}); please report it, with the file {file.name}"
 
 
 def complain(sentence: str, code: int) -> int:
@@ -182,7 +196,7 @@ async def _audited(context: typer.Context, store: "Store", work: "Callable[[Stor
         role="",
         source="",
         what=" ".join(("occ", *context.command_path.split()[1:])),
-        on=", ".join(told),
+        on=text_of(name_octets(", ".join(told))),
     )
     result = "failed"
     try:
