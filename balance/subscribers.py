@@ -447,6 +447,8 @@ def check_reason(reason: str) -> None:
     """Raises LedgerError for a reason that the journal does not take."""
     if len(reason) > LONGEST_REASON:
         raise LedgerError(f"a reason can be {LONGEST_REASON} characters long at most, not {len(reason)}")
+    if any("\ud800" <= letter <= "\udfff" for letter in reason):
+        raise LedgerError("a reason must be text in UTF-8")
 
 
 def check_subscriber(subscriber: Subscriber) -> None:

@@ -22,6 +22,8 @@ def write_parquet(path: Path, records: Iterable[dict[str, Any]]) -> int:
     PyarrowMissingError, OSError, and whatever ``records`` raises.
     """
     arrow, parquet = _pyarrow()
+    if not path.name or not path.name.isprintable():
+        raise OSError(f"{str(path)!r} cannot be the name of a Parquet file; give another one")
     schema = arrow.schema([(name, _type(arrow, kind)) for name, kind in FIELDS.items()])
     unfinished = path.with_name(path.name + ".part")
     written = 0

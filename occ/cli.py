@@ -1,11 +1,9 @@
-"""The command ``occ``: serve, simulate, and look after accounts, subscribers and the ledger.
+"""The command ``occ``: what commands there are; serve, simulate and peers are here.
 
-Commands on accounts, customers, subscribers, sessions and the ledger are in ``occ.cli_accounts``,
-``occ.cli_customers``, ``occ.cli_subscribers``, ``occ.cli_sessions`` and ``occ.cli_ledger``, those on notices in
-``occ.cli_contacts`` and ``occ.cli_notices``, what all commands share in ``occ.cli_shell``.
+All others are in modules of their own, loaded when they are called for; what commands share is in ``occ.cli_shell``.
+So must be here what only some commands need: imports of it stand in the functions.
 """
 
-import asyncio
 import errno
 import json
 import os
@@ -17,26 +15,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from balance.model import Unit
-from occ.cli_accounts import account_app
-from occ.cli_api import api_app, audit_app
-from occ.cli_bulk import export_rows, import_rows
-from occ.cli_catalogue import catalogue_app
-from occ.cli_cdr import cdr_app
-from occ.cli_contacts import account_contact_app, subscriber_contact_app
-from occ.cli_customers import customer_app
-from occ.cli_decode import decode
-from occ.cli_demo import demo_app
-from occ.cli_doctor import doctor
-from occ.cli_init import init
-from occ.cli_ledger import ledger_app
-from occ.cli_notices import notice_app
-from occ.cli_policy import policy_app
-from occ.cli_policy_node import policy_node
-from occ.cli_rate import rate
-from occ.cli_sessions import sessions_app
+from occ.cli_later import Later, LaterGroup, loading, named
 from occ.cli_shell import (
     REFUSED,
     AsJson,
@@ -52,61 +33,116 @@ from occ.cli_shell import (
     table,
     units_text,
 )
-from occ.cli_store import store_app
-from occ.cli_subscribers import subscriber_app
-from occ.cli_top import top
-from occ.cli_trace import trace
-from occ.cli_vouchers import voucher_app
-from occ.cli_watch import watch
-from occ.cli_why import why
-from occ.rating.catalogue import load_catalogue
-from occ.reaching import NotReachedError, bracketed, fetch_peers, metrics_url, reachable
-from occ.settings import CONFIG_VARIABLE, Settings, default_config_path, load, option_name, variable_name
-from occ.yamlmap import leaf_paths, nearest, shown
 
 if TYPE_CHECKING:
     from occ.server import OnlineChargingServer
+    from occ.settings import Settings
     from simulators.driver import Progress as OnProgress
     from simulators.summary import Summary
 
+
+class Root(OneSentenceGroup, LaterGroup):
+    """The commands of ``occ``."""
+
+    later = named(
+        account=Later("occ.cli_accounts", "account_app", "Create, show, change and list accounts."),
+        subscriber=Later("occ.cli_subscribers", "subscriber_app", "Add, show, change and list subscribers."),
+        customer=Later("occ.cli_customers", "customer_app", "Households, companies and branches: who pays for whom."),
+        sessions=Later("occ.cli_sessions", "sessions_app", "Open charging sessions."),
+        notice=Later("occ.cli_notices", "notice_app", "Notices to customers: what was sent, what was given up."),
+        voucher=Later("occ.cli_vouchers", "voucher_app", "Codes that are worth money once."),
+        ledger=Later("occ.cli_ledger", "ledger_app", "Check the ledger."),
+        cdr=Later("occ.cli_cdr", "cdr_app", "Charging data records."),
+        catalogue=Later("occ.cli_catalogue", "catalogue_app", "The tariff catalogue."),
+        policy=Later(
+            "occ.cli_policy", "policy_app", "The rules about what subscribers may use by what they have left."
+        ),
+        rate=Later(
+            "occ.cli_rate",
+            "rate",
+            "What a use would cost, and why, step by step; exit code 1 if it would be refused.",
+        ),
+        why=Later(
+            "occ.cli_why",
+            "why",
+            "Explain a price: tariff, time band, tiers, promotions, buckets, policy rules, and what moved on the "
+            "account.",
+        ),
+        top=Later(
+            "occ.cli_top",
+            "top",
+            "Watch the servers: traffic, latency, refusals, peers, sessions; 'q' or Ctrl-C ends.",
+        ),
+        trace=Later(
+            "occ.cli_trace",
+            "trace",
+            "Show the decoded Diameter messages of a subscriber or a peer as they pass, until Ctrl-C.",
+        ),
+        decode=Later(
+            "occ.cli_decode",
+            "decode",
+            "Print Diameter messages readably, with remarks on what is wrong with each and what the server would "
+            "answer.",
+        ),
+        import_=Later(
+            "occ.cli_bulk",
+            "import_rows",
+            "Import accounts, subscribers, buckets, offers, meters and customer units.",
+        ),
+        export=Later(
+            "occ.cli_bulk",
+            "export_rows",
+            "Export accounts with their subscribers, buckets, offers, meters and customer units, but without sessions.",
+        ),
+        store=Later("occ.cli_store", "store_app", "Back up the store, and restore it."),
+        api=Later("occ.cli_api", "api_app", "The management API: run it, and look after its tokens."),
+        audit=Later("occ.cli_api", "audit_app", "Who did what."),
+        demo=Later("occ.cli_demo", "demo_app", "What the server does, played."),
+        doctor=Later(
+            "occ.cli_doctor",
+            "doctor",
+            "Check the set-up: Python, rules, Redis, disk, ports, clock, peers, limits; exit code 1 if something "
+            "is bad.",
+        ),
+        init=Later(
+            "occ.cli_init",
+            "init",
+            "Write the configuration that comes with the program to a directory, to be changed there.",
+        ),
+    )
+
+
 app = typer.Typer(
-    cls=OneSentenceGroup,
+    cls=Root,
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     help="OCC, an online charging server: Diameter Gy and Ro credit control over a Redis ledger.",
 )
 simulate_app = typer.Typer(
-    no_args_is_help=True, help="Charging clients and policy nodes that run sessions against a server."
+    cls=loading(
+        policy_node=Later(
+            "occ.cli_policy_node",
+            "policy_node",
+            "Subscribe to policy counters over Diameter Sy, and print each status and change as it comes.",
+        )
+    ),
+    no_args_is_help=True,
+    help="Charging clients and policy nodes that run sessions against a server.",
 )
-simulate_app.command("policy-node")(policy_node)
 app.add_typer(simulate_app, name="simulate")
-app.add_typer(account_app, name="account")
-app.add_typer(subscriber_app, name="subscriber")
-account_app.add_typer(account_contact_app, name="contact")
-subscriber_app.add_typer(subscriber_contact_app, name="contact")
-app.add_typer(notice_app, name="notice")
-app.add_typer(customer_app, name="customer")
-app.add_typer(sessions_app, name="sessions")
-app.add_typer(ledger_app, name="ledger")
-app.add_typer(store_app, name="store")
-app.add_typer(catalogue_app, name="catalogue")
-app.add_typer(policy_app, name="policy")
-app.add_typer(cdr_app, name="cdr")
-app.add_typer(voucher_app, name="voucher")
-app.add_typer(api_app, name="api")
-app.add_typer(audit_app, name="audit")
-app.add_typer(demo_app, name="demo")
-app.command()(decode)
-app.command()(rate)
-app.command()(doctor)
-app.command()(init)
-app.command()(top)
-app.command()(trace)
-app.command()(why)
-sessions_app.command("watch")(watch)
-app.command("import")(import_rows)
-app.command("export")(export_rows)
+
+
+def _show_version(wanted: bool) -> None:
+    if not wanted:
+        return
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        typer.echo(f"occ {version('occ')}")
+    except PackageNotFoundError:
+        typer.echo("occ, not installed: run from its sources")
+    raise typer.Exit
 
 
 @app.callback()
@@ -114,8 +150,11 @@ def options(
     context: typer.Context,
     config: Annotated[
         Path | None,
-        typer.Option(help=f"Settings file; left out: the one {CONFIG_VARIABLE} names, else config/occ.yaml."),
+        typer.Option(help="Settings file; left out: the one OCC_CONFIG names, else config/occ.yaml."),
     ] = None,
+    _version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Which OCC this is.")
+    ] = False,
 ) -> None:
     context.obj = Invocation(config)
 
@@ -146,12 +185,13 @@ def serve(
     Every setting of the configuration file can be given as an option, such as --diameter-port 3869 or
     --store-data-dir /var/lib/occ.
     """
+    from occ.server import run
+    from occ.settings import CONFIG_VARIABLE, default_config_path, load
+
     config = context.ensure_object(Invocation).config
     settings = load(config, _overrides(context.args))
     if population is None and not no_population and config is None and not os.environ.get(CONFIG_VARIABLE):
         population = default_config_path().parent / "population.yaml"
-    from occ.server import run  # noqa: PLC0415 - the other commands start without loading the server
-
     try:
         run(settings, None if no_population else population, _announcement(settings, config, as_json))
     except OSError as error:
@@ -162,6 +202,9 @@ def serve(
 
 def _overrides(arguments: list[str]) -> dict[str, str]:
     """Settings given as options, by dotted name: ``--diameter-port 3869`` or ``--diameter-port=3869``."""
+    from occ.settings import Settings, option_name
+    from occ.yamlmap import leaf_paths, nearest
+
     paths = {option_name(path): path for path in leaf_paths(Settings)}
     found: dict[str, str] = {}
     rest = list(arguments)
@@ -181,7 +224,10 @@ def _overrides(arguments: list[str]) -> dict[str, str]:
     return found
 
 
-def _announcement(settings: Settings, config: Path | None, as_json: bool) -> "Callable[[OnlineChargingServer], None]":
+def _announcement(settings: "Settings", config: Path | None, as_json: bool) -> "Callable[[OnlineChargingServer], None]":
+    from occ.reaching import bracketed
+    from occ.yamlmap import shown
+
     def announce(server: "OnlineChargingServer") -> None:
         diameter, metrics = settings.diameter, settings.metrics
         metrics_url = f"http://{bracketed(metrics.host)}:{server.metrics_port}/metrics"
@@ -228,8 +274,10 @@ def _announcement(settings: Settings, config: Path | None, as_json: bool) -> "Ca
     return announce
 
 
-def _elsewhere(server: "OnlineChargingServer", settings: Settings, config: Path | None) -> str:
+def _elsewhere(server: "OnlineChargingServer", settings: "Settings", config: Path | None) -> str:
     """What to put before a command in another terminal, so that it finds this server: variables that it lacks there."""
+    from occ.settings import CONFIG_VARIABLE, load, variable_name
+
     named = config or (Path(os.environ[CONFIG_VARIABLE]) if os.environ.get(CONFIG_VARIABLE) else None)
     told = load(named, {}, {})
     needed = (
@@ -248,6 +296,8 @@ def _elsewhere(server: "OnlineChargingServer", settings: Settings, config: Path 
 
 def _own_command() -> str:
     """What to type to run this program again from the same directory."""
+    from occ.yamlmap import shown
+
     program = Path(sys.argv[0])
     if program.name == "__main__.py":
         return f"{shown(Path(sys.executable))} -m occ"
@@ -257,7 +307,9 @@ def _own_command() -> str:
     return shown(program)
 
 
-def _cannot_listen(settings: Settings, error: OSError) -> str:
+def _cannot_listen(settings: "Settings", error: OSError) -> str:
+    from occ.reaching import bracketed
+
     diameter, metrics = settings.diameter, settings.metrics
     reason = os.strerror(error.errno or 0).lower()
     # asyncio names the address that was refused, the HTTP server of the metrics does not.
@@ -304,7 +356,7 @@ def simulate_gateway(
     as_json: AsJson = False,
 ) -> None:
     """Data sessions like those of an SMF or PGW, over Diameter Gy."""
-    from simulators import gateway  # noqa: PLC0415 - only these commands need the simulators
+    from simulators import gateway
 
     settings = settings_of(context)
     options = _simulation_options(
@@ -345,7 +397,7 @@ def simulate_ims(
     as_json: AsJson = False,
 ) -> None:
     """Calls and short messages like those of an IMS, over Diameter Ro."""
-    from simulators import ims  # noqa: PLC0415 - only these commands need the simulators
+    from simulators import ims
 
     settings = settings_of(context)
     options = _simulation_options(
@@ -367,8 +419,10 @@ def simulate_ims(
     _simulate(settings, sessions, lambda progress: ims.run(options, progress), as_json)
 
 
-def _simulation_options(make: Any, settings: Settings, host: str | None, port: int | None, **figures: Any) -> Any:
+def _simulation_options(make: Any, settings: "Settings", host: str | None, port: int | None, **figures: Any) -> Any:
     """A simulator's options, pointed at the server of the settings unless told otherwise. Raises WrongUsageError."""
+    from occ.reaching import reachable
+
     diameter = settings.diameter
     try:
         return make(
@@ -382,12 +436,17 @@ def _simulation_options(make: Any, settings: Settings, host: str | None, port: i
 
 
 def _simulate(
-    settings: Settings,
+    settings: "Settings",
     sessions: int,
     simulation: "Callable[[OnProgress], Coroutine[Any, Any, Summary]]",
     as_json: bool,
 ) -> None:
-    from simulators.client import SimulationError  # noqa: PLC0415 - only these commands need the simulators
+    import asyncio
+
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    from occ.rating.catalogue import load_catalogue
+    from simulators.client import SimulationError
 
     bar = Progress(
         TextColumn("sessions"),
@@ -458,6 +517,8 @@ def peers(
     as_json: AsJson = False,
 ) -> None:
     """Diameter peers of the running server."""
+    from occ.reaching import NotReachedError, fetch_peers, metrics_url
+
     metrics = settings_of(context).metrics
     try:
         found = fetch_peers(f"{metrics_url(host or metrics.host, port or metrics.port)}/peers")

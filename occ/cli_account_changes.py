@@ -51,8 +51,7 @@ from occ.rating.catalogue import Catalogue, load_catalogue
 from occ.rating.promotions import Award
 from occ.yamlmap import ConfigError, nearest
 
-MAY_BE_NEGATIVE: Final = {"ignore_unknown_options": True}
-"""For commands with an amount such as -5.00, which looks like an option."""
+bucket_app = typer.Typer(no_args_is_help=True, help="Buckets of an account.")
 
 STATES: Final = {
     state.name.lower(): state
@@ -342,6 +341,7 @@ def cycle_day(
     show_account(on_store(context, work), as_json)
 
 
+@bucket_app.command("add")
 def add_bucket(
     context: typer.Context,
     account: AccountName,

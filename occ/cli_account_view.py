@@ -9,6 +9,7 @@ import typer
 from balance.directory import NewBucket
 from balance.ledger import Draft
 from balance.model import MAIN_BUCKET, Account, AccountKind, Bucket, LifeState, Unit
+from balance.subscribers import check_reason
 from occ.cli_sessions import session_json, sessions_table
 from occ.cli_shell import (
     bucket_text,
@@ -33,8 +34,15 @@ from occ.yamlmap import nearest
 DEFAULT_REASON: Final = "occ command line"
 
 AccountName = Annotated[str, typer.Argument(metavar="ACCOUNT", help="Account identifier, such as acc-491700000001.")]
-Reason = Annotated[str, typer.Option(help="Why, for the journal.")]
-NeededReason = Annotated[str, typer.Option("--reason", help="Why, for the journal.")]
+
+
+def _reason(written: str) -> str:
+    check_reason(written)
+    return written
+
+
+Reason = Annotated[str, typer.Option(callback=_reason, help="Why, for the journal.")]
+NeededReason = Annotated[str, typer.Option("--reason", callback=_reason, help="Why, for the journal.")]
 ValidFor = Annotated[
     str | None,
     typer.Option(

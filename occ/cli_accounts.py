@@ -12,7 +12,6 @@ from balance.journal import history as account_history
 from balance.model import Account, AccountKind, LifeState, Unit
 from balance.records import JournalRecord
 from balance.store import Store
-from occ import cli_account_changes as changes
 from occ.cli_account_view import (
     DAY_MS,
     DEFAULT_REASON,
@@ -26,7 +25,7 @@ from occ.cli_account_view import (
     show_account,
     time_ms,
 )
-from occ.cli_offers import offer_app
+from occ.cli_later import Later, loading
 from occ.cli_shell import (
     AsJson,
     Limit,
@@ -47,19 +46,51 @@ from occ.clock import now_ms
 from occ.rating.catalogue import load_catalogue
 from occ.rating.currency import NUMERIC
 
-account_app = typer.Typer(no_args_is_help=True, help="Create, show, change and list accounts.")
-bucket_app = typer.Typer(no_args_is_help=True, help="Buckets of an account.")
-account_app.add_typer(bucket_app, name="bucket")
-account_app.add_typer(offer_app, name="offer")
-account_app.command("top-up")(changes.top_up)
-account_app.command("adjust", context_settings=changes.MAY_BE_NEGATIVE)(changes.adjust)
-account_app.command("transfer")(changes.transfer)
-account_app.command("transfers")(changes.transfers)
-account_app.command("limit")(changes.limit)
-account_app.command("state")(changes.state)
-account_app.command("expires")(changes.expires)
-account_app.command("cycle-day")(changes.cycle_day)
-bucket_app.command("add")(changes.add_bucket)
+_CHANGES: Final = "occ.cli_account_changes"
+account_app = typer.Typer(
+    cls=loading(
+        top_up=Later(
+            _CHANGES,
+            "top_up",
+            "Add money, or units of an allowance, to a bucket; a prepaid account that has expired is in service again.",
+        ),
+        adjust=Later(
+            _CHANGES,
+            "adjust",
+            "Put a bucket right: add an amount, or take one that is below zero, as far as the bucket is free to "
+            "give it.",
+            {"ignore_unknown_options": True},  # amounts may be negative
+        ),
+        transfer=Later(_CHANGES, "transfer", "Move money from the main bucket of one account to that of another."),
+        transfers=Later(
+            _CHANGES,
+            "transfers",
+            "Transfers that were cut off; the same transfer repeated, with its reference, completes it.",
+        ),
+        limit=Later(_CHANGES, "limit", "Set the credit limit of an account: of a prepaid one, its overdraft."),
+        state=Later(
+            _CHANGES,
+            "state",
+            "Activate, suspend, block or terminate an account, for all whom it pays for; "
+            "running sessions ask anew at once.",
+        ),
+        expires=Later(
+            _CHANGES,
+            "expires",
+            "Say when a prepaid account expires; one that is in grace is in service again.",
+        ),
+        cycle_day=Later(
+            _CHANGES,
+            "cycle_day",
+            "Have the months of an account begin on another day; the one that runs ends on the first such day to come.",
+        ),
+        bucket=Later(_CHANGES, "bucket_app", "Buckets of an account."),
+        offer=Later("occ.cli_offers", "offer_app", "Rentals and bundles that an account has."),
+        contact=Later("occ.cli_contacts", "account_contact_app", "How an account is told what concerns it."),
+    ),
+    no_args_is_help=True,
+    help="Create, show, change and list accounts.",
+)
 
 _REQUEST_TYPES: Final = {1: "INITIAL", 2: "UPDATE", 3: "TERMINATION", 4: "EVENT"}
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from occ.cli_shell import AsJson, RefusedError, quiet_logs, settings_of
+from occ.cli_shell import AsJson, RefusedError, WrongUsageError, quiet_logs, settings_of
 
 if TYPE_CHECKING:
     from simulators.policy_node import Heard
@@ -61,6 +61,8 @@ def policy_node(
             runner.run(run())
         except SimulationError as error:
             raise RefusedError(str(error)) from error
+        except ValueError as error:  # a name that is none
+            raise WrongUsageError(str(error)) from error
 
 
 def _lines(heard: "Heard", as_json: bool) -> list[str]:

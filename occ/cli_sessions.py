@@ -11,6 +11,7 @@ from rich.table import Table
 from balance import commands, directory
 from balance.model import Account, Session, Unit
 from balance.store import Store
+from occ.cli_later import Later, loading
 from occ.cli_shell import (
     REFUSED,
     AsJson,
@@ -39,7 +40,17 @@ if TYPE_CHECKING:  # the other commands start without loading the protocols
 ASKED_AT_ONCE: Final = 64
 LARGEST_NUMBER: Final = 0xFFFFFFFF
 
-sessions_app = typer.Typer(no_args_is_help=True, help="Open charging sessions.")
+sessions_app = typer.Typer(
+    cls=loading(
+        watch=Later(
+            "occ.cli_watch",
+            "watch",
+            "Show grants, usage and balance of a subscriber as they change, until Ctrl-C.",
+        )
+    ),
+    no_args_is_help=True,
+    help="Open charging sessions.",
+)
 
 
 @sessions_app.command("list")

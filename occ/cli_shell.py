@@ -1,13 +1,11 @@
 """What all commands share: settings, the store, and how results, amounts and refusals are shown.
 
 Results go to standard output, as tables or, with ``--json``, as one JSON document; everything else goes to standard
-error. Exit codes: 0 done, 1 refused or inconsistent, 2 wrong usage or configuration.
+error. Exit codes: 0 done, 1 refused or inconsistent, 2 wrong usage or configuration, 70 a fault of
+the program itself.
 """
 
-import asyncio
-import getpass
 import json
-import logging
 import os
 import sys
 from collections.abc import Awaitable, Callable, Sequence
@@ -15,36 +13,37 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Annotated, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Final, TypeVar
 
 import typer
-from rich.console import Console
-from rich.table import Table
 from typer.core import TyperGroup
 
-from balance.audit import begin_act, end_act
-from balance.directory import read_account
-from balance.embedded import Address, EmbeddedRedisError, find_running
 from balance.model import Account, Bucket, LedgerError, Unit
-from balance.resp import StoreError
-from balance.store import Store, StoreSettings
 from occ.clock import now_ms
-from occ.policy.watching import watch_by_rules_in_force
-from occ.rating.catalogue import SIZES, parse_size
 from occ.rating.currency import currency_name, format_amount, parse_amount
-from occ.settings import Settings, load
-from occ.yamlmap import ConfigError, shown
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
+    from balance.embedded import Address
+    from balance.store import Store
+    from occ.settings import Settings
 
 T = TypeVar("T")
 
 REFUSED: Final = 1
 USAGE: Final = 2
+FAULT: Final = 70
+"""The exit code of sysexits.h for a fault of the program itself."""
 PIPE_WIDTH: Final = 200
 """Columns of a table that does not go to a terminal."""
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 LARGEST_LIST: Final = 100_000
+
+BINARY_SIZES: Final = {"TiB": 1024**4, "GiB": 1024**3, "MiB": 1024**2, "KiB": 1024}
 
 LOOKING: Final = frozenset(
     (
@@ -103,20 +102,43 @@ class OneSentenceGroup(TyperGroup):
             code = super().main(args, prog_name, complete_var, False, windows_expand_args, **extra)
         except KeyboardInterrupt:
             sys.exit(130)
-        except (ConfigError, WrongUsageError) as error:
-            code = complain(str(error), USAGE)
-        except (RefusedError, LedgerError, StoreError, EmbeddedRedisError) as error:
-            code = complain(str(error), REFUSED)
-        except OSError as error:
-            code = complain(f"{error.filename}: {error.strerror}" if error.filename else str(error), REFUSED)
         except Exception as error:
-            # Typer's own errors, which it has moved from module to module between versions.
-            if not hasattr(error, "format_message"):
-                raise
-            code = complain(error.format_message(), getattr(error, "exit_code", USAGE))
+            code = complain(*(_told(error) or (_fault(error), FAULT)))
         if not standalone_mode:
             return code
         sys.exit(code if isinstance(code, int) else 0)
+
+
+def _told(error: Exception) -> tuple[str, int] | None:
+    """What is said of an error, and the exit code; None: it is a fault of ours."""
+    # Typer's own errors, which it has moved from module to module between versions.
+    if hasattr(error, "format_message"):
+        return error.format_message(), getattr(error, "exit_code", USAGE)
+    from balance.embedded import EmbeddedRedisError
+    from balance.resp import StoreError
+    from occ.yamlmap import ConfigError
+
+    if isinstance(error, ConfigError | WrongUsageError):
+        return str(error), USAGE
+    if isinstance(error, RefusedError | LedgerError | StoreError | EmbeddedRedisError):
+        return str(error), REFUSED
+    if isinstance(error, OSError):
+        return f"{error.filename}: {error.strerror}" if error.filename else str(error), REFUSED
+    return None
+
+
+def _fault(error: Exception) -> str:
+    """What is said of an error that nobody has foreseen; where it happened is kept in a file."""
+    import tempfile
+    import traceback
+
+    told = f"{type(error).__name__}: {error}"[:200]
+    try:
+        with tempfile.NamedTemporaryFile("w", prefix="occ-fault-", suffix=".txt", delete=False) as file:
+            file.writelines(traceback.format_exception(error))
+    except OSError:
+        return f"this is a fault of occ itself ({told}); please report it"
+    return f"this is a fault of occ itself ({told}); please report it, with the file {file.name}"
 
 
 def complain(sentence: str, code: int) -> int:
@@ -126,16 +148,23 @@ def complain(sentence: str, code: int) -> int:
     return code
 
 
-def settings_of(context: typer.Context) -> Settings:
+def settings_of(context: typer.Context) -> "Settings":
     """The settings, from the file the user named, else where settings are looked for. Raises ConfigError."""
+    from occ.settings import load
+
     return load(context.ensure_object(Invocation).config)
 
 
-def on_store(context: typer.Context, work: Callable[[Store], Awaitable[T]]) -> T:
+def on_store(context: typer.Context, work: "Callable[[Store], Awaitable[T]]") -> T:
     """Do something with the store of the settings. Raises RefusedError if it does not run, and what ``work`` raises.
 
     What it changes is watched by the rules in force, as in a server.
     """
+    import asyncio
+
+    from balance.store import Store, StoreSettings
+    from occ.policy.watching import watch_by_rules_in_force
+
     settings = settings_of(context)
 
     async def connected() -> T:
@@ -155,8 +184,11 @@ def on_store(context: typer.Context, work: Callable[[Store], Awaitable[T]]) -> T
         return runner.run(connected())
 
 
-async def _audited(context: typer.Context, store: Store, work: Callable[[Store], Awaitable[T]]) -> T:
+async def _audited(context: typer.Context, store: "Store", work: "Callable[[Store], Awaitable[T]]") -> T:
     """Carry an act out between its two entries in the audit log. Without the first it is not carried out."""
+    from balance.audit import begin_act, end_act
+    from balance.resp import StoreError
+
     told = [f"{name} {value}" for name, value in context.params.items() if value and name not in UNTOLD]
     entry = await begin_act(
         store,
@@ -165,7 +197,7 @@ async def _audited(context: typer.Context, store: Store, work: Callable[[Store],
         role="",
         source="",
         what=" ".join(("occ", *context.command_path.split()[1:])),
-        on=", ".join(told),
+        on=text_of(name_octets(", ".join(told))),
     )
     result = "failed"
     try:
@@ -182,6 +214,8 @@ async def _audited(context: typer.Context, store: Store, work: Callable[[Store],
 
 def user_name() -> str:
     """Who runs this command, as the system knows it."""
+    import getpass
+
     try:
         return getpass.getuser()
     except (KeyError, OSError):
@@ -190,12 +224,17 @@ def user_name() -> str:
 
 def quiet_logs() -> None:
     """Keep what the libraries log off the terminal: a command says itself, in one sentence, what went wrong."""
+    import logging
+
     if not logging.getLogger().handlers:
         logging.getLogger().addHandler(logging.NullHandler())
 
 
-async def store_address(settings: Settings) -> Address:
+async def store_address(settings: "Settings") -> "Address":
     """Where the store of the settings is. Raises RefusedError if it does not run."""
+    from balance.embedded import find_running
+    from occ.yamlmap import shown
+
     if settings.store.url is not None:
         return settings.store.url
     address = await find_running(settings.store.redis_dir)
@@ -207,8 +246,10 @@ async def store_address(settings: Settings) -> Address:
     return address
 
 
-async def existing_account(store: Store, account: str) -> Account:
+async def existing_account(store: "Store", account: str) -> Account:
     """The account of that name. Raises LedgerError if there is none."""
+    from balance.directory import read_account
+
     found = await read_account(store, name_octets(account))
     if found is None:
         raise LedgerError(f"there is no account {account}")
@@ -218,8 +259,10 @@ async def existing_account(store: Store, account: str) -> Account:
 # -- output ------------------------------------------------------------------------------------------------------
 
 
-def console(*, stderr: bool = False) -> Console:
+def console(*, stderr: bool = False) -> "Console":
     """Where tables go; wide enough for whole lines when nobody watches."""
+    from rich.console import Console
+
     made = Console(stderr=stderr, highlight=False, markup=False, emoji=False)
     if not made.is_terminal:
         made = Console(stderr=stderr, highlight=False, markup=False, emoji=False, width=PIPE_WIDTH)
@@ -230,8 +273,10 @@ def print_json(document: object) -> None:
     typer.echo(json.dumps(document, indent=2))
 
 
-def table(*columns: str) -> Table:
+def table(*columns: str) -> "Table":
     """An empty table; a column whose name starts with ">" is aligned to the right, one without names has no head."""
+    from rich.table import Table
+
     made = Table(show_header=any(columns), header_style="bold", box=None, pad_edge=False)
     for column in columns:
         made.add_column(column.lstrip(">"), justify="right" if column.startswith(">") else "left", overflow="fold")
@@ -271,9 +316,9 @@ def units_text(units: int, unit: Unit, currency: int) -> str:
         return f"{units} s"
     if unit == Unit.EVENTS:
         return f"{units} event{'' if units == 1 else 's'}"
-    for name in ("TiB", "GiB", "MiB", "KiB"):
-        if units and units % SIZES[Unit.OCTETS][name] == 0:
-            return f"{units // SIZES[Unit.OCTETS][name]} {name}"
+    for name, octets in BINARY_SIZES.items():
+        if units and units % octets == 0:
+            return f"{units // octets} {name}"
     return f"{units} B"
 
 
@@ -294,6 +339,8 @@ def money(written: str, what: str) -> int:
 
 def size(written: str, unit: Unit, what: str) -> int:
     """Units of a size on the command line. Raises BadParameter naming ``what``."""
+    from occ.rating.sizes import parse_size
+
     try:
         return parse_size(written, unit)
     except ValueError as error:

@@ -12,6 +12,7 @@ from balance.model import Account, AccountKind, IdentityType, LedgerError, LifeS
 from balance.store import Store
 from balance.subscribers import Identity
 from occ.cli_account_view import DEFAULT_REASON, NeededReason, Reason, day
+from occ.cli_later import Later, loading
 from occ.cli_shell import (
     AsJson,
     Limit,
@@ -38,7 +39,13 @@ from occ.rating.currency import currency_name
 from occ.rating.periods import Period, Periods
 from occ.yamlmap import nearest
 
-subscriber_app = typer.Typer(no_args_is_help=True, help="Add, show, change and list subscribers.")
+subscriber_app = typer.Typer(
+    cls=loading(
+        contact=Later("occ.cli_contacts", "subscriber_contact_app", "How a subscriber is told what concerns it.")
+    ),
+    no_args_is_help=True,
+    help="Add, show, change and list subscribers.",
+)
 
 Shown = tuple[Subscriber, Account]
 """A subscriber and the account that pays for it."""

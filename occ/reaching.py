@@ -1,6 +1,7 @@
 """Asking a running server over HTTP what it tells of itself: its metrics and its peers."""
 
 import json
+from http.client import HTTPException
 from typing import Any, Final
 from urllib.error import HTTPError, URLError
 from urllib.request import ProxyHandler, build_opener
@@ -36,7 +37,7 @@ def fetch(url: str) -> str:
             return told
     except HTTPError as error:
         raise NotReachedError(f"{url} answered {error.code}: is that an OCC server?") from error
-    except (URLError, OSError, ValueError) as error:
+    except (URLError, OSError, ValueError, HTTPException) as error:
         reason = str(getattr(error, "reason", error)).split("] ")[-1].lower()
         raise NotReachedError(
             f"no server answers at {url} ({reason}); start it with 'make run' or 'occ serve'"

@@ -282,9 +282,10 @@ def mapping_node(pairs: list[tuple[yaml.Node, yaml.Node]], line: int) -> yaml.No
 def shown(path: Path) -> str:
     """A path as the user knows it: relative when it lies below the current directory."""
     try:
-        return str(path.resolve().relative_to(Path.cwd()))
+        text = str(path.resolve().relative_to(Path.cwd()))
     except (ValueError, OSError):
-        return str(path)
+        text = str(path)
+    return text.encode("utf-8", "backslashreplace").decode()  # names of files need not be text
 
 
 def _shortened(value: str) -> str:

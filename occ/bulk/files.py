@@ -147,7 +147,7 @@ def _kind(path: Path) -> Kind | None:
 def _check_encoding(encoding: str) -> None:
     try:
         codecs.lookup(encoding)
-    except LookupError:
+    except (LookupError, ValueError):
         raise ConfigError("--encoding", None, f"there is no encoding {encoding[:40]!r}; try utf-8 or cp1252") from None
 
 
