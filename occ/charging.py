@@ -225,18 +225,9 @@ class Charge:
         if session is None:
             session = ended
         if session is not None and session is not ABSENT and session.session_id == self.key:
-            if session.origin_host != request.origin_host and not self._is_its_client(session):
-                # Session-Ids can be guessed: only who began a session may go on with it, end it or hear its answers.
-                return Plan(Outcome(UNABLE_TO_COMPLY if kind == INITIAL or kind == EVENT else UNKNOWN_SESSION_ID))
-            if kind == INITIAL and self._client_restarted(session):
-                return self._begin_anew(account)  # its CC-Request-Number is 0 again, which is no repeat
-            kept = answers.find(session.answers, answers.answer_key(self.kind, request.request_number))
-            if kept is not None:
-                # Whoever opened the session may have ended before the directory of sessions knew of it.
-                opened = self.key if kind == INITIAL and self.key in account.sessions else b""
-                return Plan(unpack_outcome(kept), replayed=True, opened=opened)
-            if request.request_number <= session.forgotten_number and kind != TERMINATION:
-                return Plan(Outcome(UNABLE_TO_COMPLY))  # a repeat from long ago: debit nothing, grant nothing
+            known = self._of_session(account, session)
+            if known is not None:
+                return known
         if self.key in account.sessions:
             if kind == INITIAL or kind == EVENT:
                 return Plan(Outcome(UNABLE_TO_COMPLY))
@@ -257,6 +248,24 @@ class Charge:
         if ended.state == SessionState.EXPIRED and ended is not ABSENT:
             return self._late(account, ended)
         return Plan(Outcome(UNKNOWN_SESSION_ID))
+
+    def _of_session(self, account: Account, session: Session) -> Plan | None:
+        """What is answered without charging, as the session is known already; None: the request goes on with it."""
+        request = self.request
+        kind = request.request_type
+        if session.origin_host != request.origin_host and not self._is_its_client(session):
+            # Session-Ids can be guessed: only who began a session may go on with it, end it or hear its answers.
+            return Plan(Outcome(UNABLE_TO_COMPLY if kind == INITIAL or kind == EVENT else UNKNOWN_SESSION_ID))
+        if kind == INITIAL and self._client_restarted(session):
+            return self._begin_anew(account)  # its CC-Request-Number is 0 again, which is no repeat
+        kept = answers.find(session.answers, answers.answer_key(self.kind, request.request_number))
+        if kept is not None:
+            # Whoever opened the session may have ended before the directory of sessions knew of it.
+            opened = self.key if kind == INITIAL and self.key in account.sessions else b""
+            return Plan(unpack_outcome(kept), replayed=True, opened=opened)
+        if request.request_number <= session.forgotten_number and kind != TERMINATION:
+            return Plan(Outcome(UNABLE_TO_COMPLY))  # a repeat from long ago: debit nothing, grant nothing
+        return None
 
     def _client_restarted(self, session: Session) -> bool:
         """Row 22: the client lost its state since it began the session, as a raised Origin-State-Id tells.

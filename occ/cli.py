@@ -51,7 +51,7 @@ class Root(OneSentenceGroup, LaterGroup):
         sessions=Later("occ.cli_sessions", "sessions_app", "Open charging sessions."),
         notice=Later("occ.cli_notices", "notice_app", "Notices to customers: what was sent, what was given up."),
         voucher=Later("occ.cli_vouchers", "voucher_app", "Codes that are worth money once."),
-        ledger=Later("occ.cli_ledger", "ledger_app", "Check the ledger."),
+        ledger=Later("occ.cli_ledger", "ledger_app", "Check the ledger, and close its books."),
         cdr=Later("occ.cli_cdr", "cdr_app", "Charging data records."),
         catalogue=Later("occ.cli_catalogue", "catalogue_app", "The tariff catalogue."),
         policy=Later(

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     from balance.embedded import Address
     from balance.store import Store
+    from balance.tokens import Token
     from occ.settings import Settings
 
 T = TypeVar("T")
@@ -171,10 +172,11 @@ def on_store(context: typer.Context, work: "Callable[[Store], Awaitable[T]]") ->
         store = Store(StoreSettings(await store_address(settings), settings.store.partitions))
         await store.start()
         try:
+            token = await admitted(context, store, settings)
             await watch_by_rules_in_force(store)
             if context.command.name in LOOKING:
                 return await work(store)
-            return await _audited(context, store, work)
+            return await _audited(context, store, work, token)
         finally:
             await store.stop()
 
@@ -184,7 +186,23 @@ def on_store(context: typer.Context, work: "Callable[[Store], Awaitable[T]]") ->
         return runner.run(connected())
 
 
-async def _audited(context: typer.Context, store: "Store", work: "Callable[[Store], Awaitable[T]]") -> T:
+def command_of(context: typer.Context) -> str:
+    """What was called, ``account top-up``."""
+    return " ".join(context.command_path.split()[1:])
+
+
+async def admitted(context: typer.Context, store: "Store", settings: "Settings") -> "Token | None":
+    """The token that a command is run with, where the settings ask for one. Raises RefusedError without a good one."""
+    if settings.cli.tokens != "required":
+        return None
+    from occ.cli_roles import admit
+
+    return await admit(store, command_of(context), user_name(), now_ms(), os.environ)
+
+
+async def _audited(
+    context: typer.Context, store: "Store", work: "Callable[[Store], Awaitable[T]]", token: "Token | None"
+) -> T:
     """Carry an act out between its two entries in the audit log. Without the first it is not carried out."""
     from balance.audit import begin_act, end_act
     from balance.resp import StoreError
@@ -193,10 +211,10 @@ async def _audited(context: typer.Context, store: "Store", work: "Callable[[Stor
     entry = await begin_act(
         store,
         at_ms=now_ms(),
-        who=f"cli {user_name()}",
-        role="",
+        who=f"cli {user_name()}" + (f", token {token.token_id} ({token.name})" if token else ""),
+        role=token.role.name.lower() if token else "",
         source="",
-        what=" ".join(("occ", *context.command_path.split()[1:])),
+        what=f"occ {command_of(context)}",
         on=text_of(name_octets(", ".join(told))),
     )
     result = "failed"

@@ -8,9 +8,10 @@ from typing import Annotated, Any
 import typer
 
 from balance.snapshot import Contents, backup, check, restore_embedded, restore_external
+from balance.store import Store
 from balance.verify import Report
 from occ.cli_ledger import show_report
-from occ.cli_shell import REFUSED, AsJson, console, print_json, quiet_logs, settings_of, store_address
+from occ.cli_shell import REFUSED, AsJson, console, on_store, print_json, quiet_logs, settings_of, store_address
 from occ.clock import now_ms
 from occ.settings import Settings
 
@@ -27,6 +28,7 @@ def backup_store(context: typer.Context, file: Written, as_json: AsJson = False)
     Charging goes on meanwhile. Exit code 1 if the ledger is inconsistent; the file is written all the same.
     """
     settings = settings_of(context)
+    on_store(context, _nothing)
 
     async def work() -> tuple[Contents, Report]:
         address = await store_address(settings)
@@ -56,6 +58,10 @@ async def _restored(settings: Settings, file: Path) -> tuple[Contents, Report]:
     if store.url is None:
         return await restore_embedded(file, store.redis_dir, server_binary=store.server_binary)
     return await restore_external(file, store.url, store.partitions, server_binary=store.server_binary)
+
+
+async def _nothing(store: Store) -> None:
+    """A backup has a connection of its own; but that it was asked for, and by whom, is looked at and noted first."""
 
 
 def _run(work: Coroutine[Any, Any, tuple[Contents, Report]], done: str, as_json: bool) -> None:

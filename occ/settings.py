@@ -38,6 +38,10 @@ IPNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 ENVIRONMENT_PREFIX: Final = "OCC_"
 CONFIG_VARIABLE: Final = "OCC_CONFIG"
+TOKEN_VARIABLE: Final = "OCC_TOKEN"
+TOKEN_FILE_VARIABLE: Final = "OCC_TOKEN_FILE"
+_NO_SETTINGS: Final = frozenset((CONFIG_VARIABLE, TOKEN_VARIABLE, TOKEN_FILE_VARIABLE))
+"""Variables with the prefix that are none."""
 DIAMETER_PORT: Final = 3868
 DIAMETER_TLS_PORT: Final = 5868
 JOURNAL_DAYS: Final = 8
@@ -378,6 +382,14 @@ class ApiSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class CommandSettings:
+    """The commands of `occ` that use the store."""
+
+    tokens: str = setting(choice("optional", "required"), "optional")
+    """"required": each takes a token whose role allows it (`occ.cli_roles`)."""
+
+
+@dataclass(frozen=True, slots=True)
 class VoucherSettings:
     """Codes that are worth money once."""
 
@@ -398,6 +410,7 @@ class Settings:
     journal: JournalSettings = section(JournalSettings)
     notices: NoticesSettings = section(NoticesSettings)
     api: ApiSettings = section(ApiSettings)
+    cli: CommandSettings = section(CommandSettings)
     vouchers: VoucherSettings = section(VoucherSettings)
     catalogue: Path = setting(_path, Path("catalogue.yaml"))
     """The tariff catalogue; absolute once loaded."""
@@ -471,7 +484,7 @@ def _from_environment(environ: Mapping[str, str]) -> dict[str, Node]:
     paths = {variable_name(path): path for path in leaf_paths(Settings)}
     nodes: dict[str, Node] = {}
     for name, value in sorted(environ.items()):
-        if not name.startswith(ENVIRONMENT_PREFIX) or name == CONFIG_VARIABLE or not value:
+        if not name.startswith(ENVIRONMENT_PREFIX) or name in _NO_SETTINGS or not value:
             continue
         if name not in paths:
             raise ConfigError(name, None, f"there is no such setting{nearest(name, paths)}")
