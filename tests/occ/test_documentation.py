@@ -18,7 +18,7 @@ from occ.yamlmap import leaf_paths
 
 PROJECT = Path(__file__).parents[2]
 DOCS = PROJECT / "docs"
-PAGES = [DOCS / name for name in ("connecting.md", "live.md", "operations.md")]
+PAGES = [PROJECT / "README.md", *sorted(DOCS.glob("*.md"))]
 
 
 def build(project: Path, site: Path) -> subprocess.CompletedProcess[str]:
