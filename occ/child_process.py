@@ -8,7 +8,6 @@ import asyncio
 import json
 import logging
 import os
-import signal
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -70,11 +69,13 @@ class ChildProcess:
             await process.wait()
 
     async def _launch(self) -> None:
-        # The child must find the packages where this process found them, installed or not.
+        # The child must find the packages where this process found them, installed or not. Ctrl-C in a terminal must
+        # not reach it, not even while it loads: the server decides when its processes end.
         path = os.pathsep.join([_PACKAGES, os.environ.get("PYTHONPATH", "")])
         self._process = await asyncio.create_subprocess_exec(
             sys.executable, "-m", self._module, self._job,
             stdin=asyncio.subprocess.PIPE, env={**os.environ, "PYTHONPATH": path.rstrip(os.pathsep)},
+            start_new_session=True,
         )  # fmt: skip
 
     async def _supervise(self) -> None:
@@ -107,6 +108,4 @@ async def told_to_stop() -> asyncio.Event:
     waiting = loop.create_task(reader.read())
     _WAITING.add(waiting)
     waiting.add_done_callback(lambda _: stop.set())
-    # Ctrl-C in a terminal reaches the whole group: the server decides when its processes end.
-    loop.add_signal_handler(signal.SIGINT, lambda: None)
     return stop

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner
@@ -62,6 +63,28 @@ def peer_line(port: int) -> str:
     line = readme.block(readme.section(SECTION), "ConnectPeer")
     assert line.count("3868") == 1
     return line.replace("3868", str(port))
+
+
+def shipped_configuration(directory: Path, port: int) -> str:
+    """The file of config/clients, which has the line of README.md, with the places and the port of this test."""
+    text = (PROJECT / "config" / "clients" / "open5gs" / "smf.conf").read_text(encoding="utf-8")
+    assert readme.block(readme.section(SECTION), "ConnectPeer") in text
+    certificate = {"smf.cert.pem": "smf.crt", "smf.key.pem": "smf.key", "cacert.pem": "smf.crt"}
+    for name, here in certificate.items():
+        assert f"/etc/freeDiameter/{name}" in text
+        text = text.replace(f"/etc/freeDiameter/{name}", f"{directory}/{here}")
+    assert text.count("3868") == 1
+    return f"Port = 0;\nSecPort = 0;\nTcTimer = 1;\n{text}".replace("3868", str(port)).replace(
+        'ListenOn = "127.0.0.4"', 'ListenOn = "127.0.0.1"'
+    )
+
+
+def test_the_shipped_smf_yaml_says_what_the_readme_says() -> None:
+    text = (PROJECT / "config" / "clients" / "open5gs" / "smf.yaml").read_text(encoding="utf-8")
+    shipped = yaml.safe_load(text)["smf"]
+    told = yaml.safe_load(readme.block(readme.section(SECTION), "ctf"))["smf"]
+    assert {name: shipped[name] for name in told} == told
+    assert shipped["freeDiameter"] == "/etc/freeDiameter/smf.conf"
 
 
 def server_settings() -> dict[str, str]:
@@ -382,7 +405,7 @@ def test_configuration_in_the_readme(tmp_path: Path, program: Path) -> None:
             done = CliRunner().invoke(app, ["--config", str(config), *words])
             assert done.exit_code == 0, done.output
         account, imsi = typed[0][2], typed[1][typed[1].index("--imsi") + 1]
-        with Gateway(program, tmp_path, peer_line(server.port)) as gateway:
+        with Gateway(program, tmp_path, "", shipped_configuration(tmp_path, server.port)) as gateway:
             session = DataSession(gateway, server, f"{IDENTITY};1;1;app_gy", imsi)
             assert session.start()
             session.traffic(700_000, 300_000)

@@ -63,6 +63,7 @@ def misuses(command: Any, values: list[str], turn: int) -> Iterator[list[str]]:
 def check(root: Any, line: tuple[str, ...]) -> None:
     """Run a command line; whatever comes of it, it is no fault of the program."""
     out, err = io.StringIO(), io.StringIO()
+    code: object = None
     with redirect_stdout(out), redirect_stderr(err):
         try:
             root.main(list(line), prog_name="occ")
@@ -197,6 +198,8 @@ def test_a_reader_that_has_seen_enough(server: LiveServer, line: str) -> None:
 )
 def test_ctrl_c_ends_without_a_word(server: LiveServer, line: str, tmp_path: Path) -> None:
     process = started(server, line.format(tmp_path), stdout=subprocess.PIPE)
+    assert process.stdout is not None
+    assert process.stderr is not None
     assert select.select([process.stdout, process.stderr], [], [], 30)[0]  # it is in the middle of it
     process.send_signal(signal.SIGINT)
     _, told = process.communicate(timeout=60)

@@ -48,10 +48,11 @@ def build(directory: Path) -> Path:
 class Gateway:
     """A running gateway, connected with the server.
 
-    ``peer``: the ``ConnectPeer`` line of its configuration. It listens on no port, and tries again every second.
+    ``peer``: the ``ConnectPeer`` line of its configuration; ``whole``: another one altogether. It listens
+    on no port, and tries again every second.
     """
 
-    def __init__(self, program: Path, directory: Path, peer: str) -> None:
+    def __init__(self, program: Path, directory: Path, peer: str, whole: str | None = None) -> None:
         self.directory = directory
         self.log = directory / "gateway.log"
         assert OPENSSL is not None
@@ -60,7 +61,8 @@ class Gateway:
         subprocess.run([OPENSSL, *certificate, *files], check=True, capture_output=True)
         configuration = directory / "smf.conf"
         configuration.write_text(
-            _CONFIGURATION.format(
+            whole
+            or _CONFIGURATION.format(
                 identity=IDENTITY,
                 realm=REALM,
                 directory=directory,
