@@ -49,6 +49,11 @@ REFUSALS_SHOWN: Final = 8
 SIDE_BY_SIDE: Final = 100
 UPPER_HEIGHT: Final = 10
 HISTORY: Final = 60
+LONGEST_KEY: Final = 64
+GONE: Final = "\x04"
+"""The terminal is."""
+ENDING: Final = ("q", "Q", "\x1b", GONE)
+"""What ends the full screen: q, Escape."""
 _BARS: Final = " ▁▂▃▄▅▆▇█"
 _ORDER: Final = ("initial", "update", "termination", "event", "unreadable")
 
@@ -318,7 +323,7 @@ def _full_screen(watcher: Watcher, every: float) -> None:
     with _keys() as pressed, Live(console=out, screen=True, auto_refresh=False) as live:
         while True:
             live.update(frame(watcher, out.width), refresh=True)
-            if pressed(every) in ("q", "Q", "\x1b"):
+            if pressed(every) in ENDING:
                 return
             watcher.look()
 
@@ -340,7 +345,8 @@ def _keys() -> Iterator[Callable[[float], str]]:
 
     def pressed(seconds: float) -> str:
         ready, _, _ = select.select([terminal], [], [], seconds)
-        return os.read(terminal, 1).decode("latin-1") if ready else ""
+        # All that is there: the keys for arrows and functions begin with the character of Escape.
+        return (os.read(terminal, LONGEST_KEY).decode("latin-1") or GONE) if ready else ""
 
     try:
         yield pressed
