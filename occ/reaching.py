@@ -1,6 +1,7 @@
 """Asking a running server over HTTP what it tells of itself: its metrics and its peers."""
 
 import json
+from email.message import Message
 from http.client import HTTPException
 from typing import Any, Final
 from urllib.error import HTTPError, URLError
@@ -30,11 +31,15 @@ def metrics_url(host: str, port: int) -> str:
 
 def fetch(url: str) -> str:
     """What is there. Raises NotReachedError."""
+    return fetch_page(url)[0].decode("utf-8", "replace")
+
+
+def fetch_page(url: str) -> tuple[bytes, Message]:
+    """What is there, with its headers. Raises NotReachedError."""
     try:
         # No proxy: the server is asked directly, whatever the environment says of the web.
         with build_opener(ProxyHandler({})).open(url, timeout=TIMEOUT_S) as answer:
-            told: str = answer.read().decode("utf-8", "replace")
-            return told
+            return answer.read(), answer.headers
     except HTTPError as error:
         raise NotReachedError(f"{url} answered {error.code}: is that an OCC server?") from error
     except (URLError, OSError, ValueError, HTTPException) as error:

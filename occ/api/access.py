@@ -5,7 +5,9 @@ log before they begin and when they end.
 """
 
 import logging
+from base64 import b64decode
 from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -80,12 +82,31 @@ def router(prefix: str, tag: str) -> APIRouter:
     return APIRouter(prefix=prefix, tags=[tag], route_class=GuardedRoute, default_response_class=ExactResponse)
 
 
-async def _authenticate(context: Context, request: Request) -> Caller:
+async def looks_at_a_page(context: Context, request: Request) -> None:
+    """Let a browser in, which can only ask for a name and a password: any name, and a token as the password.
+
+    Raises ApiError; of 401 browsers make their question.
+    """
+    scheme, _, written = request.headers.get("authorization", "").partition(" ")
+    if scheme.lower() == "basic":
+        with suppress(ValueError):
+            written = b64decode(written, validate=True).decode().partition(":")[2]
+    try:
+        _check_role(await _authenticate(context, request, written), Role.VIEWER)
+    except ApiError as error:
+        if error.status == 401:
+            question = 'Basic realm="OCC: any name, a token as the password", charset="UTF-8"'
+            raise ApiError(401, error.message, {"WWW-Authenticate": question}) from None
+        raise
+
+
+async def _authenticate(context: Context, request: Request, password: str = "") -> Caller:
+    """Who sends a request. ``password``: the token, where it does not come as a bearer token."""
     scheme, _, written = request.headers.get("authorization", "").partition(" ")
     address = request.client.host if request.client else ""
     token = None
-    if scheme.lower() == "bearer":
-        token = await find_token(context.store, written.strip(), context.clock())
+    if password or scheme.lower() == "bearer":
+        token = await find_token(context.store, (password or written).strip(), context.clock())
     if token is not None:
         return Caller(token, address)
     if written:

@@ -26,6 +26,7 @@ from occ.api.accounts import accounts, lines
 from occ.api.administration import office
 from occ.api.context import Context
 from occ.api.description import completed
+from occ.api.noc import NOC_ROUTES
 from occ.api.records import past
 from occ.api.rules_resources import rules
 from occ.api.sessions import open_sessions
@@ -110,6 +111,7 @@ def create_app(context: Context) -> FastAPI:
     app.router.routes.append(Route("/openapi.json", lambda _: JSONResponse(app.openapi())))
     app.router.routes.append(Route("/docs", lambda _: HTMLResponse(_page(app.openapi()))))
     app.router.routes.append(Route("/health", _health))
+    app.router.routes += NOC_ROUTES
     return app
 
 

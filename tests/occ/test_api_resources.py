@@ -1,6 +1,7 @@
 """The operator's own resources over real sockets, beside a running server with a client."""
 
 import asyncio
+from base64 import b64encode
 from collections.abc import Iterator
 
 import pytest
@@ -8,7 +9,7 @@ import pytest
 from balance.model import IdentityType
 from tests.asked_client import AskedClient, always
 from tests.live_server import LiveServer
-from tests.occ.api_lab import Api
+from tests.occ.api_lab import Answer, Api
 from tests.shell import Shell
 
 V1 = "/occ/v1"
@@ -70,6 +71,27 @@ def test_catalogue_and_policies_are_read_checked_and_reloaded(api: Api, server: 
     assert isinstance(api.get(f"{V1}/policy-events"), list)
     assert api.post(f"{V1}/ledger/verify", None, 200)["consistent"]
     assert api.get(f"{V1}/cdrs") == []
+
+
+def test_the_noc_page_is_there_for_browsers_with_a_token(api: Api) -> None:
+    answer = api.send("GET", "/noc", role=None)
+    assert answer.status == 401
+    assert answer.headers["www-authenticate"].startswith("Basic ")
+
+    def with_password(password: str, path: str = "/noc") -> Answer:
+        credentials = b64encode(f"noc:{password}".encode()).decode()
+        return api.send("GET", path, role=None, headers={"Authorization": f"Basic {credentials}"})
+
+    page = with_password(api.tokens["viewer"])
+    assert page.status == 200
+    assert b"noc.js" in page.body
+    assert "default-src 'self'" in page.headers["content-security-policy"]
+    assert with_password(api.tokens["viewer"], "/noc/noc.css").headers["content-type"].startswith("text/css")
+    assert with_password(api.tokens["viewer"], "/noc/data").json["alerts"]
+    assert api.get("/noc/data", role="viewer")["store"]["up"]
+    assert with_password("occ_000000000000_" + 43 * "A").status == 401
+    for written in ("Basic x", "Basic Og==", "Basic /w=="):
+        assert api.send("GET", "/noc", role=None, headers={"Authorization": written}).status in (401, 429)
 
 
 async def test_sessions_are_listed_asked_anew_and_ended(api: Api, server: LiveServer) -> None:
