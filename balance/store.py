@@ -134,7 +134,7 @@ class _Operation:
 
 
 class _Lane:
-    __slots__ = ("budgets", "in_flight", "keys", "queue", "transitions")
+    __slots__ = ("begun", "budgets", "in_flight", "keys", "queue", "transitions")
 
     def __init__(self, keys: Keys, lane: int) -> None:
         self.keys = (keys.journal(lane), keys.watch(lane), keys.outbox(lane))
@@ -142,6 +142,8 @@ class _Lane:
         self.transitions = keys.transitions(lane)
         self.queue: list[_Operation] = []
         self.in_flight = 0
+        self.begun: deque[float] = deque()
+        """When the script calls that are under way were sent, the oldest first."""
 
 
 class Store:
@@ -180,6 +182,15 @@ class Store:
     @property
     def available(self) -> bool:
         return self._link is not None and not self._link.lost
+
+    @property
+    def capacity(self) -> int:
+        """So many operations can be on their way to Redis; further ones would only wait here."""
+        return len(self._lanes) * self.settings.commits_in_flight * MAX_PLANS
+
+    def delay(self, now: float) -> float:
+        """For how many seconds the oldest script call has been under way; ``now`` as ``perf_counter`` has it."""
+        return max((now - lane.begun[0] for lane in self._lanes.values() if lane.begun), default=0.0)
 
     async def _connect(self) -> None:
         address = self.settings.address
@@ -402,11 +413,13 @@ class Store:
             return
         started = perf_counter()
         lane.in_flight += 1
+        lane.begun.append(started)
         self.statistics.commits += 1
         self.statistics.plans += len(batch)
 
         def on_reply(reply: Reply) -> None:
             lane.in_flight -= 1
+            lane.begun.popleft()
             self.statistics.round_trip(perf_counter() - started)
             self._settled(batch, reply)
             if lane.queue:

@@ -37,6 +37,7 @@ class Worker:
             "OCC_STORE_DATA_DIR": str(data_dir / "worker"),
             "OCC_STORE_PARTITIONS": str(partitions),
             "OCC_CHARGING_IN_FLIGHT_LIMIT": str(in_flight_limit),
+            "OCC_CHARGING_QUEUE_DELAY_MS": "60000",
             "OCC_LOG_LEVEL": "warning",
         }
         self._process: asyncio.subprocess.Process | None = None
