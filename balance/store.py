@@ -164,6 +164,7 @@ class Store:
         self._subscribers: dict[tuple[int, bytes], tuple[Subscriber, int]] = {}
         self._sessions: dict[bytes, bytes] = {}
         self._flush_due = False
+        self._commits_seen = (0, 0.0)
         self._closing = False
         self._reconnecting: asyncio.Task[None] | None = None
 
@@ -191,6 +192,14 @@ class Store:
     def delay(self, now: float) -> float:
         """For how many seconds the oldest script call has been under way; ``now`` as ``perf_counter`` has it."""
         return max((now - lane.begun[0] for lane in self._lanes.values() if lane.begun), default=0.0)
+
+    def recent_commit(self) -> float:
+        """How long script calls took on average, in seconds, since this was last asked; 0: there was none."""
+        statistics = self.statistics
+        count, seconds = self._commits_seen
+        self._commits_seen = (sum(statistics.round_trips), statistics.round_trip_seconds)
+        calls = self._commits_seen[0] - count
+        return (self._commits_seen[1] - seconds) / calls if calls else 0.0
 
     async def _connect(self) -> None:
         address = self.settings.address

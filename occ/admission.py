@@ -10,8 +10,11 @@ and not in the store, because only here is it known for how long, and who should
   clients are the nearest to giving up.
 
 How long a first request may wait depends on how long there has been a queue at all: a burst may take its time, a queue
-that stays is kept short (the controlled delay of Nichols and Jacobson, RFC 8289, in a simple form). What waits in the
-store counts by the age of the oldest commit under way: while it is above the bound, no first request is begun.
+that stays is kept short (the controlled delay of Nichols and Jacobson, RFC 8289, in a simple form).
+
+What is begun must not wait in the store instead. While there is a queue here, no more is under way in the store than
+it answers within an eighth of the bound, or within two of its commits where that is longer, by Little's law: rate of
+answers times delay. And while its oldest commit is above the bound, as when a disk hangs, no first request is begun.
 
 The loop works in slices: after ``SLICE_S`` of charging it reads its sockets again, so that what waits in the kernel
 waits no longer than that. However much is sent, charging gets at least as much time as reading and refusing.
@@ -32,12 +35,18 @@ LONGEST_SLICE_S: Final = 0.05
 """... or for as long as that took, up to this."""
 TICK_S: Final = 0.01
 """Between two looks at what waits while nothing can be begun."""
-LASTING: Final = 10
+LASTING: Final = 5
 """In a queue that lasts, first requests wait for a part of the bound: one in so many."""
+IN_STORE: Final = 8
+"""A request should be in the store for a part of the bound: one in so many."""
 UPDATES_WAIT: Final = 5
 UPDATES_ROOM: Final = 2
 TERMINATIONS_ROOM: Final = 4
 """How many times the in-flight bound may be under way when updates, and terminations, are refused as well."""
+LEAST_BEGUN: Final = 64
+"""So many may be begun and not answered however slow the store is: it writes them to disk at once."""
+MEASURED_S: Final = 0.05
+"""Answers are counted for so long to know the rate of the store."""
 HELD_OCTETS: Final = 64 << 20
 """Octets of requests that wait, above which as many count as under way as may be."""
 
@@ -76,6 +85,9 @@ class Backend(Protocol):
     def delay(self, now: float) -> float:
         """How long the oldest of what is under way has been so, in seconds; ``now`` as ``perf_counter`` has it."""
 
+    def recent_commit(self) -> float:
+        """How long it took on average, in seconds, to write something, since this was last asked; 0: nothing was."""
+
 
 Begin = Callable[[P, bytes, float], None]
 """Begins a request: where it came from, its octets, when it was read."""
@@ -93,6 +105,7 @@ class Admission(Generic[P]):
     """
 
     __slots__ = (
+        "_answered",
         "_backend",
         "_beats",
         "_begin",
@@ -100,6 +113,8 @@ class Admission(Generic[P]):
         "_kind_of",
         "_limits",
         "_loop",
+        "_measured_at",
+        "_most_begun",
         "_octets",
         "_refuse",
         "_running",
@@ -138,7 +153,10 @@ class Admission(Generic[P]):
         self._tick: asyncio.TimerHandle | None = None
         self._waiting_since = 0.0
         self._beats: deque[float] = deque(maxlen=BEATS_KEPT)
-        self.at_once = min(limits.in_flight, backend.capacity)
+        self._answered = 0
+        self._measured_at = 0.0
+        self._most_begun = min(limits.in_flight, backend.capacity)
+        self.at_once = min(self._most_begun, 4 * LEAST_BEGUN)
         """With fewer begun and not answered, and before ``until``, a request need not be brought here."""
         self.until = 0.0
         """End of the slice, by ``perf_counter``; 0: something waits, or no slice has begun."""
@@ -160,6 +178,7 @@ class Admission(Generic[P]):
 
     def answered(self) -> None:
         """A request that was begun is answered; to be called while ``waiting``: there may be room for another."""
+        self._answered += 1
         if not self._turn_due:
             self._turn_soon()
 
@@ -181,7 +200,8 @@ class Admission(Generic[P]):
                 self._refuse(peer, message, kind, TOO_MANY)
                 return
         if not self.waiting:
-            self._waiting_since = now
+            self._waiting_since = self._measured_at = now
+            self._answered = 0
         self.until = 0.0
         self.waiting += 1
         self._under_way.in_flight += 1
@@ -213,6 +233,8 @@ class Admission(Generic[P]):
             return
         now = perf_counter()
         self._refuse_overdue(now)
+        if now - self._measured_at >= MEASURED_S:
+            self._set_room(now)
         until = now + min(max(SLICE_S, now - self._turned), LONGEST_SLICE_S)
         out_of_time = self._begin_all(self._running, until)
         if not out_of_time and not self._running and self._keeps_up(now):
@@ -242,6 +264,15 @@ class Admission(Generic[P]):
             if perf_counter() >= until:
                 return bool(queue) or self.waiting > 0
         return False
+
+    def _set_room(self, now: float) -> None:
+        """As many begun as are answered in good time; twice or half as many as before, in one step."""
+        rate = self._answered / (now - self._measured_at)
+        self._answered = 0
+        self._measured_at = now
+        wanted = int(rate * max(self._limits.queue_delay_s / IN_STORE, 2 * self._backend.recent_commit()))
+        wanted = max(self.at_once // 2, min(wanted, self.at_once * 2))
+        self.at_once = min(max(wanted, LEAST_BEGUN), self._most_begun)
 
     def _keeps_up(self, now: float) -> bool:
         return self._backend.delay(now) <= self._limits.queue_delay_s
