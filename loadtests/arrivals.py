@@ -7,14 +7,15 @@ As `loadtests.generator`, with one more command:
 phases          {think_s, phases: [{rate, seconds}, ...]}: one after the other, without a pause
 
 In each phase `rate` requests a second are due at random (exponential) intervals. A request that is due goes to the
-running session that has been ready longest, `think_s` after its last answer; where none is ready, a new session begins.
-So running sessions keep their pace however many more arrive. Whoever is turned away (3002, 3004) at the beginning goes
-away; a running session asks again `think_s` later, with the same request.
+running session that has been ready longest, about `think_s` after its last answer; where none is ready, a new session
+begins. So running sessions keep their pace however many more arrive. Whoever is turned away (3002, 3004) at the
+beginning goes away; a running session asks again as much later, with the same request.
 """
 
 import sys
 from array import array
 from collections import Counter, deque
+from heapq import heappop, heappush
 from struct import Struct
 from time import perf_counter
 from typing import Any, ClassVar, Final
@@ -89,8 +90,8 @@ class Arrivals(Generator):
         super().__init__(*arguments)
         self._phases: list[Phase] = []
         self._think_s = 0.0
-        self._ready: deque[tuple[float, Slot]] = deque()
-        """Sessions between two requests, and when they send the next."""
+        self._ready: list[tuple[float, int]] = []
+        """A heap of when sessions send their next request, and their slots."""
 
     def _phase_of(self, due: float) -> Phase:
         found = self._phases[0]
@@ -121,7 +122,7 @@ class Arrivals(Generator):
             phase.refused[TYPES[step]] += 1
             phase.bad_at = max(phase.bad_at, due)
         if slot.step:
-            self._ready.append((now + self._think_s, slot))
+            heappush(self._ready, (now + self._think_s * (0.5 + self._random.random()), slot.index))
         else:
             self._rested.append(slot)
 
@@ -150,7 +151,7 @@ class Arrivals(Generator):
             phase.behind_s = max(phase.behind_s, now - due)
             while due <= now:
                 if ready and ready[0][0] <= due:
-                    slot = ready.popleft()[1]
+                    slot = self._slots[heappop(ready)[1]]
                 elif rested:
                     slot = rested.popleft()
                     slot.step = 0

@@ -109,6 +109,7 @@ class Admission(Generic[P]):
         "_backend",
         "_beats",
         "_begin",
+        "_clock",
         "_first",
         "_kind_of",
         "_limits",
@@ -137,6 +138,7 @@ class Admission(Generic[P]):
         kind_of: Callable[[bytes], int],
         begin: Begin[P],
         refuse: Refuse[P],
+        clock: Callable[[], float] = perf_counter,
     ) -> None:
         self._limits = limits
         self._under_way = under_way
@@ -144,6 +146,7 @@ class Admission(Generic[P]):
         self._kind_of = kind_of
         self._begin = begin
         self._refuse = refuse
+        self._clock = clock
         self._loop: asyncio.AbstractEventLoop | None = None
         self._running: deque[_Held[P]] = deque()
         self._first: deque[_Held[P]] = deque()
@@ -231,7 +234,7 @@ class Admission(Generic[P]):
         self.until = 0.0
         if not self.waiting:
             return
-        now = perf_counter()
+        now = self._clock()
         self._refuse_overdue(now)
         if now - self._measured_at >= MEASURED_S:
             self._set_room(now)
@@ -239,7 +242,7 @@ class Admission(Generic[P]):
         out_of_time = self._begin_all(self._running, until)
         if not out_of_time and not self._running and self._keeps_up(now):
             out_of_time = self._begin_all(self._first, until)
-        self._turned = perf_counter()
+        self._turned = self._clock()
         if self._turn_due or not self.waiting:
             return
         if out_of_time:
@@ -261,7 +264,7 @@ class Admission(Generic[P]):
             self._let_go(held)
             read_at, _, peer, message = held
             self._begin(peer, message, read_at)
-            if perf_counter() >= until:
+            if self._clock() >= until:
                 return bool(queue) or self.waiting > 0
         return False
 

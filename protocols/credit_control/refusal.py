@@ -114,8 +114,8 @@ class Refusals:
         if len(message) > MAX_LENGTH or request.proxy_infos or request.sub_session_id is not None:
             return
         spans = _spans(message)
-        code, at, end = spans[0]
-        if code != wire.SESSION_ID or answer[at:end] != message[at:end]:
+        first, at, end = spans[0]
+        if first != wire.SESSION_ID or answer[at:end] != message[at:end]:
             return  # without the M bit, or padded with something: answered with the same name otherwise written
         layout = _Layout(message, spans, answer, code)
         if layout.refusal(message) != answer:
