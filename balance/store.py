@@ -134,7 +134,7 @@ class _Operation:
 
 
 class _Lane:
-    __slots__ = ("budgets", "in_flight", "keys", "queue", "transitions")
+    __slots__ = ("begun", "budgets", "in_flight", "keys", "queue", "transitions")
 
     def __init__(self, keys: Keys, lane: int) -> None:
         self.keys = (keys.journal(lane), keys.watch(lane), keys.outbox(lane))
@@ -142,6 +142,8 @@ class _Lane:
         self.transitions = keys.transitions(lane)
         self.queue: list[_Operation] = []
         self.in_flight = 0
+        self.begun: deque[float] = deque()
+        """When the script calls that are under way were sent, the oldest first."""
 
 
 class Store:
@@ -162,6 +164,7 @@ class Store:
         self._subscribers: dict[tuple[int, bytes], tuple[Subscriber, int]] = {}
         self._sessions: dict[bytes, bytes] = {}
         self._flush_due = False
+        self._commits_seen = (0, 0.0)
         self._closing = False
         self._reconnecting: asyncio.Task[None] | None = None
 
@@ -180,6 +183,23 @@ class Store:
     @property
     def available(self) -> bool:
         return self._link is not None and not self._link.lost
+
+    @property
+    def capacity(self) -> int:
+        """So many operations can be on their way to Redis; further ones would only wait here."""
+        return len(self._lanes) * self.settings.commits_in_flight * MAX_PLANS
+
+    def delay(self, now: float) -> float:
+        """For how many seconds the oldest script call has been under way; ``now`` as ``perf_counter`` has it."""
+        return max((now - lane.begun[0] for lane in self._lanes.values() if lane.begun), default=0.0)
+
+    def recent_commit(self) -> float:
+        """How long script calls took on average, in seconds, since this was last asked; 0: there was none."""
+        statistics = self.statistics
+        count, seconds = self._commits_seen
+        self._commits_seen = (sum(statistics.round_trips), statistics.round_trip_seconds)
+        calls = self._commits_seen[0] - count
+        return (self._commits_seen[1] - seconds) / calls if calls else 0.0
 
     async def _connect(self) -> None:
         address = self.settings.address
@@ -402,11 +422,13 @@ class Store:
             return
         started = perf_counter()
         lane.in_flight += 1
+        lane.begun.append(started)
         self.statistics.commits += 1
         self.statistics.plans += len(batch)
 
         def on_reply(reply: Reply) -> None:
             lane.in_flight -= 1
+            lane.begun.popleft()
             self.statistics.round_trip(perf_counter() - started)
             self._settled(batch, reply)
             if lane.queue:

@@ -27,7 +27,7 @@ from balance.resp import StoreError
 from balance.store import Store
 from loadtests import destinations, floor, machine
 from loadtests.figures import Report
-from loadtests.processes import BenchError, GeneratorProcess, Worker, run_floor, run_rating
+from loadtests.processes import BenchError, GeneratorProcess, Worker, admit_all, run_floor, run_rating
 from loadtests.seed import (
     PARTITIONS,
     check,
@@ -152,7 +152,7 @@ class Bench:
                         directory_octets / scale.accounts, "B")  # fmt: skip
         await compact(self.store)
         # As many requests as there are sessions are admitted: a stall of the machine shall show as latency.
-        self.worker = Worker(shlex.split(options.server), address.url, directory, PARTITIONS, scale.sessions)
+        self.worker = Worker(shlex.split(options.server), address.url, directory, PARTITIONS, admit_all(scale.sessions))
         cleanup.push_async_callback(self.worker.stop)
         await self.worker.start()
         self.report.add("worker_start_octets", "worker memory after its start",

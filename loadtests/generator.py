@@ -30,7 +30,7 @@ from math import gcd
 from random import Random
 from struct import Struct
 from time import perf_counter, time
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 from loadtests.templates import (
     REALM,
@@ -137,6 +137,8 @@ class Slot:
 
 class Generator:
     """Connections, slots, and the loop that drives them."""
+
+    COMMANDS: ClassVar[tuple[str, ...]] = ("open_sessions", "stagger", "closed_loop", "open_loop", "finish")
 
     def __init__(self, host: str, port: int, peers: int, accounts: int, sessions: int, seed: int) -> None:
         self._started_s = int(time())
@@ -302,7 +304,7 @@ class Generator:
         while (now := perf_counter()) < self._measured_to:
             if now >= begin and before < 0:
                 before = self.answers
-                _tell({"mark": "begin"})
+                tell({"mark": "begin"})
             while self._outstanding < window:
                 slot = self._rested.popleft()
                 self._send(slot, slot.step, perf_counter())
@@ -317,7 +319,7 @@ class Generator:
         while (now := perf_counter()) < self._measured_to:
             if now >= begin and before < 0:
                 before = self.answers
-                _tell({"mark": "begin"})
+                tell({"mark": "begin"})
             while due <= now:
                 backlog.append(due)
                 due += self._random.expovariate(rate)
@@ -341,7 +343,7 @@ class Generator:
     def _end(self, answers_before: int, seconds: float, backlog: "deque[float] | None" = None) -> dict[str, Any]:
         """Wait for what is under way, after sending what was due in the interval and could not leave yet."""
         answered = self.answers - answers_before
-        _tell({"mark": "end", "answers": answered})
+        tell({"mark": "end", "answers": answered})
         give_up_at = perf_counter() + ANSWER_TIMEOUT_S
         while backlog and perf_counter() < give_up_at:
             while backlog and self._rested:
@@ -374,27 +376,22 @@ class Generator:
         self._turn(seconds)
 
 
-def _tell(what: dict[str, Any]) -> None:
+def tell(what: dict[str, Any]) -> None:
+    """One line for whoever commands this process."""
     sys.stdout.write(json.dumps(what) + "\n")
     sys.stdout.flush()
 
 
 def _obey(generator: Generator, command: dict[str, Any]) -> dict[str, Any]:
     do = command.pop("do")
-    if do == "open_sessions":
-        return generator.open_sessions()
-    if do == "stagger":
-        return generator.stagger()
-    if do == "closed_loop":
-        return generator.closed_loop(**command)
-    if do == "open_loop":
-        return generator.open_loop(**command)
-    if do == "finish":
-        return generator.finish()
-    raise LoadError(f"there is no command {do!r}")
+    if do not in generator.COMMANDS:
+        raise LoadError(f"there is no command {do!r}")
+    result: dict[str, Any] = getattr(generator, do)(**command)
+    return result
 
 
-def main() -> int:
+def main(make: type[Generator] = Generator) -> int:
+    """Obey until the end of standard input; 1 after an error."""
     parser = argparse.ArgumentParser(prog="python -m loadtests.generator", description="Charging load over Diameter.")
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, required=True)
@@ -405,10 +402,8 @@ def main() -> int:
     options = parser.parse_args()
     gc.disable()  # the loop makes no cycles; a collection would count as the server's latency
     try:
-        generator = Generator(
-            options.host, options.port, options.peers, options.accounts, options.sessions, options.seed
-        )
-        _tell({"result": {"realm": SERVER_REALM, "peers": options.peers}})
+        generator = make(options.host, options.port, options.peers, options.accounts, options.sessions, options.seed)
+        tell({"result": {"realm": SERVER_REALM, "peers": options.peers}})
         while True:
             readable, _, _ = select.select((sys.stdin,), (), (), 0.0)
             if not readable:
@@ -418,9 +413,9 @@ def main() -> int:
             command = json.loads(text) if text else {"do": "quit"}
             if command["do"] == "quit":
                 return 0
-            _tell({"result": _obey(generator, command)})
+            tell({"result": _obey(generator, command)})
     except (LoadError, OSError) as error:
-        _tell({"error": str(error)})
+        tell({"error": str(error)})
         return 1
 
 

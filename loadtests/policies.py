@@ -36,7 +36,7 @@ from balance.store import Store
 from balance.subscribers import add_subscriber
 from balance.transitions import waiting
 from loadtests import machine
-from loadtests.processes import BenchError, Worker
+from loadtests.processes import BenchError, Worker, admit_all
 from loadtests.seed import AT_ONCE, PARTITIONS, check, connect
 from loadtests.templates import REALM, SERVER_REALM, line
 from occ.policy.watching import watch_by_rules_in_force
@@ -290,7 +290,7 @@ class PolicyRun:
             cleanup.push_async_callback(redis.stop)
             store = await connect(address)
             cleanup.push_async_callback(store.stop)
-            worker = Worker(shlex.split(self._options.server), address.url, directory, PARTITIONS, 10_000)
+            worker = Worker(shlex.split(self._options.server), address.url, directory, PARTITIONS, admit_all(10_000))
             cleanup.push_async_callback(worker.stop)
             await worker.start()
             await watch_by_rules_in_force(store)

@@ -4,7 +4,7 @@ import asyncio
 import json
 import os
 import sys
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -17,13 +17,26 @@ class BenchError(Exception):
     """The run cannot go on; one sentence says why."""
 
 
+def admit_all(requests: int) -> dict[str, str]:
+    """Variables of a server that turns nobody away with so many requests under way: stalls are to show as latency."""
+    return {"OCC_CHARGING_IN_FLIGHT_LIMIT": str(requests), "OCC_CHARGING_QUEUE_DELAY_MS": "60000"}
+
+
 class Worker:
     """One server process with settings of its own."""
 
     def __init__(
-        self, command: Sequence[str], redis_url: str, data_dir: Path, partitions: int, in_flight_limit: int
+        self,
+        command: Sequence[str],
+        redis_url: str,
+        data_dir: Path,
+        partitions: int,
+        admission: Mapping[str, str],
     ) -> None:
-        """`command` is given its settings in OCC_ variables and prints one line of JSON when it listens."""
+        """`command` is given its settings in OCC_ variables and prints one line of JSON when it listens.
+
+        `admission`: how much is admitted, as more such variables; see `admit_all`.
+        """
         self.port = 0
         """Its Diameter port, once it has started."""
         self._command = command
@@ -36,8 +49,8 @@ class Worker:
             "OCC_STORE_URL": redis_url,
             "OCC_STORE_DATA_DIR": str(data_dir / "worker"),
             "OCC_STORE_PARTITIONS": str(partitions),
-            "OCC_CHARGING_IN_FLIGHT_LIMIT": str(in_flight_limit),
             "OCC_LOG_LEVEL": "warning",
+            **admission,
         }
         self._process: asyncio.subprocess.Process | None = None
 
@@ -102,7 +115,10 @@ OnMark = Callable[[dict[str, Any]], Awaitable[None]]
 class GeneratorProcess:
     """The generator, commanded over its standard input and output."""
 
-    def __init__(self, port: int, peers: int, accounts: int, sessions: int, seed: int) -> None:
+    def __init__(
+        self, port: int, peers: int, accounts: int, sessions: int, seed: int, module: str = "loadtests.generator"
+    ) -> None:
+        self._module = module
         self._options = {"port": port, "peers": peers, "accounts": accounts, "sessions": sessions, "seed": seed}
         self._process: asyncio.subprocess.Process | None = None
 
@@ -116,7 +132,7 @@ class GeneratorProcess:
         self._process = await asyncio.create_subprocess_exec(
             sys.executable,
             "-m",
-            "loadtests.generator",
+            self._module,
             *_options(self._options),
             cwd=ROOT,
             stdin=asyncio.subprocess.PIPE,

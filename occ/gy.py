@@ -1,18 +1,20 @@
 """The Gy and Ro interface: Credit-Control-Request in, Credit-Control-Answer out (RFC 8506, TS 32.299).
 
-Nothing is decided here: a request is decoded, admitted, routed (RFC 6733 section 6.1.4) and handed to ``charging``;
+Nothing is decided here: a request is admitted, decoded, routed (RFC 6733 section 6.1.4) and handed to ``charging``;
 its outcome becomes an answer.
 """
 
 import logging
 from collections.abc import Callable
-from time import perf_counter
+from time import perf_counter, perf_counter_ns
 from typing import Final, Protocol
 
 from balance.model import Grant, Outcome, Unit
+from occ.admission import TOO_OFTEN, Admission, AdmissionLimits
 from occ.advice import cc_money
 from occ.charging import Charging
-from occ.codes import TOO_BUSY, UNABLE_TO_COMPLY, UNABLE_TO_DELIVER
+from occ.codes import TERMINATION, TOO_BUSY, UNABLE_TO_COMPLY, UNABLE_TO_DELIVER, UPDATE
+from occ.peer_rates import PeerRates
 from occ.profiles import ProfileChooser
 from protocols.credit_control import (
     CreditControlAnswer,
@@ -22,6 +24,7 @@ from protocols.credit_control import (
     decode_request,
     encode_answer,
 )
+from protocols.credit_control.refusal import Refusals, request_type
 from protocols.diameter.codec import error_answer
 from protocols.diameter.errors import DiameterError
 from protocols.diameter.events import Opened, RequestReceived
@@ -67,7 +70,7 @@ class Peer(Protocol):
 class RequestStatistics:
     """Credit-control requests of this worker: answers by type and Result-Code, latency, requests under way."""
 
-    __slots__ = ("answers", "in_flight", "latency", "latency_seconds", "rejected", "services")
+    __slots__ = ("answers", "in_flight", "latency", "latency_seconds", "refused", "services")
 
     def __init__(self) -> None:
         self.answers: dict[tuple[int, int], int] = {}
@@ -77,8 +80,14 @@ class RequestStatistics:
         self.latency: dict[int, list[int]] = {kind: [0] * (len(LATENCY_BOUNDS_S) + 1) for kind in (0, *TYPE_NAMES)}
         self.latency_seconds: dict[int, float] = dict.fromkeys(self.latency, 0.0)
         self.in_flight = 0
-        self.rejected = 0
-        """Requests turned away because too many were under way."""
+        """Accepted and not yet answered, waiting or begun."""
+        self.refused: dict[tuple[str, int], int] = {}
+        """(reason, CC-Request-Type) -> requests turned away unread. They are among the answers, not in the latency."""
+
+    @property
+    def rejected(self) -> int:
+        """Requests turned away, for whatever reason."""
+        return sum(self.refused.copy().values())
 
     def answered(self, request_type: int, result_code: int, seconds: float) -> None:
         key = (request_type, result_code)
@@ -105,9 +114,9 @@ class Gy:
     """Answers the credit-control requests of one Diameter identity.
 
     ``origin``: our Origin-Host and Origin-Realm, encoded. ``profiles`` says what kind of client asks. ``route`` gives
-    the Result-Code of a request that is not for us, or None. ``in_flight_limit``: more requests at once are turned
-    away: DIAMETER_TOO_BUSY to those who asked for this very server, DIAMETER_UNABLE_TO_DELIVER to all others, which
-    try elsewhere then.
+    the Result-Code of a request that is not for us, or None. What is beyond ``limits`` or ``rates`` is turned away:
+    DIAMETER_TOO_BUSY to those who asked for this very server, DIAMETER_UNABLE_TO_DELIVER to all others, which try
+    elsewhere then.
     """
 
     def __init__(
@@ -116,16 +125,22 @@ class Gy:
         profiles: ProfileChooser,
         origin: bytes,
         route: Callable[[Peer, CreditControlRequest], int | None],
-        in_flight_limit: int,
+        limits: AdmissionLimits,
+        rates: PeerRates,
         clock: Callable[[], int],
     ) -> None:
         self._charging = charging
         self._profiles = profiles
         self._origin = origin
         self._route = route
-        self._in_flight_limit = in_flight_limit
         self._clock = clock
         self.statistics = RequestStatistics()
+        self.rates = rates
+        self._has_rates = rates.limited
+        self._refusals = Refusals(origin)
+        self.admission: Admission[Peer] = Admission(
+            limits, self.statistics, charging.store, request_type, self._begin, self._turn_away
+        )
         self._client_states: dict[bytes, int] = {}
         self.on_client_state: Callable[[bytes, int], None] | None = None
         """Told (Origin-Host, Origin-State-Id) when a client's is first seen, and whenever it has risen."""
@@ -142,19 +157,29 @@ class Gy:
             self.on_client_state(client, state_id)
 
     def handle_ccr(self, peer: Peer, event: RequestReceived) -> None:
-        """Answer one request on the connection it came by; never raises."""
+        """Answer one request on the connection it came by, now or later; never raises."""
         started = perf_counter()
-        statistics = self.statistics
         message = event.message
+        if self._has_rates:
+            kind = request_type(message)
+            is_first = kind != UPDATE and kind != TERMINATION
+            if not self.rates.take(peer.capabilities.origin_host, is_first, perf_counter_ns()):
+                self._turn_away(peer, message, kind, TOO_OFTEN)
+                return
+        admission = self.admission
+        if started < admission.until and self.statistics.in_flight < admission.at_once:
+            self._begin(peer, message, started)
+        else:
+            admission.take(peer, message, started)
+
+    def _begin(self, peer: Peer, message: bytes, started: float) -> None:
+        """Charge a request that is admitted; never raises. ``started``: when it was read."""
+        statistics = self.statistics
         try:
             request = decode_request(message)
         except DiameterError as error:
             statistics.answered(0, error.result_code, perf_counter() - started)
             peer.send(error_answer(message, error, self._origin))
-            return
-        if statistics.in_flight >= self._in_flight_limit:
-            statistics.rejected += 1
-            self._answer(peer, request, Outcome(TOO_BUSY), started)
             return
         elsewhere = self._route(peer, request)
         if elsewhere is not None:
@@ -169,9 +194,12 @@ class Gy:
             # says nothing of it: the client may have restarted since it was connected here.
             request.origin_state_id = self._client_states.get(via.lower())
         statistics.in_flight += 1
+        admission = self.admission
 
         def done(outcome: Outcome) -> None:
             statistics.in_flight -= 1
+            if admission.waiting:
+                admission.answered()
             self._answer(peer, request, outcome, started)
 
         try:
@@ -180,6 +208,17 @@ class Gy:
         except Exception:  # a fault of ours must cost one request, not the process
             log.exception("session %r could not be charged", request.session_id)
             done(Outcome(UNABLE_TO_COMPLY))
+
+    def _turn_away(self, peer: Peer, message: bytes, kind: int, reason: str) -> None:
+        """Refuse a request that nobody has read."""
+        statistics = self.statistics
+        statistics.refused[reason, kind] = statistics.refused.get((reason, kind), 0) + 1
+        try:
+            answer, result_code = self._refusals.refusal(message)
+        except DiameterError as error:
+            answer, result_code, kind = error_answer(message, error, self._origin), error.result_code, 0
+        peer.send(answer)
+        statistics.answers[kind, result_code] = statistics.answers.get((kind, result_code), 0) + 1
 
     def _answer(self, peer: Peer, request: CreditControlRequest, outcome: Outcome, started: float) -> None:
         result_code = outcome.result_code

@@ -10,6 +10,7 @@ The hot path counts in plain attributes and lists; they become metric families o
 import json
 import logging
 from collections.abc import Callable, Iterable, Iterator
+from itertools import product
 from socketserver import ThreadingMixIn
 from threading import Thread
 from typing import Any, NamedTuple
@@ -29,9 +30,11 @@ from balance.model import MICRO
 from balance.notices import DEAD, HELD, WAITING, Figures
 from balance.resp import StoreError
 from balance.store import ROUND_TRIP_BOUNDS_S, StoreStatistics
+from occ.admission import TOO_LATE, TOO_MANY, TOO_OFTEN, Admission
 from occ.charging import ChargingStatistics
-from occ.gy import LATENCY_BOUNDS_S, OTHER_GROUPS, TYPE_NAMES, RequestStatistics
+from occ.gy import LATENCY_BOUNDS_S, OTHER_GROUPS, TYPE_NAMES, Peer, RequestStatistics
 from occ.noc import Noc
+from occ.peer_rates import PeerRates
 from occ.policy.acting import LAG_BOUNDS_S, ActingStatistics
 from occ.reauthorisation import PUSH_BOUNDS_S, ReauthorisationStatistics
 from occ.reload import ReloadStatistics
@@ -49,6 +52,8 @@ class OccCollector(Collector):
     def __init__(
         self,
         requests: RequestStatistics,
+        admission: Admission[Peer],
+        rates: PeerRates,
         charging: ChargingStatistics,
         store: StoreStatistics,
         server_requests: ReauthorisationStatistics,
@@ -62,6 +67,8 @@ class OccCollector(Collector):
         clock: Callable[[], int],
     ) -> None:
         self._requests = requests
+        self._admission = admission
+        self._rates = rates
         self._charging = charging
         self._store = store
         self._server_requests = server_requests
@@ -109,10 +116,27 @@ class OccCollector(Collector):
         yield GaugeMetricFamily(
             "occ_requests_in_flight", "Requests accepted and not yet answered", self._requests.in_flight
         )
-        yield CounterMetricFamily(
-            "occ_requests_rejected",
-            "Requests turned away because too many were under way",
-            self._requests.rejected,
+        yield from self._admission_metrics()
+
+    def _admission_metrics(self) -> Iterator[Metric]:
+        rejected = CounterMetricFamily(
+            "occ_requests_rejected", "Requests turned away unread, and why", labels=["reason", "type"]
+        )
+        counts = dict.fromkeys(product((TOO_MANY, TOO_LATE, TOO_OFTEN), TYPE_NAMES), 0) | self._requests.refused.copy()
+        for (reason, kind), count in sorted(counts.items()):
+            rejected.add_metric([reason, TYPE_NAMES.get(kind, "unreadable")], count)
+        yield rejected
+        over_rate = CounterMetricFamily(
+            "occ_peer_requests_over_rate", "Requests turned away because their peer sent too many", labels=["peer"]
+        )
+        for peer, count in sorted(self._rates.refused.copy().items()):
+            over_rate.add_metric([peer], count)
+        yield over_rate
+        yield GaugeMetricFamily("occ_requests_waiting", "Requests accepted and not yet begun", self._admission.waiting)
+        yield GaugeMetricFamily(
+            "occ_loop_delay_seconds",
+            "How late the event loop was at most in the last ten seconds",
+            self._admission.worst_loop_delay_s,
         )
 
     def _server_request_metrics(self) -> Iterator[Metric]:

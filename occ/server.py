@@ -27,6 +27,7 @@ from balance.resp import StoreError
 from balance.store import Store
 from balance.store import StoreSettings as LedgerStoreSettings
 from occ import tracing
+from occ.admission import AdmissionLimits
 from occ.cdr_files import CdrSettings
 from occ.charging import Charging
 from occ.clock import now_ms
@@ -40,6 +41,7 @@ from occ.noc import Figures as LiveFigures
 from occ.notices.process import NoticesProcess
 from occ.notices.process import check as check_notices
 from occ.outbox import OutboxProcess
+from occ.peer_rates import PeerRates
 from occ.policy import reloading
 from occ.policy.acting import Acting, Due
 from occ.policy.counting import RuleCounters
@@ -276,7 +278,10 @@ class OnlineChargingServer:
         origin = avp("Origin-Host", diameter.origin_host) + avp("Origin-Realm", diameter.origin_realm)
         charging = self.settings.charging
         to_us = _router(node_settings)
-        self.gy = Gy(self.charging, self.profiles, origin, to_us, charging.in_flight_limit, self._clock)
+        limits = AdmissionLimits(charging.in_flight_limit, charging.queue_delay_ms / 1000)
+        rates = PeerRates(diameter.peers.requests_per_second, diameter.peers.rates)
+        self.gy = Gy(self.charging, self.profiles, origin, to_us, limits, rates, self._clock)
+        self._in_background("loop's delay", self.gy.admission.watch())
         self.gy.on_client_state = self.expiry.client_state
         self.node = Node(node_settings, self._on_request, self._on_peer_event)
         notifications = SyNotifications(self.store, self.node, RuleCounters(self.charging), self._clock)
@@ -358,6 +363,8 @@ class OnlineChargingServer:
 
         collector = OccCollector(
             self.gy.statistics,
+            self.gy.admission,
+            self.gy.rates,
             self.charging.statistics,
             self.store.statistics,
             self.reauthorisation.statistics,

@@ -161,17 +161,23 @@ class ListedPeer:
     """Its Origin-Host, compared without regard to case."""
     profile: str | None
     """Name of the profile its requests are answered by (`occ.profiles`); None: it is recognised by its CER."""
+    requests_per_second: int | None
+    """Beyond which its requests are refused; None: as for all peers."""
     admitted: AllowedPeer | None
     """How it comes in; None: it has no connection of its own that needs permission, its requests come through an
     agent, or from loopback in lab mode."""
 
 
 def _listed_peer(node: Node) -> ListedPeer:
-    known = node.mapping((*_PEER_KEYS, "profile"), required=["identity"])
+    known = node.mapping((*_PEER_KEYS, "profile", "requests_per_second"), required=["identity"])
     identity = _identity(known["identity"])
     profile = known["profile"].text() if "profile" in known else None
-    named_only = known.keys() == {"identity", "profile"}
-    return ListedPeer(identity, profile, None if named_only else _allowed_peer(node, identity, known))
+    rate = _rate(known["requests_per_second"]) if "requests_per_second" in known else None
+    named_only = len(known) > 1 and known.keys() <= {"identity", "profile", "requests_per_second"}
+    return ListedPeer(identity, profile, rate, None if named_only else _allowed_peer(node, identity, known))
+
+
+_rate = integer(1, 1_000_000)
 
 
 def _allowed_peer(node: Node, identity: str, known: Mapping[str, Node]) -> AllowedPeer:
@@ -197,6 +203,8 @@ class PeerRules:
     allowed: tuple[ListedPeer, ...] = setting(list_of(_listed_peer), ())
     """Peers that may connect (in strict mode), peers that are dialed (in both), and the profiles of clients, also of
     those behind an agent."""
+    requests_per_second: int | None = setting(optional(_rate), None)
+    """Of each peer that has no rate of its own; further ones are refused. None: as many as they like."""
 
     def __post_init__(self) -> None:
         if self.mode == "strict" and not self.policy.peers:
@@ -219,6 +227,13 @@ class PeerRules:
     def profiles(self) -> dict[str, str]:
         """Names of profiles by the Origin-Hosts they are given to, as written."""
         return {peer.identity: peer.profile for peer in self.allowed if peer.profile is not None}
+
+    @property
+    def rates(self) -> dict[str, int]:
+        """Requests per second by the identities that have a rate of their own, as written."""
+        return {
+            peer.identity: peer.requests_per_second for peer in self.allowed if peer.requests_per_second is not None
+        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -324,7 +339,9 @@ class ChargingSettings:
     grace_days: int = setting(integer(0, 36_500), 0)
     """How long after that a top-up still brings it back; then it is terminated."""
     in_flight_limit: int = setting(integer(1, 1_000_000), 2000)
-    """Requests under way at once; further ones are answered DIAMETER_TOO_BUSY."""
+    """Requests under way at once; beyond it the oldest first requests that wait are answered DIAMETER_TOO_BUSY."""
+    queue_delay_ms: int = setting(integer(1, 60_000), 200)
+    """How long a first request may wait to be begun, a fifth of it where the queue lasts (`occ.admission`)."""
     account_cache_entries: int = setting(integer(0, 100_000_000), 100_000)
     """Account snapshots a worker keeps; 0: none."""
 

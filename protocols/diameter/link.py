@@ -21,7 +21,7 @@ from protocols.diameter.events import AnswerReceived, Event, PendingRequest, Req
 from protocols.diameter.watchdog import Watchdog
 
 HEADER_OCTETS: Final = codec.HEADER_LENGTH
-MAX_OCTETS_BEFORE_OPEN: Final = 64 << 10
+MAX_OCTETS_BEFORE_OPEN: Final = 16 << 10
 """Longest message from a connection that has not shown its capabilities: strangers get little memory."""
 
 _HEADER: Final = Struct("!IIIII")

@@ -12,6 +12,7 @@ Callbacks run inside the event loop and must not block. `on_request` gets every 
 import asyncio
 import logging
 import ssl
+from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from random import Random, SystemRandom
@@ -99,6 +100,9 @@ class Node:
         self._connections: dict[Link, DiameterConnection] = {}
         self._handles: dict[DiameterConnection, PeerHandle] = {}
         self._open: dict[str, PeerHandle] = {}
+        self._strangers: dict[Link, str] = {}
+        """Accepted connections that are not open yet, and where they come from."""
+        self._strangers_from: Counter[str] = Counter()
         self._requests = RequestQueue(self._find)
         self._servers: list[asyncio.Server] = []
         self._dialers: list[asyncio.Task[None]] = []
@@ -116,8 +120,14 @@ class Node:
         With `tls`, TLS runs from the first octet. May be called again for another address or port. Raises OSError
         if the address cannot be had.
         """
+        handshake_s = None if tls is None else self.settings.capabilities_timeout_seconds
         server = await asyncio.get_running_loop().create_server(
-            lambda: DiameterConnection(self, self._accepted), host, port, ssl=tls, backlog=_BACKLOG
+            lambda: DiameterConnection(self, self._accepted),
+            host,
+            port,
+            ssl=tls,
+            backlog=_BACKLOG,
+            ssl_handshake_timeout=handshake_s,
         )
         self._servers.append(server)
         self.start_dialing()
@@ -349,14 +359,31 @@ class Node:
     def _accepted(self, remote: str, local: str, now: float) -> tuple[Link | None, list[Event]]:
         if self._stopping:
             return None, []
-        if len(self._connections) >= self.settings.max_connections:
-            _LOG.warning(
-                "refused a connection from %s: there are max_connections = %d already",
-                remote,
-                self.settings.max_connections,
-            )
+        settings = self.settings
+        if len(self._connections) >= settings.max_connections:
+            self._turn_away(remote, f"there are max_connections = {settings.max_connections} already")
             return None, []
-        return accept(self._table, remote, local, now), []
+        if self._strangers_from[remote] >= settings.max_strangers_per_address:
+            reason = f"max_strangers_per_address = {settings.max_strangers_per_address} from there are not open yet"
+            self._turn_away(remote, reason)
+            return None, []
+        link = accept(self._table, remote, local, now)
+        self._strangers[link] = remote
+        self._strangers_from[remote] += 1
+        return link, []
+
+    def _turn_away(self, remote: str, reason: str) -> None:
+        """Whoever is refused a connection tries again, maybe at once: it is a warning the first time."""
+        level = logging.DEBUG if self._has_been_warned(("", remote, reason)) else logging.WARNING
+        _LOG.log(level, "refused a connection from %s: %s", remote, reason)
+
+    def _is_no_stranger(self, link: Link) -> None:
+        """An accepted connection is open, or is gone."""
+        remote = self._strangers.pop(link, None)
+        if remote is not None:
+            self._strangers_from[remote] -= 1
+            if not self._strangers_from[remote]:
+                del self._strangers_from[remote]
 
     def connection_up(self, connection: DiameterConnection) -> None:
         """See `connection.Owner`."""
@@ -368,6 +395,7 @@ class Node:
         """See `connection.Owner`."""
         if connection.link is not None:
             self._connections.pop(connection.link, None)
+            self._is_no_stranger(connection.link)
         self._handles.pop(connection, None)
         self._settle(connection, "it closed its connection before it was open")
         self._moved.set()
@@ -453,8 +481,9 @@ class Node:
         peer = self._table.find(event.origin_host)
         link = peer.open_link if peer is not None else None
         connection = self._connections.get(link) if link is not None else None
-        if connection is None:
+        if link is None or connection is None:
             return
+        self._is_no_stranger(link)
         handle = PeerHandle(connection, event, self.send_request)
         self._handles[connection] = handle
         self._open[event.origin_host.lower()] = handle
@@ -483,10 +512,7 @@ class Node:
     def _peer_refused(self, event: Refused) -> None:
         """Log it once as a warning, since such a peer comes back every few seconds."""
         key = (event.origin_host, event.remote_address, event.reason)
-        level = logging.DEBUG if key in self._warned else logging.WARNING
-        if len(self._warned) >= _MAX_WARNED:
-            self._warned.clear()
-        self._warned.add(key)
+        level = logging.DEBUG if self._has_been_warned(key) else logging.WARNING
         _LOG.log(
             level,
             "%s peer %s%s%s: %s%s",
@@ -497,6 +523,15 @@ class Node:
             event.reason,
             f"; to let it in, {event.hint}" if event.hint else "",
         )
+
+    def _has_been_warned(self, key: tuple[str, str, str]) -> bool:
+        """Whether there was a warning of this, which there is now."""
+        if key in self._warned:
+            return True
+        if len(self._warned) >= _MAX_WARNED:
+            self._warned.clear()
+        self._warned.add(key)
+        return False
 
     def _settle(self, connection: DiameterConnection, reason: str) -> None:
         """Whoever waits for this connection to open waits in vain."""

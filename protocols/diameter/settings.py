@@ -173,6 +173,8 @@ class NodeSettings:
     """A peer that leaves more than this unread is not read from until it catches up."""
     max_connections: int = 4096
     """Accepted connections at a time; one more is closed at once."""
+    max_strangers_per_address: int = 256
+    """Accepted connections from one address that are not open yet; one more is closed at once."""
 
     def __post_init__(self) -> None:
         _check_identity("origin_host", self.origin_host)
@@ -197,6 +199,7 @@ class NodeSettings:
         self._check_range("high_water_octets", 4096, 1 << 30)
         self._check_range("max_output_octets", self.high_water_octets, 1 << 32)
         self._check_range("max_connections", 1, 1 << 20)
+        self._check_range("max_strangers_per_address", 1, 1 << 20)
 
     def _check_range(self, name: str, lowest: float, highest: float) -> None:
         value = getattr(self, name)

@@ -97,7 +97,8 @@ OVERVIEW: Final = Dashboard(
                     "Requests under way",
                     (
                         (total("occ_requests_in_flight", "instance"), "{{instance}}"),
-                        (rate("occ_requests_rejected_total", "instance"), "turned away/s, {{instance}}"),
+                        (total("occ_requests_waiting", "instance"), "waiting, {{instance}}"),
+                        (rate("occ_requests_rejected_total", "instance", "reason"), "turned away/s, {{reason}}"),
                     ),
                 ),
             ),

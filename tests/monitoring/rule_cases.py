@@ -82,7 +82,22 @@ CASES: Final = (
         _requests("5002", 40),
         _requests("5002", 40) | {'occ_requests_total{type="initial",result="4012",instance="a"}': "0+40x30"},
     ),
-    _one('occ_requests_rejected_total{instance="a"}', "0+10x30", "10x30", "OccRequestsRejected"),
+    Case(
+        "OccRequestsRejected",
+        {'occ_requests_rejected_total{reason="delay",type="initial",instance="a"}': "0+10x30"},
+        {
+            'occ_requests_rejected_total{reason="delay",type="initial",instance="a"}': "10x30",
+            'occ_requests_rejected_total{reason="rate",type="initial",instance="a"}': "0+10x30",
+        },
+    ),
+    Case(
+        "OccRunningSessionsRejected",
+        {'occ_requests_rejected_total{reason="delay",type="update",instance="a"}': "0x19 5x10"},
+        {'occ_requests_rejected_total{reason="delay",type="initial",instance="a"}': "0+10x30"},
+    ),
+    _one(
+        'occ_peer_requests_over_rate_total{peer="smf.example.net",instance="a"}', "0+10x30", "10x30", "OccPeerOverRate"
+    ),
     _one('occ_peer_up{peer="smf.example.net",instance="a"}', "1x10 0x20", "1x30", "OccPeerDown"),
     _one('occ_peers_up{instance="a"}', "2x10 0x20", "0x30", "OccNoPeers"),
     _one('occ_store_up{instance="a"}', "1x10 0x20", "1x30", "OccRedisDown"),

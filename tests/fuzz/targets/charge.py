@@ -22,10 +22,12 @@ from balance.records import unpack_account, unpack_journal, unpack_outbox
 from balance.store import Store, StoreSettings
 from balance.subscribers import add_subscriber
 from balance.verify import _against_limits, _against_sessions
+from occ.admission import AdmissionLimits
 from occ.cdr import as_json_fields
 from occ.charging import Charging
 from occ.expiry import Expiry
 from occ.gy import Gy
+from occ.peer_rates import PeerRates
 from occ.profiles import ProfileChooser, Profiles
 from occ.rating.catalogue import Catalogue, load_catalogue
 from occ.rules import ChargingSettings, Rules
@@ -48,6 +50,7 @@ DAY_MS: Final = 86_400_000
 IDENTITIES: Final = ((0, b"491740000001"), (1, b"262040000000001"), (2, b"sip:alice@example.net"))
 ACCOUNTS: Final = ((b"prepaid", AccountKind.PREPAID), (b"postpaid", AccountKind.POSTPAID))
 SETTINGS: Final = NodeSettings("occ1.ocs.example.net", "ocs.example.net")
+LIMITS: Final = AdmissionLimits(in_flight=100, queue_delay_s=60.0)
 ORIGIN: Final = codec.avp("Origin-Host", SETTINGS.origin_host) + codec.avp("Origin-Realm", SETTINGS.origin_realm)
 
 
@@ -133,7 +136,7 @@ class _Laboratory:
     async def charge(self, messages: list[bytes]) -> None:
         store = await self._store()
         charging = Charging(store, Rules(self.catalogue, ChargingSettings(late_termination_ms=600_000)))
-        gy = Gy(charging, self.profiles, ORIGIN, _router(SETTINGS), 100, self.now_ms)
+        gy = Gy(charging, self.profiles, ORIGIN, _router(SETTINGS), LIMITS, PeerRates(None, {}), self.now_ms)
         for message in messages:
             first, second = [await self._ask(gy, message) for _ in range(2)]
             assert first == second, f"answered {first.hex()}, then {second.hex()}"
