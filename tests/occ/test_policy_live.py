@@ -329,7 +329,7 @@ async def test_no_transition_is_lost_when_the_server_is_killed(
     (tmp_path / "data").mkdir()
     command = [sys.executable, "-m", "occ", "serve", "--json", "--no-population", "--policies", str(rules)]
     shell = Shell(tmp_path, clean_redis)
-    worker = Worker(command, clean_redis.url, tmp_path / "data", 64, 100)
+    worker = Worker(command, clean_redis.url, tmp_path / "data", 64, {})
     client, again = AskedClient(f"pgw.{REALM}"), AskedClient(f"pgw.{REALM}")
     client.reply = always(None)
 
