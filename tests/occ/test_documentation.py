@@ -13,7 +13,15 @@ import typer
 import yaml
 
 from occ.cli import app
-from occ.settings import Settings, load, option_name, variable_name
+from occ.settings import (
+    CONFIG_VARIABLE,
+    TOKEN_FILE_VARIABLE,
+    TOKEN_VARIABLE,
+    Settings,
+    load,
+    option_name,
+    variable_name,
+)
 from occ.yamlmap import leaf_paths
 
 PROJECT = Path(__file__).parents[2]
@@ -106,7 +114,12 @@ def commanded(root: Any, words: list[str]) -> tuple[Any, list[str]]:
 
 def test_options_and_variables_named_alone_exist() -> None:
     text = "".join(page.read_text(encoding="utf-8") for page in PAGES)
-    variables = {variable_name(path) for path in leaf_paths(Settings)} | {"OCC_CONFIG", "OCC_"}
+    variables = {variable_name(path) for path in leaf_paths(Settings)} | {
+        CONFIG_VARIABLE,
+        TOKEN_VARIABLE,
+        TOKEN_FILE_VARIABLE,
+        "OCC_",
+    }
     assert set(re.findall(r"\bOCC_[A-Z_]*", text)) <= variables
 
 

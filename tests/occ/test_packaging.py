@@ -1,11 +1,16 @@
-"""What is delivered: the wheel, the container and compose files, the systemd units. No container engine is needed."""
+"""What is delivered: sdist and wheel, container and compose files, systemd units. No container engine is needed."""
 
+import ast
+import importlib.metadata
 import json
 import os
 import re
 import shutil
 import subprocess
 import sys
+import sysconfig
+import tomllib
+import venv
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,6 +26,7 @@ from occ.yamlmap import leaf_paths
 
 PROJECT = Path(__file__).parents[2]
 CONTAINER = PROJECT / "packaging" / "container"
+VERSION = tomllib.loads((PROJECT / "pyproject.toml").read_text())["project"]["version"]
 UNITS = sorted((PROJECT / "packaging" / "systemd").glob("*.service"))
 VARIABLES = {variable_name(path) for path in leaf_paths(Settings)} | {"OCC_CONFIG"}
 
@@ -38,27 +44,31 @@ def run(*command: str, cwd: Path, **environment: str) -> str:
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Built from a copy: a build leaves files beside its source."""
+    """Built from the sdist, which is built from a copy: a build leaves files beside its source."""
     base = tmp_path_factory.mktemp("wheel")
     source = base / "source"
-    source.mkdir()
-    for name in ("balance", "config", "loadtests", "occ", "policies", "protocols", "simulators"):
-        shutil.copytree(PROJECT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("pyproject.toml", "setup.py", "LICENSE"):
-        shutil.copy(PROJECT / name, source)
+    left_out = shutil.ignore_patterns(".*", "__pycache__", "build", "data", "dist", "corpus", "*.so", "*.egg-info")
+    shutil.copytree(PROJECT, source, ignore=left_out)
+    build = "from setuptools import build_meta; build_meta.build_sdist('..')"
+    run(sys.executable, "-c", build, cwd=source)
+    (sdist,) = base.glob("*.tar.gz")
     pip = (sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet")
-    run(*pip, "wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", str(base), str(source), cwd=base)
+    run(*pip, "wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", str(base), str(sdist), cwd=base)
     (made,) = base.glob("*.whl")
     return made
 
 
 @pytest.fixture(scope="module")
-def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A directory with what the wheel installs, without a checkout around it."""
-    there = tmp_path_factory.mktemp("installed") / "packages"
-    with zipfile.ZipFile(wheel) as packed:
-        packed.extractall(there)
-    return there
+def occ(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The program as pipx installs it: in an environment of its own. What it depends on is this environment's."""
+    there = tmp_path_factory.mktemp("pipx") / "occ"
+    venv.create(there, symlinks=True)
+    python = there / "bin" / "python"
+    pip = (sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet", "--python", str(python))
+    run(*pip, "install", "--no-deps", "--no-index", str(wheel), cwd=there)
+    packages = run(str(python), "-c", "import sysconfig; print(sysconfig.get_path('purelib'))", cwd=there).strip()
+    (Path(packages) / "dependencies.pth").write_text(f"{sysconfig.get_path('purelib')}\n")
+    return there / "bin" / "occ"
 
 
 def test_the_wheel_has_every_file_that_is_no_code(wheel: Path) -> None:
@@ -71,14 +81,37 @@ def test_the_wheel_has_every_file_that_is_no_code(wheel: Path) -> None:
     assert not any(name.startswith("tests/") for name in names)
 
 
+def imported() -> set[str]:
+    """The packages that our own import anywhere, by their first names."""
+    found = set()
+    for package in ("balance", "loadtests", "occ", "policies", "protocols", "simulators"):
+        for path in (PROJECT / package).rglob("*.py"):
+            for node in ast.walk(ast.parse(path.read_text())):
+                if isinstance(node, ast.Import):
+                    found |= {alias.name.partition(".")[0] for alias in node.names}
+                elif isinstance(node, ast.ImportFrom):
+                    found.add((node.module or "").partition(".")[0])
+    return found
+
+
+def test_everything_that_is_imported_is_a_dependency() -> None:
+    """So that an installation of the wheel has it; but for what is looked for and done without."""
+    project = tomllib.loads((PROJECT / "pyproject.toml").read_text())["project"]
+    promised = {re.split(r"[<>=;\[ ]", each)[0] for each in project["dependencies"]}
+    brought_by = importlib.metadata.packages_distributions()
+    others = {name for name in imported() - sys.stdlib_module_names if name in brought_by}
+    needed = {re.sub("[-_.]+", "-", brought_by[name][0]).lower() for name in others} - {"occ"}
+    assert {"fastapi", "msgpack", "pyyaml"} <= needed
+    # The extra "parquet"; and what FastAPI, an application of Starlette with pydantic's models, brings.
+    assert needed - promised <= {"pyarrow", "pydantic", "starlette"}
+
+
 @pytest.fixture(scope="module")
-def server(
-    installed: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[tuple[dict[str, Any], dict[str, str]]]:
+def server(occ: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[dict[str, Any], dict[str, str]]]:
     """What a server of the wheel announces, and the environment to find it in."""
     home = tmp_path_factory.mktemp("home")
-    environment = {"PYTHONPATH": str(installed), "HOME": str(home), "XDG_STATE_HOME": str(home / "state")}
-    command = [sys.executable, "-m", "occ", "serve", "--json", "--diameter-port", "0", "--metrics-port", "0"]
+    environment = {"HOME": str(home), "XDG_STATE_HOME": str(home / "state"), "PYTHONPATH": ""}
+    command = [str(occ), "serve", "--json", "--diameter-port", "0", "--metrics-port", "0"]
     process = subprocess.Popen(
         command, cwd=home, env=os.environ | environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
@@ -93,24 +126,26 @@ def server(
 
 
 def test_the_wheel_alone_serves_and_simulates(
-    server: tuple[dict[str, Any], dict[str, str]], installed: Path, tmp_path: Path
+    server: tuple[dict[str, Any], dict[str, str]], occ: Path, tmp_path: Path
 ) -> None:
+    """In an empty directory, by nothing but the program."""
     told, environment = server
-    where = run(sys.executable, "-c", "import occ; print(occ.__file__)", cwd=tmp_path, **environment)
-    assert where.startswith(str(installed))
+    python = str(occ.with_name("python"))
+    where = run(python, "-c", "import occ; print(occ.__file__)", cwd=tmp_path, **environment)
+    assert where.startswith(str(occ.parents[1]))
+    assert run(str(occ), "--version", cwd=tmp_path, **environment) == f"occ {VERSION}\n"
     assert told["data_dir"] == f"{environment['XDG_STATE_HOME']}/occ"  # not among the packages
     port = str(told["diameter"]["port"])
-    occ = (sys.executable, "-m", "occ")
-    gateway = (*occ, "simulate", "gateway", "--sessions", "20", "--port", port, "--json")
+    gateway = (str(occ), "simulate", "gateway", "--sessions", "20", "--port", port, "--json")
     summary = json.loads(run(*gateway, cwd=tmp_path, **environment))
-    verified = json.loads(run(*occ, "ledger", "verify", "--json", cwd=tmp_path, **environment))
+    verified = json.loads(run(str(occ), "ledger", "verify", "--json", cwd=tmp_path, **environment))
     assert verified["consistent"] is True
     assert verified["totals"][0]["debited"] == summary["debited_micro"] > 0
+    assert list(tmp_path.iterdir()) == []
 
 
-def test_a_configuration_of_one_s_own(installed: Path, tmp_path: Path) -> None:
-    occ = (sys.executable, "-m", "occ")
-    run(*occ, "init", "mine", cwd=tmp_path, PYTHONPATH=str(installed))
+def test_a_configuration_of_one_s_own(occ: Path, tmp_path: Path) -> None:
+    run(str(occ), "init", "mine", cwd=tmp_path, PYTHONPATH="")
     assert load(tmp_path / "mine" / "config" / "occ.yaml", environ={}).store.data_dir == tmp_path / "mine" / "data"
     again = CliRunner().invoke(app, ["init", str(tmp_path / "mine")])
     assert again.exit_code == 1
