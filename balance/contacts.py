@@ -171,7 +171,8 @@ def _pack(contact: Contact) -> bytes:
     return packed
 
 
-def _unpack(packed: bytes) -> Contact:
+def unpack_contact(packed: bytes) -> Contact:
+    """A contact as it is stored. Raises StoreError."""
     form, *fields = msgpack.unpackb(packed, use_list=False)
     if form != FORMAT:
         raise StoreError(f"a contact in the store has format {form}, which this version cannot read")
@@ -181,7 +182,7 @@ def _unpack(packed: bytes) -> Contact:
 async def read_contact(store: Store, key: bytes) -> Contact | None:
     """What is stored under ``Keys.contact`` or ``Keys.contact_of``, if anything. Raises StoreError."""
     packed = await store.call("GET", key)
-    return None if packed is None else _unpack(packed)
+    return None if packed is None else unpack_contact(packed)
 
 
 async def change_contact(store: Store, key: bytes, change: Callable[[Contact], Contact]) -> Contact:
@@ -191,7 +192,7 @@ async def change_contact(store: Store, key: bytes, change: Callable[[Contact], C
     """
     for _ in range(CHANGE_ATTEMPTS):
         packed = await store.call("GET", key) or b""
-        after = change(_unpack(packed) if packed else Contact())
+        after = change(unpack_contact(packed) if packed else Contact())
         after.check()
         value = b"" if after == Contact() else _pack(after)
         if value == packed or await store.run_script(_COMPARE_AND_SET, [key], packed, value):

@@ -24,8 +24,9 @@ from balance.resp import StoreError
 from balance.store import Store
 from balance.structure import CustomerUnit
 from balance.subscribers import own_account
+from occ.bulk.contacts import contacts_of
 from occ.bulk.files import guarded
-from occ.bulk.rows import COLUMNS, IDENTITY_COLUMNS, Kind
+from occ.bulk.rows import COLUMNS, IDENTITY_COLUMNS, LIST_COLUMNS, Kind
 from occ.bulk.spool import Place, Spool
 from occ.bulk.totals import Totals
 from occ.loyalty import is_loyalty
@@ -34,7 +35,6 @@ from occ.yamlmap import ConfigError, shown
 A_PAGE: Final = 500
 
 _NOWHERE: Final = Place(0, 0)
-_LIST_COLUMNS: Final = frozenset((*IDENTITY_COLUMNS, "friends"))
 
 OnProgress = Callable[[int], None]
 
@@ -58,6 +58,9 @@ class Exported:
     missing: list[str] = field(default_factory=list)
     """Accounts that were asked for and are not there."""
 
+
+Contacts = dict[bytes, dict[str, str]]
+"""By their keys in the store, what they say by columns."""
 
 Row = dict[str, str]
 """What a row says, by columns; what it does not say is left out."""
@@ -97,13 +100,16 @@ async def _all(
     spool.order_details()
     names_in_order = spool.keys("account")
     while account_ids := list(islice(names_in_order, A_PAGE)):
-        for account, unit in await _read(store, account_ids):
-            members = [unpack_subscriber(packed) for _, packed in spool.details_of(account.account_id)]
-            _write(sheets, exported, account, unit, members)
+        pages = [
+            (*each, [unpack_subscriber(packed) for _, packed in spool.details_of(each[0].account_id)])
+            for each in await _read(store, account_ids)
+        ]
+        await _write(store, sheets, exported, pages)
         progress(exported.rows[Kind.ACCOUNTS])
     for _, _, packed in spool.details_without("account"):
         exported.orphans += 1
-        sheets.orphan(unpack_subscriber(packed), exported)
+        orphan = unpack_subscriber(packed)
+        sheets.orphan(orphan, await contacts_of(store, [Keys.contact(orphan.subscriber_id)]), exported)
 
 
 async def _some(
@@ -111,13 +117,17 @@ async def _some(
 ) -> None:
     names = iter(sorted({name.encode() for name in only}))
     while account_ids := list(islice(names, A_PAGE)):
-        found = {account.account_id: (account, unit) for account, unit in await _read(store, account_ids)}
+        found = []
+        known = {account.account_id: (account, unit) for account, unit in await _read(store, account_ids)}
         for account_id in account_ids:
-            if account_id not in found:
+            if account_id not in known:
                 exported.missing.append(account_id.decode())
                 continue
-            known = {each.subscriber_id: each async for page in subscribers.members(store, account_id) for each in page}
-            _write(sheets, exported, *found[account_id], list(known.values()))
+            members = {
+                each.subscriber_id: each async for page in subscribers.members(store, account_id) for each in page
+            }
+            found.append((*known[account_id], list(members.values())))
+        await _write(store, sheets, exported, found)
         progress(exported.rows[Kind.ACCOUNTS])
 
 
@@ -132,27 +142,33 @@ async def _read(store: Store, account_ids: list[bytes]) -> list[tuple[Account, C
     return found
 
 
-def _write(
+async def _write(
+    store: Store,
     sheets: "_Sheets | _Lines",
     exported: Exported,
-    account: Account,
-    unit: CustomerUnit | None,
-    members: list[Subscriber],
+    found: list[tuple[Account, CustomerUnit | None, list[Subscriber]]],
 ) -> None:
-    members.sort(key=lambda each: each.subscriber_id)
-    exported.totals.add(account)
-    exported.totals.subscribers += len(members)
-    exported.sessions += len(account.sessions)
-    rows = _rows(account, unit, members)
-    for kind, each in rows.items():
-        exported.rows[kind] += len(each)
-    sheets.write(rows)
+    """Write accounts, each with its unit and its members."""
+    keys = [Keys.contact_of(account.account_id) for account, _, _ in found]
+    keys += [Keys.contact(each.subscriber_id) for _, _, members in found for each in members]
+    contacts = await contacts_of(store, keys)
+    for account, unit, members in found:
+        members.sort(key=lambda each: each.subscriber_id)
+        exported.totals.add(account)
+        exported.totals.subscribers += len(members)
+        exported.sessions += len(account.sessions)
+        rows = _rows(account, unit, members, contacts)
+        for kind, each in rows.items():
+            exported.rows[kind] += len(each)
+        sheets.write(rows)
 
 
 # -- rows --------------------------------------------------------------------------------------------------------------
 
 
-def _rows(account: Account, unit: CustomerUnit | None, members: list[Subscriber]) -> dict[Kind, list[Row]]:
+def _rows(
+    account: Account, unit: CustomerUnit | None, members: list[Subscriber], contacts: Contacts
+) -> dict[Kind, list[Row]]:
     main = account.bucket(MAIN_BUCKET)
     if main is None:
         raise StoreError(f"account {account.account_id.decode()} has no main bucket; 'occ ledger verify' says more")
@@ -168,6 +184,7 @@ def _rows(account: Account, unit: CustomerUnit | None, members: list[Subscriber]
                 state=account.state,
                 expires=account.expires_ms,
                 **({"cycle_day": account.cycle_day} if account.cycle_day != 1 else {}),
+                **contacts.get(Keys.contact_of(account.account_id), {}),
             )
         ],
         Kind.BUCKETS: list(_buckets(account)),
@@ -197,7 +214,7 @@ def _rows(account: Account, unit: CustomerUnit | None, members: list[Subscriber]
             for meter in account.meters
         ],
         Kind.UNITS: [] if unit is None else [_unit(unit)],
-        Kind.SUBSCRIBERS: [_subscriber(each) for each in members],
+        Kind.SUBSCRIBERS: [_subscriber(each, contacts) for each in members],
     }
 
 
@@ -242,7 +259,7 @@ def _unit(unit: CustomerUnit) -> Row:
     )
 
 
-def _subscriber(subscriber: Subscriber) -> Row:
+def _subscriber(subscriber: Subscriber, contacts: Contacts) -> Row:
     identities = {
         column: tuple(value for each, value in subscriber.identities if each == kind)
         for column, kind in IDENTITY_COLUMNS.items()
@@ -261,6 +278,7 @@ def _subscriber(subscriber: Subscriber) -> Row:
         friends=subscriber.friends,
         next_plan=subscriber.next_plan,
         **({"next_plan_from": subscriber.next_plan_ms} if subscriber.next_plan else {}),
+        **contacts.get(Keys.contact(subscriber.subscriber_id), {}),
     )
 
 
@@ -291,10 +309,10 @@ class _Sheets:
                 columns = [column.name for column in COLUMNS[kind]]
                 self._writers[kind].writerows([[guarded(row.get(name, "")) for name in columns] for row in several])
 
-    def orphan(self, subscriber: Subscriber, exported: Exported) -> None:
+    def orphan(self, subscriber: Subscriber, contacts: Contacts, exported: Exported) -> None:
         exported.rows[Kind.SUBSCRIBERS] += 1
         exported.totals.subscribers += 1
-        self.write({Kind.SUBSCRIBERS: [_subscriber(subscriber)]})
+        self.write({Kind.SUBSCRIBERS: [_subscriber(subscriber, contacts)]})
 
     def finish(self) -> list[Path]:
         """Give the files their names; to be called when they are closed."""
@@ -324,7 +342,7 @@ class _Lines:
             document["unit"] = _nested(row)
         self._stream.write(f"{json.dumps(document, ensure_ascii=False)}\n")
 
-    def orphan(self, subscriber: Subscriber, exported: Exported) -> None:
+    def orphan(self, subscriber: Subscriber, contacts: Contacts, exported: Exported) -> None:
         """There is no place for it."""
 
     def finish(self) -> list[Path]:
@@ -334,9 +352,7 @@ class _Lines:
 
 def _nested(row: Row) -> dict[str, Any]:
     return {
-        name: written.split() if name in _LIST_COLUMNS else written
-        for name, written in row.items()
-        if name != "account"
+        name: written.split() if name in LIST_COLUMNS else written for name, written in row.items() if name != "account"
     }
 
 

@@ -22,6 +22,7 @@ from balance.ledger import Draft
 from balance.model import Account, AccountKind, LifeState, Plan, Session, Unit
 from balance.records import make_plan
 from balance.store import Store
+from occ.bulk.contacts import settle_contacts
 from occ.bulk.files import Source, read_csv, read_lines
 from occ.bulk.members import Members
 from occ.bulk.reading import RowReader
@@ -305,6 +306,8 @@ class Import:
             drafts = [reconcile(work, account, self.rules) for work, account in zip(works, accounts, strict=True)]
         else:
             drafts = await asyncio.gather(*(self._commit(work) for work in works))
+        accounts_said = [item for work in works for item in work.items if isinstance(item.row, AccountRow)]
+        await settle_contacts(self.store, accounts_said, self.rules, dry_run=self.dry_run)
         for work, draft in zip(works, drafts, strict=True):
             differs = any(item.verdict is Verdict.DIFFERS for item in work.items)
             if differs and self.rules.repeated and work.done_before is None:
@@ -442,6 +445,7 @@ class Import:
     async def _settle_subscribers(self, items: list[Item]) -> None:
         added = await self._members().settle(items)
         self.report.accepted.subscribers += added
+        await settle_contacts(self.store, items, self.rules, dry_run=self.dry_run)
         for item in items:
             self._count(item, 0)
 

@@ -12,8 +12,10 @@ from balance.subscribers import check_name
 from occ.bulk import values
 from occ.bulk.files import Record, Source, unguarded
 from occ.bulk.rows import (
+    CONTACT_COLUMNS,
     DETAILS,
     IDENTITY_COLUMNS,
+    LIST_COLUMNS,
     AccountRow,
     AnyRow,
     BucketRow,
@@ -23,6 +25,7 @@ from occ.bulk.rows import (
     MeterRow,
     OfferRow,
     RowError,
+    Said,
     SubscriberRow,
     UnitRow,
     find_column,
@@ -35,7 +38,6 @@ from occ.yamlmap import nearest
 _NAME: Final = re.compile(r"[\x21-\x7e]{1,64}")
 _NESTED: Final = (*DETAILS, Kind.SUBSCRIBERS)
 _ALL_NESTED: Final = (*_NESTED, "unit")
-_LIST_COLUMNS: Final = frozenset((*IDENTITY_COLUMNS, "friends"))
 KEYS_REMEMBERED: Final = 1000
 UNREADABLE: Final = "text"
 """Where a rejected line that is no JSON object stands in the file of rejected lines."""
@@ -175,6 +177,7 @@ class RowReader:
             found.get("state"),
             found.get("expires"),
             found.get("cycle_day"),
+            _contact(found),
         )
 
     def _bucket(self, found: dict[str, Any]) -> BucketRow:
@@ -276,6 +279,7 @@ class RowReader:
             found.get("friends"),
             found.get("next_plan"),
             found.get("next_plan_from"),
+            _contact(found),
         )
 
     def _check_plan(self, column: str, plan: str | None) -> None:
@@ -292,6 +296,10 @@ _MAKERS: Final[dict[Kind, Callable[[RowReader, dict[str, Any]], AnyRow]]] = {
     Kind.UNITS: RowReader._unit,
     Kind.SUBSCRIBERS: RowReader._subscriber,
 }
+
+
+def _contact(found: dict[str, Any]) -> Said:
+    return tuple((name, found[name]) for name in CONTACT_COLUMNS if name in found)
 
 
 def _owner(found: dict[str, Any]) -> bytes:
@@ -333,7 +341,7 @@ _DECODER: Final = json.JSONDecoder(parse_float=str, object_pairs_hook=_pairs)
 
 def _text(column: Column, value: object) -> str:
     """A JSON value as the cell of a table would have it. Raises RowError."""
-    if isinstance(value, list) and column.name in _LIST_COLUMNS:
+    if isinstance(value, list) and column.name in LIST_COLUMNS:
         words = [_scalar(each) for each in value]
         for word in words:
             if not word or word.split() != [word]:

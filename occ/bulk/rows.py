@@ -32,6 +32,10 @@ DETAILS: Final = (Kind.BUCKETS, Kind.OFFERS, Kind.METERS)
 """What is part of an account's own record."""
 
 
+Said = tuple[tuple[str, str], ...]
+"""What a row says of a contact: (column, text)."""
+
+
 class AccountRow(NamedTuple):
     account: bytes
     kind: int | None = None
@@ -41,6 +45,7 @@ class AccountRow(NamedTuple):
     state: int | None = None
     expires_ms: int | None = None
     cycle_day: int | None = None
+    contact: Said = ()
 
 
 class BucketRow(NamedTuple):
@@ -96,6 +101,7 @@ class SubscriberRow(NamedTuple):
     friends: tuple[bytes, ...] | None = None
     next_plan: str | None = None
     next_plan_ms: int | None = None
+    contact: Said = ()
 
 
 Detail = BucketRow | OfferRow | MeterRow
@@ -120,6 +126,14 @@ _ACCOUNT: Final = Column(
 )
 _OWNER: Final = Column("owner", values.read_name, values.write_name, ("subscriber", "member"))
 
+CONTACT_COLUMNS: Final = ("language", "channels", "consent", "quiet_hours", "time_zone")
+"""How an account or a subscriber is reached (``balance.contacts``)."""
+
+LIST_COLUMNS: Final = frozenset(("msisdn", "imsi", "sip_uri", "nai", "private", "friends", "channels", "consent"))
+"""Several words in a cell, a list in JSON."""
+
+_CONTACT: Final = tuple(Column(name, values.read_contact(name), values.write_text) for name in CONTACT_COLUMNS)
+
 COLUMNS: Final[dict[Kind, tuple[Column, ...]]] = {
     Kind.ACCOUNTS: (
         _ACCOUNT,
@@ -130,6 +144,7 @@ COLUMNS: Final[dict[Kind, tuple[Column, ...]]] = {
         Column("state", values.read_state, values.write_state, ("status",)),
         Column("expires", values.read_end, values.write_moment, ("expiry", "expiry_date", "valid_until", "expires_at")),
         Column("cycle_day", values.read_day, values.write_whole, ("bill_cycle_day", "billing_day")),
+        *_CONTACT,
     ),
     Kind.BUCKETS: (
         _ACCOUNT,
@@ -182,6 +197,7 @@ COLUMNS: Final[dict[Kind, tuple[Column, ...]]] = {
         Column("friends", values.read_numbers, values.write_list, ("friends_and_family", "fnf")),
         Column("next_plan", values.read_text, values.write_text),
         Column("next_plan_from", values.read_start, values.write_moment),
+        *_CONTACT,
     ),
 }
 
@@ -270,7 +286,9 @@ def read_cells(kind: Kind, cells: Iterable[tuple[Column, str]], decimal_comma: b
 
 def digest(row: AnyRow) -> str:
     """A short name of what a row says, for the journal: rows that say the same have the same."""
-    return blake2b(repr((type(row).__name__, *row)).encode(), digest_size=6).hexdigest()
+    # Contacts are no part of the account, which is what the journal is about.
+    said = row[:-1] if isinstance(row, AccountRow | SubscriberRow) else row
+    return blake2b(repr((type(row).__name__, *said)).encode(), digest_size=6).hexdigest()
 
 
 _TYPES: Final[tuple[type[Any], ...]] = (AccountRow, BucketRow, OfferRow, MeterRow, UnitRow, SubscriberRow)

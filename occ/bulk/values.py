@@ -10,7 +10,8 @@ from datetime import UTC, datetime, timedelta
 from enum import IntEnum
 from typing import Final
 
-from balance.model import LARGEST, UNLIMITED, AccountKind, LifeState, Unit
+from balance.contacts import as_fields, from_fields
+from balance.model import LARGEST, UNLIMITED, AccountKind, LedgerError, LifeState, Unit
 from balance.structure import Pays, UnitKind
 from occ.rating.currency import NUMERIC, currency_name, format_amount, parse_amount
 from occ.rating.sizes import SIZES, parse_size
@@ -56,6 +57,18 @@ def write_name(name: bytes) -> str:
 
 def read_text(written: str) -> str:
     return written
+
+
+def read_contact(name: str) -> Read:
+    """A reader of one column of contacts; what it reads is written as ``balance.contacts`` writes it."""
+
+    def read(written: str) -> str:
+        try:
+            return as_fields(from_fields({name: written}))[name]
+        except LedgerError as error:
+            raise ValueError(str(error)) from None
+
+    return read
 
 
 def write_text(text: str) -> str:

@@ -115,6 +115,18 @@ async def test_why_a_record_costs_what_it_does(desk: Desk) -> None:
     assert [entry["version"] for entry in alone["journal"]] == [record["account_version"]]
 
 
+async def test_why_names_the_policy_rule_that_had_a_say(desk: Desk) -> None:
+    """Below zero the shipped rules slow data down; the record of what was used then says by which rule."""
+    name, msisdn, session = f"{desk.account}-poor", f"{desk.msisdn}7", f"{desk.session};poor"
+    desk.server.add_account(name, [(IdentityType.E164, msisdn)], balance_micro=20_000, overdraft_micro=1_000_000)
+    await desk.client.begin(session, msisdn)
+    await desk.client.update(session, 5)
+    await desk.client.end(session, 1)
+    desk.server.assert_books_balance()
+    told = " ".join((await desk.run("why", session)).split())
+    assert "policy slow-below-zero" in told
+
+
 async def test_why_something_unknown(desk: Desk) -> None:
     told = await desk.run("why", "nothing;1", code=1)
     assert told == "occ: there is neither an open session nor a charging data record named nothing;1\n"
