@@ -220,9 +220,10 @@ def test_the_files_of_an_export(lab: Lab) -> None:
     assert report["rows"] == {"accounts": 2, "buckets": 2, "subscribers": 2}
     assert sorted(path.name for path in folder.iterdir()) == ["accounts.csv", "buckets.csv", "subscribers.csv"]
     assert (folder / "accounts.csv").read_text() == (
-        "account,kind,currency,balance,credit_limit,state,expires,cycle_day\n"
-        "a,postpaid,EUR,-1.00,9.00,active,never,\n"
-        "b,prepaid,EUR,5.00,0.00,active,never,\n"
+        "account,kind,currency,balance,credit_limit,state,expires,cycle_day,"
+        "language,channels,consent,quiet_hours,time_zone\n"
+        "a,postpaid,EUR,-1.00,9.00,active,never,,,,,,\n"
+        "b,prepaid,EUR,5.00,0.00,active,never,,,,,,\n"
     )
     with (folder / "subscribers.csv").open(newline="") as stream:
         found = list(csv.DictReader(stream))
