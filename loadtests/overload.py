@@ -168,6 +168,8 @@ class OverloadRun:
             cpu_s = (end.worker.cpu_s - begin.worker.cpu_s) / (end.at - begin.at)
             best = max(best, (result["rate"] - (refused - before) / scale.maximum_s, cpu_s))
         await self.generator.do("finish")
+        if not best[0]:
+            raise BenchError("the maximum cannot be measured: nothing is carried out")
         return best
 
     async def _watch(self) -> None:

@@ -119,6 +119,7 @@ class Admission(Generic[P]):
         "_octets",
         "_refuse",
         "_running",
+        "_slice_of",
         "_tick",
         "_turn_due",
         "_turned",
@@ -153,6 +154,7 @@ class Admission(Generic[P]):
         self._octets = 0
         self._turn_due = False
         self._turned = 0.0
+        self._slice_of = -1.0
         self._tick: asyncio.TimerHandle | None = None
         self._waiting_since = 0.0
         self._beats: deque[float] = deque(maxlen=BEATS_KEPT)
@@ -162,22 +164,23 @@ class Admission(Generic[P]):
         self.at_once = min(self._most_begun, 4 * LEAST_BEGUN)
         """With fewer begun and not answered, and before ``until``, a request need not be brought here."""
         self.until = 0.0
-        """End of the slice, by ``perf_counter``; 0: something waits, or no slice has begun."""
+        """End of the slice, by ``perf_counter``; 0: something waits, or has waited."""
         self.waiting = 0
         self.loop_delay_s = 0.0
         """How late the loop was at the last beat."""
 
     def take(self, peer: P, message: bytes, now: float) -> None:
         """Begin a request at once, have it wait, or turn it or an older one away."""
-        if not self._turn_due:
-            self._turn_soon()
-            if not self.waiting:
-                self.until = now + SLICE_S
+        if not self.waiting:
+            polled_at = self._polled_at()
+            if polled_at != self._slice_of:
+                self._slice_of = polled_at
                 self._turned = now
-        if not self.waiting and now < self.until and self._under_way.in_flight < self.at_once:
-            self._begin(peer, message, now)
-        else:
-            self._hold(peer, message, now)
+                self.until = now + SLICE_S
+            if now < self.until and self._under_way.in_flight < self.at_once:
+                self._begin(peer, message, now)
+                return
+        self._hold(peer, message, now)
 
     def answered(self) -> None:
         """A request that was begun is answered; to be called while ``waiting``: there may be room for another."""
@@ -185,9 +188,17 @@ class Admission(Generic[P]):
         if not self._turn_due:
             self._turn_soon()
 
-    def _turn_soon(self) -> None:
+    def _polled_at(self) -> float:
+        """Another number whenever the loop has read its sockets again: uvloop looks at the clock once in a turn.
+
+        Under a loop that looks more often all requests are begun as they are read, while there is room.
+        """
         if self._loop is None:
             self._loop = asyncio.get_running_loop()
+        return self._loop.time()
+
+    def _turn_soon(self) -> None:
+        assert self._loop is not None
         self._turn_due = True
         self._loop.call_soon(self._turn)
 
@@ -205,6 +216,8 @@ class Admission(Generic[P]):
         if not self.waiting:
             self._waiting_since = self._measured_at = now
             self._answered = 0
+            if not self._turn_due:
+                self._turn_soon()
         self.until = 0.0
         self.waiting += 1
         self._under_way.in_flight += 1

@@ -34,7 +34,7 @@ from occ.admission import TOO_LATE, TOO_MANY, TOO_OFTEN, Admission
 from occ.charging import ChargingStatistics
 from occ.gy import LATENCY_BOUNDS_S, OTHER_GROUPS, TYPE_NAMES, Peer, RequestStatistics
 from occ.noc import Noc
-from occ.peer_rates import PeerRates
+from occ.peer_rates import OTHER_PEERS, PeerRates
 from occ.policy.acting import LAG_BOUNDS_S, ActingStatistics
 from occ.reauthorisation import PUSH_BOUNDS_S, ReauthorisationStatistics
 from occ.reload import ReloadStatistics
@@ -129,7 +129,7 @@ class OccCollector(Collector):
         over_rate = CounterMetricFamily(
             "occ_peer_requests_over_rate", "Requests turned away because their peer sent too many", labels=["peer"]
         )
-        for peer, count in sorted(self._rates.refused.copy().items()):
+        for peer, count in sorted(({OTHER_PEERS: 0} | self._rates.refused.copy()).items()):
             over_rate.add_metric([peer], count)
         yield over_rate
         yield GaugeMetricFamily("occ_requests_waiting", "Requests accepted and not yet begun", self._admission.waiting)

@@ -98,7 +98,7 @@ OVERVIEW: Final = Dashboard(
                     (
                         (total("occ_requests_in_flight", "instance"), "{{instance}}"),
                         (total("occ_requests_waiting", "instance"), "waiting, {{instance}}"),
-                        (rate("occ_requests_rejected_total", "instance", "reason"), "turned away/s, {{reason}}"),
+                        (rate("occ_requests_rejected_total", "reason"), "turned away/s, {{reason}}"),
                     ),
                 ),
             ),
