@@ -69,7 +69,7 @@ class Running:
 
     def answered(self, message: bytes, operation: Operation) -> None:
         answer = decode_answer(message)
-        assert answer.result_code == 2001, f"{operation.key}: {answer.result_code} {answer.error_message}"
+        assert answer.result_code == 2001, f"{operation.key}: {answer.result_code} {answer.error_message!r}"
         units = answer.services[0].granted if answer.services else None
         self.granted = 0 if self.ended or units is None else (units.total_octets or 0) // MIB
         operation.answers.append(Answer(time.monotonic(), True, self.granted * CENT, core(message)))
@@ -198,6 +198,15 @@ def supervised(tmp_path: Path, stack: ExitStack, workers: int) -> Server:
     return server.start()
 
 
+def none_is_open(server: Server, worker: int) -> None:
+    """A worker tells what is open in the store, whichever worker opened it."""
+    eventually(lambda: "\nocc_open_sessions 0.0\n" in server.get("/metrics", worker)[1])
+
+
+def await_another(server: Server, number: int, pid: int) -> None:
+    await_it(lambda: server.worker_pids()[number - 1] not in (0, pid), "it is not started again")
+
+
 def check_all(server: Server, operations: list[Operation]) -> int:
     """Nothing is open, and history, ledger and records agree; how many requests there were."""
     await_it(lambda: not server.verify().open_sessions, "sessions are left open")
@@ -251,7 +260,7 @@ def test_every_worker_is_replaced_without_a_failed_request(tmp_path: Path, recor
         count = check_all(server, operations)
         for number in range(1, workers + 1):
             assert server.get("/ready", number)[0] == 200
-            eventually(lambda number=number: "occ_open_sessions 0.0\n" in server.get("/metrics", number)[1])
+            none_is_open(server, number)
             assert "occ_worker_restarts_total 0.0\n" in server.get("/metrics", number)[1]
         record_property("figures", f"{count} requests by {len(clients)} clients, none failed, {workers} workers")
 
@@ -269,7 +278,7 @@ def test_killed_workers_and_a_killed_supervisor(tmp_path: Path, record_property:
                 load.await_answers(20)
                 killed = server.worker_pids()[number - 1]
                 os.kill(killed, signal.SIGKILL)
-                await_it(lambda n=number, k=killed: server.worker_pids()[n - 1] not in (0, k), "it is not started")
+                await_another(server, number, killed)
                 assert "occ_worker_restarts_total 1.0\n" in server.get("/metrics", number)[1]
             # A catalogue with a mistake: the workers that there are go on.
             before = server.worker_pids()
@@ -290,8 +299,8 @@ def test_killed_workers_and_a_killed_supervisor(tmp_path: Path, record_property:
         finally:
             load.stop()
         count = check_all(server, load.operations)
-        for number in (1, 2):
-            eventually(lambda number=number: "occ_open_sessions 0.0\n" in server.get("/metrics", number)[1])
+        none_is_open(server, 1)
+        none_is_open(server, 2)
         record_property("figures", f"3 kills, {count} requests, {load.repeated} of them repeated")
 
 
