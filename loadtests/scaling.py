@@ -209,23 +209,27 @@ class Scaling:
             return statistics.median(each.answers / max(1, each.commits) for each in samples)
         return float(statistics.median(getattr(each, of) / each.answers for each in samples))
 
+    def _over(self, case: str, base: str, redis: float = 1.0) -> float:
+        """How much more CPU a request takes in one case than in another, of worker and Redis: the median over rounds,
+        each compared with itself, as what else the machine does changes from round to round."""
+
+        def took(sample: Sample) -> float:
+            return (sample.worker_us + redis * sample.redis_us) / sample.answers
+
+        pairs = zip(self.samples[case], self.samples[base], strict=True)
+        return float(statistics.median(took(one) / took(other) for one, other in pairs))
+
     def _result(self, discrepancies: int, fsync_ms: float) -> dict[str, Any]:
         cases = {
             case: {of: round(self._median(case, of), 2) for of in ("worker_us", "redis_us", "depth")}
             for case in self.samples
         }
-        alone = sum(self._median("alone", of) for of in ("worker_us", "redis_us"))
-        ratios = {
-            case: round(2 * alone / sum(self._median(case, of) for of in ("worker_us", "redis_us")), 3)
-            for case in ("affine", "mixed", "apart")
-        }
+        ratios = {case: round(2 / self._over(case, "alone"), 3) for case in ("affine", "mixed", "apart")}
         closed = [f"alone, {depth} under way" for depth in DEPTHS]
         request, send = fitted([(self._median(case, "depth"), self._median(case, "worker_us")) for case in closed])
         plan, commit = fitted([(self._median(case, "depth"), self._median(case, "redis_us")) for case in closed])
-        shares = {
-            case: max(1.0, self._median(case, "worker_us") / self._median("alone", "worker_us"))
-            for case in ("affine", "mixed")
-        }
+        # Both are two servers at once, so cores and caches are shared alike.
+        shares = {case: max(1.0, self._over(case, "apart", redis=0.0)) for case in ("affine", "mixed")}
         costs = {case: Costs(request, send, plan, commit, fsync_ms * 1000, share) for case, share in shares.items()}
         return {
             "cases": cases,
@@ -251,7 +255,7 @@ def show(result: dict[str, Any], console: Console) -> None:
     """Facts and tables."""
     for name, fact in result["facts"].items():
         console.print(f"[dim]{name}:[/dim] {fact}", highlight=False)
-    table = Table("", header_style="bold", title="measured: CPU per request")
+    table = Table("two servers where not alone", header_style="bold", title="measured: CPU per request")
     for heading in ("worker", "Redis", "requests per commit", "capacity for the same CPU, over one and one"):
         table.add_column(heading, justify="right")
     for case, row in result["cases"].items():

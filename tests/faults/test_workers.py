@@ -17,6 +17,7 @@ import json
 import os
 import random
 import signal
+import subprocess
 import threading
 import time
 from collections import Counter, deque
@@ -310,3 +311,51 @@ def _lives(pid: int) -> bool:
     except OSError:
         return False
     return state != "Z"
+
+
+@pytest.mark.slow
+@pytest.mark.promise("A client is asked through whichever worker has its connection, and tools look at all workers")
+def test_a_client_is_reached_through_its_worker(tmp_path: Path) -> None:
+    """The client is connected to the second worker alone; nobody is told which.
+
+    Mutations: ``metrics_urls`` of the first worker only; ``OF_THE_STORE`` empty: the session is counted twice.
+    """
+    targets = tmp_path / "targets.yml"
+    with ExitStack() as stack:
+        settings = {"notices": "enabled: no", "metrics": f"targets_file: {targets}"}
+        patient = CATALOGUE.replace("validity: 3 s", "validity: 10 min")
+        server = Server(tmp_path, settings=settings, catalogue=patient, workers=2)
+        stack.callback(server.end)
+        server.start()
+        subscriber = server.add_accounts(ACCOUNTS)["hot-1"]
+        way = stack.enter_context(Way(server.port + 1, "pgw.clients.example.net"))
+        session = Session("pgw.clients.example.net", "pgw.clients.example.net;8;1", subscriber)
+        assert way.charge(session.initial()).result_code == 2001
+        asked: list[subprocess.CompletedProcess[str]] = []
+        reauth = ("sessions", "reauth", session.session_id)
+        asking = threading.Thread(target=lambda: asked.append(server.occ(*reauth)))
+        asking.start()
+        try:
+            request = codec.decode(way.connection.receive(20.0))
+        except TimeoutError:
+            asking.join(30)
+            pytest.fail(f"nothing was asked: {asked} {server.log.read_text()[-2000:]}")
+        assert request.command == Command.RE_AUTH
+        known = {code: request.find(code) for code in (263, 264)}
+        told = {code: each.value() for code, each in known.items() if each is not None}
+        assert told == {263: session.session_id, 264: "occ2.ocs.example.net"}
+        origin = [avp("Origin-Host", "pgw.clients.example.net"), avp("Origin-Realm", "clients.example.net")]
+        answer = [avp("Session-Id", session.session_id), avp("Result-Code", 2001), *origin]
+        way.connection.send(codec.answer_to(request, answer))
+        asking.join(30)
+        assert asked[0].returncode == 0, asked[0].stderr
+        (peer,) = json.loads(server.occ("peers", "--json").stdout)
+        assert (peer["origin_host"], peer["server"]) == (way.identity, f"127.0.0.1:{server.metrics_port + 1}")
+        seen = json.loads(server.occ("top", "--json").stdout)
+        assert (len(seen["servers"]), seen["open_sessions"], seen["peers_up"]) == (2, 1, 1)
+        examined = json.loads(server.occ("doctor", "--json").stdout)
+        found = {each["found"].partition(" ")[0] for each in examined if each["check"] == "workers"}
+        assert {"occ1.ocs.example.net", "occ2.ocs.example.net"} <= found
+        assert [each["targets"] for each in json.loads(targets.read_text())] == [
+            [f"127.0.0.1:{server.metrics_port + number}"] for number in (0, 1)
+        ]
