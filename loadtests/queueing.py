@@ -5,9 +5,10 @@ go to the shard of their account as the product sends them, the shard writes the
 answers, the client asks again. No randomness but the choice of the shard, from a seed.
 
 Assumed: every worker and every shard has a core to itself, and a disk that synchronises as fast for all; accounts are
-spread evenly over the shards; time is what CPU time is; each cost is that of one request and one commit, and rises by
-the measured share (``Costs.sharing``) where several workers use one store. Not in it: networks between machines, memory
-and caches that cores share beyond what was measured, hot accounts, the outbox.
+spread evenly over the shards; time is what CPU time is; each cost is that of one request and one commit. What sharing a
+store costs a worker was measured with two workers (``Costs.sharing``); with more it rises with the share of accounts
+that another worker has changed last, one less their number's inverse. Not in it: networks between machines, memory and
+caches that cores share beyond what was measured, hot accounts, the outbox.
 """
 
 import heapq
@@ -37,7 +38,7 @@ class Costs:
     sync_us: float
     """Until the disk has it; commits that wait for Redis together are synchronised together."""
     sharing: float = 1.0
-    """How much more a request takes of the worker where another worker uses the same store."""
+    """How much more a request takes of a worker where two use the same store."""
 
 
 def fitted(points: list[tuple[float, float]]) -> tuple[float, float]:
@@ -89,7 +90,7 @@ class _Shard:
 
 class _Network:
     def __init__(self, costs: Costs, workers: int, shards: int, clients: int) -> None:
-        sharing = costs.sharing if workers > 1 else 1.0
+        sharing = 1.0 + 2.0 * (costs.sharing - 1.0) * (1.0 - 1.0 / workers)
         self.decide_us, self.answer_us = 0.6 * costs.request_us * sharing, 0.4 * costs.request_us * sharing
         self.costs = costs
         self.workers = [_Worker([0] * shards, [0] * shards) for _ in range(workers)]

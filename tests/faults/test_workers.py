@@ -2,11 +2,11 @@
 
 What makes these tests fail, each taken away alone:
 
-- the order of ``Supervisor._replace`` (the old process leaves before the new one listens): connections wait until a
-  new process has loaded, longer than ``RECONNECT_S``;
-- ``Node.listen`` closing what it was given when another process leaves (the sockets passed on as they are, not bound
-  anew with ``Node.start``): connections are refused between the two;
-- ``close_answered`` in ``Node.stop``: what was under way at the DPR is never answered;
+- the order of ``Supervisor._replace`` (the old process leaves before the new one is launched): clients wait until it
+  has loaded, for more than ``WITHOUT_SERVICE``;
+- ``Node.listen`` in ``OnlineChargingServer.listen`` (a socket bound anew with ``Node.start`` in its stead): the port is
+  taken by whoever else has it;
+- ``_close_answered`` in ``Node.stop``: clients wait for the end of their connections;
 - ``place.process is not process`` in ``Supervisor._keep``: a process that was replaced is started again;
 - the end of input as an end of ``Worker._obey``: workers outlive a supervisor that was killed, and hold its ports;
 - ``recounts`` of a worker that is started again: open sessions of a worker that was killed are counted wrong;
@@ -40,8 +40,9 @@ from tests.faults.rig import CATALOGUE, Server, await_it
 ACCOUNTS = {"hot-1": 1_000_000 * CENT, "hot-2": 1_000_000 * CENT}
 IN_FLIGHT = 4
 """Requests that each connection has under way."""
-RECONNECT_S = 1.5
-"""A client that was sent away is served again within so long. To load a new process takes longer."""
+WITHOUT_SERVICE = 0.3
+"""Share of a replacement for which a client may be without an answer at most; most of it is the loading of the process
+that comes, while the one that goes still serves."""
 
 Note = Callable[[str, object], None]
 
@@ -241,7 +242,9 @@ def test_every_worker_is_replaced_without_a_failed_request(tmp_path: Path, recor
             client.start()
         before = server.worker_pids()
         await_it(lambda: all(client.answered > 30 for client in clients), "nothing is answered")
+        began_s = time.monotonic()
         done = server.occ("restart", "--json")
+        each_s = (time.monotonic() - began_s) / workers
         assert done.returncode == 0, done.stderr + server.log.read_text()[-3000:]
         answered = [client.answered for client in clients]
         await_it(
@@ -255,7 +258,7 @@ def test_every_worker_is_replaced_without_a_failed_request(tmp_path: Path, recor
         assert len(set(before) | set(after)) == 2 * workers
         assert [each["pid"] for each in json.loads(done.stdout)["workers"]] == after
         assert sum(client.sent_away for client in clients) == (4 if workers == 2 else 1)
-        assert max(client.longest_s for client in clients) < RECONNECT_S
+        assert max(client.longest_s for client in clients) < WITHOUT_SERVICE * each_s
         assert all(operation.answers for client in clients for operation in client.operations)
         operations = [operation for client in clients for operation in client.operations]
         count = check_all(server, operations)
