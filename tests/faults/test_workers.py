@@ -7,10 +7,8 @@ What makes these tests fail, each taken away alone:
 - ``Node.listen`` in ``OnlineChargingServer.listen`` (a socket bound anew with ``Node.start`` in its stead): the port is
   taken by whoever else has it;
 - ``_close_answered`` in ``Node.stop``: clients wait for the end of their connections;
-- ``place.process is not process`` in ``Supervisor._keep``: a process that was replaced is started again;
-- the end of input as an end of ``Worker._obey``: workers outlive a supervisor that was killed, and hold its ports;
-- ``recounts`` of a worker that is started again: open sessions of a worker that was killed are counted wrong;
-- ``leaving`` of ``bound``: a supervisor that is started at once after a kill finds its ports taken.
+- both looks at ``place.process is not process`` in ``Supervisor._keep``: a worker that was replaced is started again;
+- the end of input as an end of ``Worker._obey``: workers outlive a supervisor that was killed, and hold its ports.
 """
 
 import json
