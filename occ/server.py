@@ -84,6 +84,11 @@ _GIBIBYTE: Final = (1 << 30) // (1 if sys.platform == "darwin" else 1024)
 """In the unit of ru_maxrss: octets on macOS, kibioctets elsewhere."""
 
 HEALTH_PATIENCE_S: Final = 2.0
+OPENING_S: Final = 1.0
+"""A process that is replaced waits so long at most for the CERs of connections that it has accepted ..."""
+HANDSHAKE_S: Final = 0.25
+"""... and for TLS handshakes, of which it knows nothing, always for this."""
+OPENING_CHECK_S: Final = 0.01
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +141,8 @@ class OnlineChargingServer:
         self.leaving = False
         """It has begun to stop: nobody is let in any more."""
         self._listens = False
+        self._is_replaced = False
+        """Another process of its identity lets clients in."""
         self._ended_work: list[str] = []
         """Background work that has ended and should not have."""
 
@@ -228,6 +235,7 @@ class OnlineChargingServer:
     def stop_listening(self) -> None:
         """Let nobody in any more: another process of this identity does. Who is connected is served as before."""
         self.node.stop_listening()
+        self._is_replaced = True
 
         async def stop_metrics() -> None:
             """It takes half a second, for which nobody who connects should have to wait."""
@@ -253,10 +261,20 @@ class OnlineChargingServer:
     async def _take_leave(self) -> None:
         """While everything still runs: what is under way is charged and answered before its connection closes."""
         self.leaving = True
+        if self._is_replaced:
+            await self._let_in_who_has_come()
         log.info("taking leave of %d peers, with %d requests under way", self.node.open_peers, self._in_flight())
         await self.node.stop(DisconnectCause.REBOOTING)
         if self._in_flight():
             log.warning("%d requests were not answered in time; their clients repeat them", self._in_flight())
+
+    async def _let_in_who_has_come(self) -> None:
+        """Those whose connections were accepted at the last moment get an answer to their CER, then a DPR like all."""
+        if self._tls is not None:
+            await asyncio.sleep(HANDSHAKE_S)
+        until_s = asyncio.get_running_loop().time() + OPENING_S
+        while self.node.opening and asyncio.get_running_loop().time() < until_s:  # noqa: ASYNC110 - clients decide
+            await asyncio.sleep(OPENING_CHECK_S)
 
     def _in_flight(self) -> int:
         return self.gy.statistics.in_flight

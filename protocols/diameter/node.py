@@ -246,6 +246,11 @@ class Node:
         """How many peers are open."""
         return len(self._open)
 
+    @property
+    def opening(self) -> int:
+        """How many connections were accepted and are not open yet."""
+        return len(self._strangers)
+
     def set_tap(self, tap: Tap | None) -> None:
         """Have every message of every connection seen from now on, as it was received or is sent; None ends that."""
         self._tap = tap

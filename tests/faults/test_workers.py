@@ -6,6 +6,8 @@ What makes these tests fail, each taken away alone:
   has loaded, for more than ``WITHOUT_SERVICE``;
 - ``Node.listen`` in ``OnlineChargingServer.listen`` (a socket bound anew with ``Node.start`` in its stead): the port is
   taken by whoever else has it;
+- ``_let_in_who_has_come`` in ``OnlineChargingServer._take_leave``: a client that has just connected is sent away before
+  its CER is answered;
 - ``_close_answered`` in ``Node.stop``: clients wait for the end of their connections;
 - both looks at ``place.process is not process`` in ``Supervisor._keep``: a worker that was replaced is started again;
 - the end of input as an end of ``Worker._obey``: workers outlive a supervisor that was killed, and hold its ports.
@@ -181,6 +183,25 @@ class Client:
         return time.monotonic()
 
 
+class Knocker(threading.Thread):
+    """New clients that come, one after the other, are let in, and go. Most of the time one is about to say who it is."""
+
+    def __init__(self, port: int) -> None:
+        super().__init__(daemon=True)
+        self.port = port
+        self.let_in = 0
+        self.failure = ""
+        self.enough = threading.Event()
+
+    def run(self) -> None:
+        while not self.enough.is_set() and not self.failure:
+            try:
+                with Way(self.port, f"new{self.port}-{self.let_in}.clients.example.net", hesitates_s=0.02):
+                    self.let_in += 1
+            except Exception as error:
+                self.failure = f"client {self.let_in} of port {self.port}: {type(error).__name__} {error}"
+
+
 def ledger_of(server: Server) -> Ledger:
     debits = []
     for record in server.journal():
@@ -236,8 +257,11 @@ def test_every_worker_is_replaced_without_a_failed_request(tmp_path: Path, recor
         clients = [Client(f"pgw{number}.clients.example.net", [port], numbers) for number, port in enumerate(ports)]
         if workers > 1:
             clients.append(Client("dra.clients.example.net", ports, numbers))
+        knockers = [Knocker(port) for port in ports]
         for client in clients:
             client.start()
+        for knocker in knockers:
+            knocker.start()
         before = server.worker_pids()
         await_it(lambda: all(client.answered > 30 for client in clients), "nothing is answered")
         began_s = time.monotonic()
@@ -249,6 +273,11 @@ def test_every_worker_is_replaced_without_a_failed_request(tmp_path: Path, recor
             lambda: all(client.answered > count + 30 for client, count in zip(clients, answered, strict=True)),
             "nothing is answered afterwards",
         )
+        for knocker in knockers:
+            knocker.enough.set()
+            knocker.join(30)
+            assert knocker.let_in > 10
+            assert knocker.failure == ""
         for client in clients:
             client.stop()
         assert [client.failures for client in clients] == [[]] * len(clients)
