@@ -46,6 +46,7 @@ key                              type        value
                                              ``levels``, packed: by these every process looks at accounts; ``looked``:
                                              the edition by which all accounts have been looked at
 ``occ:policy-events``            stream      field ``e``: events and notices of rules, JSON; the newest 10,000 or so
+``occ:open``                     hash        how many sessions and reservations stand open (``balance.open_totals``)
 ``occ:trace:<name>``             stream      messages caught for ``occ trace`` (``balance.traces``); expires
 ``occ:layout``                   hash        how the store is laid out; written once
 ===============================  ==========  =====================================================================
@@ -59,6 +60,7 @@ UNIT_CHANGES: Final = b"unit-changes"
 TRANSFERS: Final = b"transfers"
 SY_SUBSCRIPTIONS: Final = b"sy-subscriptions"
 POLICIES: Final = b"occ:policies"
+OPEN: Final = b"occ:open"
 POLICY_EVENTS: Final = b"occ:policy-events"
 NOTICE: Final = b"{notices}:n:"
 """Before the name of a notice that was taken up; one hash tag, so that a script can touch all that is known of it."""

@@ -2,6 +2,9 @@
 
     python -m loadtests.generator --host H --port P --peers N --accounts A --sessions S
 
+Of several generators on one store each has a `--first-peer` of its own, beyond the peers of the others, so that their
+sessions differ, and either accounts of its own (`--first-account`) or another place to begin (`--first-session`).
+
 It opens N connections with a capabilities exchange each and keeps S load sessions (`loadtests.templates`) going over
 all accounts in turn. Then it takes one command per line on standard input and answers with lines on standard output:
 `{"mark": "begin"}` and `{"mark": "end"}` where a measured interval starts and ends, then one `{"result": ...}`.
@@ -140,16 +143,28 @@ class Generator:
 
     COMMANDS: ClassVar[tuple[str, ...]] = ("open_sessions", "stagger", "closed_loop", "open_loop", "finish")
 
-    def __init__(self, host: str, port: int, peers: int, accounts: int, sessions: int, seed: int) -> None:
+    def __init__(
+        self,
+        host: str,
+        port: int,
+        peers: int,
+        accounts: int,
+        sessions: int,
+        seed: int,
+        first_peer: int = 1,
+        first_account: int = 1,
+        first_session: int = 0,
+    ) -> None:
         self._started_s = int(time())
-        self._connections = [Connection(host, port, number + 1, self._started_s) for number in range(peers)]
+        self._connections = [Connection(host, port, first_peer + number, self._started_s) for number in range(peers)]
         self._by_socket = {connection.socket: connection for connection in self._connections}
         self._accounts = accounts
+        self._first_account = first_account
         self._stride = next(n for n in range(_STRIDE, _STRIDE + accounts + 1) if gcd(n, accounts) == 1)
         self._slots = [Slot(index, self._connections[index % peers]) for index in range(sessions)]
         self._rested = deque(self._slots)
         self._outstanding = 0
-        self._sessions = 0
+        self._sessions = self._first_session = first_session
         self._end_to_end = Random(seed).getrandbits(32)
         self._random = Random(seed)
         self._result_code_at = _HEADER.size + 8 + (len(session_id("gw00." + REALM, 0, 0)) + 3 & ~3)
@@ -164,7 +179,7 @@ class Generator:
     def _send(self, slot: Slot, step: int, due: float) -> None:
         if step == 0:
             slot.session_id = session_id(slot.connection.origin_host, self._started_s, self._sessions)
-            slot.subscriber = line(self._sessions * self._stride % self._accounts + 1)
+            slot.subscriber = line(self._sessions * self._stride % self._accounts + self._first_account)
             slot.reports = 0
             self._sessions += 1
         slot.step = step
@@ -361,7 +376,7 @@ class Generator:
         return {
             "rate": rate,
             "answers": self.answers,
-            "sessions": self._sessions,
+            "sessions": self._sessions - self._first_session,
             "debited_micro": self.debited_micro,
             "errors": dict(self.errors),
             "samples": len(ordered),
@@ -399,10 +414,23 @@ def main(make: type[Generator] = Generator) -> int:
     parser.add_argument("--accounts", type=int, required=True)
     parser.add_argument("--sessions", type=int, required=True)
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--first-peer", type=int, default=1)
+    parser.add_argument("--first-account", type=int, default=1)
+    parser.add_argument("--first-session", type=int, default=0)
     options = parser.parse_args()
     gc.disable()  # the loop makes no cycles; a collection would count as the server's latency
     try:
-        generator = make(options.host, options.port, options.peers, options.accounts, options.sessions, options.seed)
+        generator = make(
+            options.host,
+            options.port,
+            options.peers,
+            options.accounts,
+            options.sessions,
+            options.seed,
+            options.first_peer,
+            options.first_account,
+            options.first_session,
+        )
         tell({"result": {"realm": SERVER_REALM, "peers": options.peers}})
         while True:
             readable, _, _ = select.select((sys.stdin,), (), (), 0.0)

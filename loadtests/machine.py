@@ -125,8 +125,8 @@ def filesystem(directory: Path) -> str:
     return f"{kind} (an fsync costs nothing there: do not compare)" if kind in ("tmpfs", "ramfs") else kind
 
 
-def describe_fsync(directory: Path) -> str:
-    """How long the disk takes to make a small append durable: no answer can be faster with `appendfsync always`."""
+def fsync_times_s(directory: Path) -> list[float]:
+    """How long the disk takes to make a small append durable, many times, the shortest first. Raises OSError."""
     file = directory / "fsync.probe"
     times = []
     descriptor = os.open(file, os.O_CREAT | os.O_WRONLY | os.O_APPEND, 0o600)
@@ -139,7 +139,12 @@ def describe_fsync(directory: Path) -> str:
     finally:
         os.close(descriptor)
         file.unlink()
-    times.sort()
+    return sorted(times)
+
+
+def describe_fsync(directory: Path) -> str:
+    """The same in words: no answer can be faster with `appendfsync always`."""
+    times = fsync_times_s(directory)
     half, most = times[len(times) // 2], times[len(times) * 99 // 100]
     return f"{filesystem(directory)}; fsync of 4 kB takes {half * 1e3:.2f} ms (median), {most * 1e3:.2f} ms (p99)"
 

@@ -32,22 +32,25 @@ class Worker:
         data_dir: Path,
         partitions: int,
         admission: Mapping[str, str],
+        name: str = "occ1",
     ) -> None:
         """`command` is given its settings in OCC_ variables and prints one line of JSON when it listens.
 
-        `admission`: how much is admitted, as more such variables; see `admit_all`.
+        `admission`: how much is admitted, as more such variables; see `admit_all`. `name`: the first label of its
+        Origin-Host; each server on one store has its own.
         """
         self.port = 0
         """Its Diameter port, once it has started."""
         self._command = command
-        self._log = data_dir / "worker.log"
+        self._log = data_dir / f"{name}.log"
         self._environment = {name: value for name, value in os.environ.items() if not name.startswith("OCC_")} | {
             "OCC_DIAMETER_HOST": "127.0.0.1",
             "OCC_DIAMETER_PORT": "0",
+            "OCC_DIAMETER_ORIGIN_HOST": f"{name}.ocs.example.net",
             "OCC_METRICS_PORT": "0",
             "OCC_STORE_MODE": "external",
             "OCC_STORE_URL": redis_url,
-            "OCC_STORE_DATA_DIR": str(data_dir / "worker"),
+            "OCC_STORE_DATA_DIR": str(data_dir / name),
             "OCC_STORE_PARTITIONS": str(partitions),
             "OCC_LOG_LEVEL": "warning",
             **admission,
@@ -116,10 +119,18 @@ class GeneratorProcess:
     """The generator, commanded over its standard input and output."""
 
     def __init__(
-        self, port: int, peers: int, accounts: int, sessions: int, seed: int, module: str = "loadtests.generator"
+        self,
+        port: int,
+        peers: int,
+        accounts: int,
+        sessions: int,
+        seed: int,
+        module: str = "loadtests.generator",
+        **more: int,
     ) -> None:
+        """`more`: further options of the generator, with underscores."""
         self._module = module
-        self._options = {"port": port, "peers": peers, "accounts": accounts, "sessions": sessions, "seed": seed}
+        self._options = {"port": port, "peers": peers, "accounts": accounts, "sessions": sessions, "seed": seed} | more
         self._process: asyncio.subprocess.Process | None = None
 
     @property
@@ -215,4 +226,4 @@ async def _run(module: str, what: str, cores: set[int], options: Sequence[str]) 
 
 
 def _options(values: dict[str, Any]) -> list[str]:
-    return [text for name, value in values.items() for text in (f"--{name}", str(value))]
+    return [text for name, value in values.items() for text in (f"--{name.replace('_', '-')}", str(value))]

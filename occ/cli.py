@@ -4,11 +4,7 @@ All others are in modules of their own, loaded when they are called for; what co
 So must be here what only some commands need: imports of it stand in the functions.
 """
 
-import errno
-import json
 import os
-import shlex
-import shutil
 import sys
 from collections.abc import Callable, Coroutine
 from pathlib import Path
@@ -35,7 +31,6 @@ from occ.cli_shell import (
 )
 
 if TYPE_CHECKING:
-    from occ.server import OnlineChargingServer
     from occ.settings import Settings
     from simulators.driver import Progress as OnProgress
     from simulators.summary import Summary
@@ -93,6 +88,11 @@ class Root(OneSentenceGroup, LaterGroup):
             "occ.cli_bulk",
             "export_rows",
             "Export accounts with their subscribers, buckets, offers, meters and customer units, but without sessions.",
+        ),
+        restart=Later(
+            "occ.cli_restart",
+            "restart",
+            "Replace all workers by new processes, one after the other: new code, new settings, no failed request.",
         ),
         store=Later("occ.cli_store", "store_app", "Back up the store, and restore it."),
         api=Later("occ.cli_api", "api_app", "The management API: run it, and look after its tokens."),
@@ -185,19 +185,19 @@ def serve(
     Every setting of the configuration file can be given as an option, such as --diameter-port 3869 or
     --store-data-dir /var/lib/occ.
     """
-    from occ.server import run
+    from occ.cli_serve import serve_alone, serve_with_workers
     from occ.settings import CONFIG_VARIABLE, default_config_path, load
 
     config = context.ensure_object(Invocation).config
-    settings = load(config, _overrides(context.args))
+    overrides = _overrides(context.args)
+    settings = load(config, overrides)
     if population is None and not no_population and config is None and not os.environ.get(CONFIG_VARIABLE):
         population = default_config_path().parent / "population.yaml"
-    try:
-        run(settings, None if no_population else population, _announcement(settings, config, as_json))
-    except OSError as error:
-        if error.errno in (errno.EADDRINUSE, errno.EADDRNOTAVAIL, errno.EACCES):
-            raise RefusedError(_cannot_listen(settings, error)) from error
-        raise
+    population = None if no_population else population
+    if settings.workers is None:
+        serve_alone(settings, config, population, as_json)
+    else:
+        serve_with_workers(settings, config, overrides, population, as_json)
 
 
 def _overrides(arguments: list[str]) -> dict[str, str]:
@@ -222,102 +222,6 @@ def _overrides(arguments: list[str]) -> dict[str, str]:
             raise WrongUsageError(f"option {name} is given twice")
         found[paths[name]] = value
     return found
-
-
-def _announcement(settings: "Settings", config: Path | None, as_json: bool) -> "Callable[[OnlineChargingServer], None]":
-    from occ.reaching import bracketed
-    from occ.yamlmap import shown
-
-    def announce(server: "OnlineChargingServer") -> None:
-        diameter, metrics = settings.diameter, settings.metrics
-        metrics_url = f"http://{bracketed(metrics.host)}:{server.metrics_port}/metrics"
-        if as_json:
-            document = {
-                "diameter": {
-                    "host": diameter.host,
-                    "port": server.diameter_port,
-                    "tls_port": server.diameter_tls_port or None,
-                    "origin_host": diameter.origin_host,
-                    "origin_realm": diameter.origin_realm,
-                },
-                "metrics": metrics_url,
-                "redis": server.redis_address.url,
-                "data_dir": str(settings.store.data_dir),
-                "pid": os.getpid(),
-            }
-            typer.echo(json.dumps(document))
-            sys.stdout.flush()
-            return
-        program = server.redis_program or "external server"
-        command = _elsewhere(server, settings, config) + _own_command()
-        out = console()
-        out.print(f"Diameter  {bracketed(diameter.host)}:{server.diameter_port}, ", end="")
-        out.print(f"Origin-Host {diameter.origin_host}, realm {diameter.origin_realm}")
-        if server.diameter_tls_port:
-            out.print(f"          {bracketed(diameter.host)}:{server.diameter_tls_port} with TLS 1.3")
-        out.print(f"Metrics   {metrics_url}")
-        out.print(f"NOC page  {metrics_url.removesuffix('metrics')}noc")
-        out.print(f"Redis     {program} at {server.redis_address.url}")
-        out.print(
-            f"Data      {shown(settings.store.data_dir)}, charging data records in {shown(settings.cdr.directory)}"
-        )
-        out.print()
-        out.print("Now, in a second terminal:")
-        out.print(f"  {command} simulate gateway      data sessions over Diameter Gy")
-        out.print(f"  {command} simulate ims          calls and short messages over Diameter Ro")
-        out.print(f"  {command} demo policies         a subscriber from full to the limit and back")
-        out.print(f"  {command} account list          what they left on the accounts")
-        out.print(f"  {command} ledger verify         whether the books balance")
-        out.print("Ctrl-C stops the server; the data stays.")
-        sys.stdout.flush()
-
-    return announce
-
-
-def _elsewhere(server: "OnlineChargingServer", settings: "Settings", config: Path | None) -> str:
-    """What to put before a command in another terminal, so that it finds this server: variables that it lacks there."""
-    from occ.settings import CONFIG_VARIABLE, load, variable_name
-
-    named = config or (Path(os.environ[CONFIG_VARIABLE]) if os.environ.get(CONFIG_VARIABLE) else None)
-    told = load(named, {}, {})
-    needed = (
-        ("diameter.host", told.diameter.host, settings.diameter.host),
-        ("diameter.port", told.diameter.port, server.diameter_port),
-        ("diameter.origin_realm", told.diameter.origin_realm, settings.diameter.origin_realm),
-        ("metrics.host", told.metrics.host, settings.metrics.host),
-        ("metrics.port", told.metrics.port, server.metrics_port),
-        ("store.data_dir", told.store.data_dir, settings.store.data_dir),
-    )
-    variables = {variable_name(path): str(here) for path, there, here in needed if there != here}
-    if named is not None:
-        variables[CONFIG_VARIABLE] = str(named)
-    return "".join(f"{name}={shlex.quote(value)} " for name, value in variables.items())
-
-
-def _own_command() -> str:
-    """What to type to run this program again from the same directory."""
-    from occ.yamlmap import shown
-
-    program = Path(sys.argv[0])
-    if program.name == "__main__.py":
-        return f"{shown(Path(sys.executable))} -m occ"
-    on_path = shutil.which(program.name)
-    if on_path is not None and Path(on_path).resolve() == program.resolve():
-        return program.name
-    return shown(program)
-
-
-def _cannot_listen(settings: "Settings", error: OSError) -> str:
-    from occ.reaching import bracketed
-
-    diameter, metrics = settings.diameter, settings.metrics
-    reason = os.strerror(error.errno or 0).lower()
-    # asyncio names the address that was refused, the HTTP server of the metrics does not.
-    if str(diameter.port) in str(error):
-        where, option = f"Diameter at {bracketed(diameter.host)}:{diameter.port}", "--diameter-port"
-    else:
-        where, option = f"metrics at {bracketed(metrics.host)}:{metrics.port}", "--metrics-port"
-    return f"cannot listen for {where}: {reason}; stop what uses it, or choose another with {option}"
 
 
 # -- simulate ----------------------------------------------------------------------------------------------------
@@ -516,18 +420,21 @@ def peers(
     port: Annotated[int | None, typer.Option(min=1, max=65535, help="Port of the metrics.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Diameter peers of the running server."""
-    from occ.reaching import NotReachedError, fetch_peers, metrics_url
+    """Diameter peers of the running server, of all its workers."""
+    from occ.reaching import NotReachedError, metrics_url
+    from occ.running import all_peers, metrics_urls
 
-    metrics = settings_of(context).metrics
+    settings = settings_of(context)
+    metrics = settings.metrics
+    urls = [metrics_url(host or metrics.host, port or metrics.port)] if host or port else metrics_urls(settings)
     try:
-        found = fetch_peers(f"{metrics_url(host or metrics.host, port or metrics.port)}/peers")
+        found = all_peers(urls)
     except NotReachedError as error:
         raise RefusedError(str(error)) from error
     if as_json:
         print_json(found)
         return
-    shown_table = table("peer", "realm", "state", "watchdog", "address", "product", ">open for")
+    shown_table = table("peer", "realm", "state", "watchdog", "address", "product", ">open for", "server")
     for peer in found:
         seconds = peer.get("open_seconds") or 0
         shown_table.add_row(
@@ -535,6 +442,7 @@ def peers(
             str(peer.get("remote_address", "")),
             str(peer.get("product_name", "")),
             f"{seconds:.0f} s" if seconds else "",
+            str(peer["server"]) if len(urls) > 1 else "",
         )
     if found:
         console().print(shown_table)

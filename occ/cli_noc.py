@@ -93,7 +93,8 @@ def _start(running: ExitStack, out: Console, config: Path | None, rate: float, p
         out.print("Prometheus  is not installed (Debian, Ubuntu: apt install prometheus): alerts are not known")
     else:
         directory = Path(running.enter_context(TemporaryDirectory(prefix="occ-noc-")))
-        children.append(running.enter_context(_prometheus(program, directory, metrics, prometheus_port)))
+        addresses = [_address(str(each["metrics"])) for each in told["workers"]]
+        children.append(running.enter_context(_prometheus(program, directory, addresses, prometheus_port)))
         out.print(f"Prometheus  http://127.0.0.1:{prometheus_port}/alerts")
     out.print(f"Grafana     dashboards to import: {shown(SHIPPED / 'grafana' / 'dashboards')}")
     return children
@@ -120,11 +121,14 @@ def _announced(server: _Child) -> dict[str, Any]:
     return found
 
 
-def _prometheus(program: str, directory: Path, metrics: str, port: int) -> _Child:
+def _address(metrics: str) -> str:
+    return metrics.removeprefix("http://").removesuffix("/metrics")
+
+
+def _prometheus(program: str, directory: Path, addresses: list[str], port: int) -> _Child:
     """By the configuration that comes with the project, with this server for its target; its data are thrown away."""
     shutil.copytree(SHIPPED / "prometheus", directory / "config")
-    address = metrics.removeprefix("http://").removesuffix("/metrics")
-    targets = [{"targets": [address], "labels": {"process": "worker"}}]
+    targets = [{"targets": addresses, "labels": {"process": "worker"}}]
     (directory / "config" / "targets" / "workers.yml").write_text(yaml.safe_dump(targets), encoding="utf-8")
     command = [
         program,

@@ -9,8 +9,8 @@ import sys
 import termios
 import time
 import tty
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Final
 
@@ -39,9 +39,10 @@ from occ.cli_shell import (
     time_text,
     units_text,
 )
-from occ.figures import Between, Figures, Scrape, added, figures, read_metrics
+from occ.figures import Between, Figures, Labels, Scrape, added, figures, read_metrics
 from occ.masking import masked
-from occ.reaching import NotReachedError, fetch, fetch_peers, metrics_url
+from occ.reaching import NotReachedError, fetch
+from occ.running import all_peers, metrics_urls
 
 FRAME_WIDTH: Final = 120
 MOVES_SHOWN: Final = 8
@@ -87,8 +88,7 @@ def top(
 
     --json prints the figures of one frame.
     """
-    metrics = settings_of(context).metrics
-    urls = [f"http://{each}" for each in at] if at else [metrics_url(metrics.host, metrics.port)]
+    urls = [f"http://{each}" for each in at] if at else metrics_urls(settings_of(context))
     watcher = Watcher(context, urls, show_names=show_names)
     watcher.look()
     if once or as_json or not sys.stdout.isatty():
@@ -125,17 +125,19 @@ class Watcher:
     def look(self) -> None:
         """Ask all servers and the store. Raises RefusedError if none of the servers answers the first time."""
         self.trouble = []
-        said, peers = [], []
+        said: list[Mapping[tuple[str, Labels], float]] = []
+        peers = self.peers
         for url in self.urls:
             try:
                 said.append(read_metrics(fetch(f"{url}/metrics")))
-                peers += fetch_peers(f"{url}/peers")
             except NotReachedError as error:
                 self.trouble.append(str(error))
             except ValueError:
                 self.trouble.append(f"{url}/metrics did not answer with metrics: is that an OCC server?")
         if self.scrape is None and not said:
             raise RefusedError(self.trouble[0])
+        with suppress(NotReachedError):  # told already
+            peers = all_peers(self.urls)
         now = added(time.monotonic(), said)
         if said:
             if self.scrape is not None:

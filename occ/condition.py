@@ -165,16 +165,23 @@ class ConditionCollector(Collector):
     ``directories``: name -> a directory whose file system matters. ``info``: labels of ``occ_info``.
     """
 
-    def __init__(self, watch: ConditionWatch, directories: dict[str, Path], info: dict[str, str]) -> None:
+    def __init__(
+        self, watch: ConditionWatch, directories: dict[str, Path], info: dict[str, str], restarts: int = 0
+    ) -> None:
+        """``restarts``: times the supervisor has started this worker again."""
         self._watch = watch
         self._directories = directories
         self._info = info
+        self._restarts = restarts
 
     def collect(self) -> Iterable[Metric]:
         condition = self._watch.condition
         info = GaugeMetricFamily("occ_info", "This server: 1", labels=list(self._info))
         info.add_metric(list(self._info.values()), 1)
         yield info
+        yield CounterMetricFamily(
+            "occ_worker_restarts", "Times this worker was started again, as it had ended by itself", self._restarts
+        )
         yield GaugeMetricFamily("occ_store_up", "Whether Redis is connected: 1 or 0", int(self._watch.store_up))
         for name, text, value in (
             ("occ_outbox_entries", "Commits whose records are not delivered yet", condition.outbox_entries),

@@ -30,8 +30,10 @@ from balance.resp import StoreError
 from balance.server_program import MINIMUM_VERSION, find_server
 from occ.clock import now_ms
 from occ.rating.catalogue import Catalogue, load_catalogue
-from occ.reaching import NotReachedError, fetch_peers, metrics_url, reachable
-from occ.settings import Settings
+from occ.reaching import NotReachedError, fetch_peers, reachable
+from occ.running import all_peers, is_open, metrics_urls
+from occ.settings import Settings, of_worker
+from occ.workers_file import running_workers
 from occ.yamlmap import ConfigError, shown
 
 PYTHON: Final = (3, 11)
@@ -91,6 +93,7 @@ def examine(settings: Settings) -> Iterator[Finding]:
         lambda: rules(settings),
         lambda: store(settings, running=running),
         lambda: disk(settings),
+        lambda: workers(settings, running=running),
         lambda: ports(settings, running=running),
         clock,
         lambda: peers(settings, running=running),
@@ -105,10 +108,33 @@ def examine(settings: Settings) -> Iterator[Finding]:
 
 def _is_running(settings: Settings) -> bool:
     try:
-        fetch_peers(f"{metrics_url(settings.metrics.host, settings.metrics.port)}/peers")
+        all_peers(metrics_urls(settings))
     except NotReachedError:
         return False
     return True
+
+
+def workers(settings: Settings, *, running: bool) -> Iterator[Finding]:
+    """Whether every worker answers."""
+    if settings.workers is None:
+        return
+    cores = os.cpu_count() or 1
+    text = f"{settings.workers} by the settings, {cores} cores"
+    if settings.workers > cores:
+        yield doubtful("workers", text, "give at most one worker to a core, and keep one for Redis")
+    else:
+        yield good("workers", text)
+    if not running:
+        return
+    supervisor = running_workers(settings.store.data_dir)
+    for each in () if supervisor is None else supervisor.workers:
+        try:
+            fetch_peers(f"http://{each.metrics}/peers")
+        except NotReachedError as error:
+            yield bad("workers", f"{each.origin_host}: {error}", "see the server's log for why it does not start")
+        else:
+            times = "" if not each.restarts else f", started again {each.restarts} times"
+            yield good("workers", f"{each.origin_host} is process {each.pid}, Diameter port {each.port}{times}")
 
 
 # -- the program and its rules ---------------------------------------------------------------------------------------
@@ -302,10 +328,13 @@ def _sync_times(directory: Path) -> list[float]:
 
 def ports(settings: Settings, *, running: bool) -> Iterator[Finding]:
     """Whether the server can listen where it is told to."""
-    diameter, metrics = settings.diameter, settings.metrics
-    wanted = [("Diameter port", diameter.host, diameter.port), ("metrics port", metrics.host, metrics.port)]
-    if diameter.tls.certificate is not None:
-        wanted.insert(1, ("Diameter TLS port", diameter.host, diameter.tls.port))
+    wanted: list[tuple[str, str, int]] = []
+    for number in range(1, (settings.workers or 1) + 1):
+        diameter, metrics = of_worker(settings, number).diameter, of_worker(settings, number).metrics
+        wanted.append(("Diameter port", diameter.host, diameter.port))
+        if diameter.tls.certificate is not None:
+            wanted.append(("Diameter TLS port", diameter.host, diameter.tls.port))
+        wanted.append(("metrics port", metrics.host, metrics.port))
     for what, host, port in wanted:
         if port == 0:
             yield doubtful(what, "any free one", "choose one, or nobody knows where to find the server")
@@ -361,12 +390,12 @@ def peers(settings: Settings, *, running: bool) -> Iterator[Finding]:
         count = len(diameter.peers.allowed)
         yield good("peers", f"{diameter.peers.mode} mode, {count} listed; who is connected shows once the server runs")
         return
-    known = fetch_peers(f"{metrics_url(settings.metrics.host, settings.metrics.port)}/peers")
+    known = all_peers(metrics_urls(settings))
     for each in known:
-        if not str(each.get("state", "")).endswith("Open"):
+        if not is_open(each):
             text = f"{each.get('origin_host')} is {each.get('state')}"
             yield doubtful("peers", text, "see the log of the server and of the peer for why it is not open")
-    opened = sum(str(each.get("state", "")).endswith("Open") for each in known)
+    opened = sum(map(is_open, known))
     yield good("peers", f"{diameter.peers.mode} mode, {opened} open")
 
 

@@ -1,6 +1,7 @@
 """Figures of running servers, from what their ``/metrics`` say at two moments: rates, percentiles, totals.
 
-Several servers of one store add up. A server that was started anew between the two counts from zero.
+Several servers of one store add up, but for what each tells of the whole store. A server that was started anew between
+the two counts from zero.
 """
 
 import re
@@ -14,6 +15,16 @@ Labels = tuple[tuple[str, str], ...]
 _SAMPLE: Final = re.compile(r"(\w+)(?:\{(.*)\})? (\S+)(?: \d+)?")
 _LABEL: Final = re.compile(r'(\w+)="((?:[^"\\]|\\.)*)"')
 SUCCESS: Final = (2000, 3000)
+OF_THE_STORE: Final = (
+    "occ_open_",
+    "occ_sy_subscriptions",
+    "occ_outbox_",
+    "occ_supervision_",
+    "occ_redis_",
+    "occ_notices",
+    "occ_disk_",
+)
+"""How the names of metrics begin that every server of a store tells alike: they are not added up."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,11 +67,11 @@ def read_metrics(text: str) -> dict[tuple[str, Labels], float]:
 
 
 def added(at_s: float, several: Iterable[Mapping[tuple[str, Labels], float]]) -> Scrape:
-    """What several servers said, together."""
+    """What several servers of one store said, together."""
     total: dict[tuple[str, Labels], float] = defaultdict(float)
     for samples in several:
         for key, value in samples.items():
-            total[key] += value
+            total[key] = max(total[key], value) if key[0].startswith(OF_THE_STORE) else total[key] + value
     return Scrape(at_s, dict(total))
 
 

@@ -11,6 +11,7 @@ import json
 import logging
 from collections.abc import Callable, Iterable, Iterator
 from itertools import product
+from socket import socket
 from socketserver import ThreadingMixIn
 from threading import Thread
 from typing import Any, NamedTuple
@@ -354,6 +355,19 @@ class _Server(ThreadingMixIn, WSGIServer):
     daemon_threads = True
 
 
+class _Given(_Server):
+    """A server on a socket that is bound and listens."""
+
+    def __init__(self, listening: socket) -> None:
+        address = listening.getsockname()
+        super().__init__(address[:2], _QuietHandler, bind_and_activate=False)
+        self.socket.close()
+        self.socket = listening
+        self.server_address = address
+        self.server_name, self.server_port = address[:2]
+        self.setup_environ()
+
+
 class _QuietHandler(WSGIRequestHandler):
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the name is the base class's
         log.debug(format, *args)
@@ -379,14 +393,27 @@ class MetricsServer:
 
     def start(self, host: str, port: int) -> int:
         """Listen; the port that was taken (``port`` 0 takes a free one). Raises OSError."""
-        self._server = make_server(host, port, self._serve, _Server, _QuietHandler)
-        Thread(target=self._server.serve_forever, name="metrics", daemon=True).start()
-        return self._server.server_port
+        return self._begin(make_server(host, port, self._serve, _Server, _QuietHandler))
+
+    def start_on(self, listening: socket) -> int:
+        """Take requests from a socket that is bound already, and perhaps another process's as well; its port."""
+        # Whoever comes second to a connection finds none, and must not wait for the next.
+        listening.setblocking(False)
+        server = _Given(listening)
+        server.set_app(self._serve)
+        return self._begin(server)
+
+    def _begin(self, server: WSGIServer) -> int:
+        self._server = server
+        Thread(target=server.serve_forever, name="metrics", daemon=True).start()
+        return server.server_port
 
     def stop(self) -> None:
-        if self._server is not None:
-            self._server.shutdown()
-            self._server.server_close()
+        """Take no further requests; waits for up to half a second."""
+        server, self._server = self._server, None
+        if server is not None:
+            server.shutdown()
+            server.server_close()
 
     def _serve(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         path = environ.get("PATH_INFO", "/")

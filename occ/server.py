@@ -10,37 +10,37 @@ import logging
 import signal
 import sys
 from collections.abc import Callable
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
+from dataclasses import dataclass
 from dataclasses import fields as dataclass_fields
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from resource import RUSAGE_SELF, getrusage
+from socket import socket
 from typing import Any, Final
 
 import uvloop
 
-from balance.directory import accounts_in_expiry_index
-from balance.embedded import Address, EmbeddedRedis, EmbeddedRedisError, EmbeddedSettings
+from balance.embedded import Address
 from balance.keys import LAYOUT
 from balance.notices import Figures, enqueue, figures
 from balance.resp import StoreError
 from balance.store import Store
 from balance.store import StoreSettings as LedgerStoreSettings
+from balance.subscriptions import count_subscriptions
 from occ import tracing
 from occ.admission import AdmissionLimits
-from occ.cdr_files import CdrSettings
 from occ.charging import Charging
 from occ.clock import now_ms
+from occ.companions import Deliveries, KeptRedis
 from occ.condition import ConditionCollector, ConditionWatch
 from occ.expiry import Expiry
 from occ.gy import Gy, Peer
-from occ.journal_files import JournalSettings
 from occ.metrics import Health, MetricsServer, OccCollector
 from occ.noc import Alerts, Noc
 from occ.noc import Figures as LiveFigures
-from occ.notices.process import NoticesProcess
 from occ.notices.process import check as check_notices
-from occ.outbox import OutboxProcess
+from occ.open_counts import OpenCounts
 from occ.peer_rates import PeerRates
 from occ.policy import reloading
 from occ.policy.acting import Acting, Due
@@ -83,9 +83,30 @@ MEMORY_CHECK_S: Final = 30.0
 _GIBIBYTE: Final = (1 << 30) // (1 if sys.platform == "darwin" else 1024)
 """In the unit of ru_maxrss: octets on macOS, kibioctets elsewhere."""
 
-RECOUNT_CHECK_S: Final = 1.0
-REDIS_CHECK_S: Final = 0.2
 HEALTH_PATIENCE_S: Final = 2.0
+OPENING_S: Final = 1.0
+"""A process that is replaced waits so long at most for the CERs of connections that it has accepted ..."""
+HANDSHAKE_S: Final = 0.25
+"""... and for TLS handshakes, of which it knows nothing, always for this."""
+OPENING_CHECK_S: Final = 0.01
+
+
+@dataclass(frozen=True, slots=True)
+class AsWorker:
+    """What a supervisor (``occ.supervisor``) has for one of its workers, which a server alone has by itself."""
+
+    redis: Address | None
+    """Where the embedded Redis of the supervisor listens; None: the settings name an external one."""
+    diameter: tuple[socket, ...]
+    """Bound to the Diameter port, and so on; the other processes of this worker's identity have them as well."""
+    diameter_tls: tuple[socket, ...]
+    metrics: socket
+    begins: bool = True
+    """No server ran before it: what changed meanwhile has to be looked for."""
+    recounts: bool = True
+    """What stands open has to be counted: nobody has handed over."""
+    restarts: int = 0
+    """Times that this worker was started again as it had ended by itself."""
 
 
 class OnlineChargingServer:
@@ -93,12 +114,20 @@ class OnlineChargingServer:
 
     ``population``: a file of sample subscribers to create where they are missing (``occ.seed``), or None.
     ``clock``: milliseconds since the Unix epoch, UTC, by which requests are charged and sessions supervised.
+    ``part``: it is one of several, and takes the steps of ``start`` when it is told to; None: it is a server alone.
     """
 
-    def __init__(self, settings: Settings, population: Path | None = None, clock: Callable[[], int] = now_ms) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        population: Path | None = None,
+        clock: Callable[[], int] = now_ms,
+        part: AsWorker | None = None,
+    ) -> None:
         self.settings = settings
         self._population = population
         self._clock = clock
+        self._part = part
         self._cleanup = AsyncExitStack()
         self.redis_address = Address()
         self.failed = asyncio.Event()
@@ -111,6 +140,9 @@ class OnlineChargingServer:
         self.redis_program = ""
         self.leaving = False
         """It has begun to stop: nobody is let in any more."""
+        self._listens = False
+        self._is_replaced = False
+        """Another process of its identity lets clients in."""
         self._ended_work: list[str] = []
         """Background work that has ended and should not have."""
 
@@ -119,13 +151,26 @@ class OnlineChargingServer:
 
         Raises ConfigError, EmbeddedRedisError, StoreError or OSError, each saying what to do.
         """
+        await self.prepare()
         try:
-            await self._start()
+            await self.listen()
+            await self.take_over()
         except BaseException:
             await self.stop()
             raise
 
-    async def _start(self) -> None:
+    async def prepare(self) -> None:
+        """Everything but that clients are let in, and what only one process of an identity may do. Raises as ``start``.
+
+        Then nothing is left running.
+        """
+        try:
+            await self._prepare()
+        except BaseException:
+            await self.stop()
+            raise
+
+    async def _prepare(self) -> None:
         settings = self.settings
         catalogue = load_catalogue(settings.catalogue)
         templates = check_notices(settings.notices).known if settings.notices.enabled else None
@@ -152,46 +197,84 @@ class OnlineChargingServer:
             await seed(self.store, self._population, self._clock(), catalogue)
         self.catalogue_reload = CatalogueReload(self.charging, settings.catalogue, self.policy_reload)
         worker = settings.diameter.origin_host.encode()
-        await self._count_open_sessions()
+        self.open_counts = OpenCounts(self.store, self.charging.statistics)
+        if self._part is None or self._part.recounts:
+            await self.open_counts.count()
+        else:
+            await self.open_counts.exchange()
+        self._cleanup.push_async_callback(self._tell_last_counts)
         self.expiry = Expiry(self.charging, self._clock)
         await self._follow_budgets()
         self._in_background("expiry", self.expiry.run())
         self._in_background("client restarts", self.expiry.run_restarts())
-        cdr = settings.cdr
-        node = settings.diameter.origin_host
-        files = CdrSettings(cdr.directory, cdr.rotate_bytes, cdr.rotate_seconds * 1000, cdr.formats, node)
-        journal = JournalSettings(settings.journal.directory, settings.journal.keep_days * 86_400_000)
-        self.outbox = OutboxProcess(self.redis_address, settings.store.partitions, files, settings.log_level, journal)
-        await self.outbox.start()
-        self._cleanup.push_async_callback(self.outbox.stop)
-        if settings.notices.enabled:
-            self.notices = NoticesProcess(
-                self.redis_address, settings.store.partitions, settings.notices, settings.log_level
-            )
-            await self.notices.start()
-            self._cleanup.push_async_callback(self.notices.stop)
-        await self._start_diameter()
-        await self._start_policies(worker)
+        if self._part is None:
+            deliveries = Deliveries(self.redis_address, settings)
+            self._cleanup.push_async_callback(deliveries.stop)
+            await deliveries.start()
+        await self._prepare_diameter()
+        self._prepare_policies(worker)
         self.tracing = Tracing(self.store, self.node, settings.diameter.origin_host)
         self._cleanup.push_async_callback(self.tracing.stop)
         others = {reloading.COMMAND: self.policy_reload.execute, tracing.COMMAND: self.tracing.execute}
         self._in_background("catalogue reload", self.catalogue_reload.listen(self.store, worker, others))
-        self._start_metrics()
+        self._prepare_metrics()
         self._in_background("memory", _collect_when_grown())
-        self._in_background("recount", self._recount_after_reconnects())
-        self._cleanup.push_async_callback(self._take_leave)
+        self._in_background("open counts", self.open_counts.run(self._count_subscriptions))
+
+    async def listen(self) -> None:
+        """Let clients in, and tell metrics. Raises OSError if an address cannot be had."""
+        self._listens = True
+        metrics = self.settings.metrics
+        if self._part is None:
+            self.metrics_port = self.metrics.start(metrics.host, metrics.port)
+        else:
+            self.metrics_port = self.metrics.start_on(self._part.metrics)
+        self._cleanup.callback(self.metrics.stop)
+        await self._listen_for_clients()
+
+    def stop_listening(self) -> None:
+        """Let nobody in any more: another process of this identity does. Who is connected is served as before."""
+        self.node.stop_listening()
+        self._is_replaced = True
+
+        async def stop_metrics() -> None:
+            """It takes half a second, for which nobody who connects should have to wait."""
+            await asyncio.to_thread(self.metrics.stop)
+
+        self._in_background("metrics", stop_metrics())
+
+    async def take_over(self) -> None:
+        """Do what only one process of an identity may do at a time. Raises StoreError; then it may be tried again."""
+        await self.policy_reload.begin(look=self._part is None or self._part.begins)
+        self._cleanup.push_async_callback(self.policy_reload.stop)
+        self.node.start_dialing(None if self._tls is None else self._tls.dialing)
+        self._in_background("Sy sessions", self.sy.catch_up())
+        self._in_background("policies", self.acting.run())
 
     async def stop(self) -> None:
         """Take leave of the peers, answer what they have asked, then stop everything, the newest first."""
+        if self._listens:
+            self._listens = False
+            await self._take_leave()
         await self._cleanup.aclose()
 
     async def _take_leave(self) -> None:
         """While everything still runs: what is under way is charged and answered before its connection closes."""
         self.leaving = True
+        if self._is_replaced:
+            await self._let_in_who_has_come()
         log.info("taking leave of %d peers, with %d requests under way", self.node.open_peers, self._in_flight())
         await self.node.stop(DisconnectCause.REBOOTING)
         if self._in_flight():
             log.warning("%d requests were not answered in time; their clients repeat them", self._in_flight())
+
+    async def _let_in_who_has_come(self) -> None:
+        """Those whose connections were accepted at the last moment get an answer to their CER, then a DPR like all."""
+        if self._tls is not None:
+            await asyncio.sleep(HANDSHAKE_S)
+        until_s = asyncio.get_running_loop().time() + OPENING_S
+        while self.node.opening and asyncio.get_running_loop().time() < until_s:  # noqa: ASYNC110 - clients decide
+            await asyncio.sleep(OPENING_CHECK_S)
 
     def _in_flight(self) -> int:
         return self.gy.statistics.in_flight
@@ -201,29 +284,18 @@ class OnlineChargingServer:
         if store.mode == "external":
             assert store.url is not None
             return store.url
-        embedded = EmbeddedRedis(
-            EmbeddedSettings(data_dir=store.redis_dir, server_binary=store.server_binary, fsync=store.fsync)
-        )
-        address = await embedded.start()
+        if self._part is not None and self._part.redis is not None:
+            return self._part.redis
+        embedded = KeptRedis(self.settings, self._fail)
         self._cleanup.push_async_callback(embedded.stop)
-        self.redis_program = str(embedded.program)
-        self.redis = embedded
-        self._in_background("embedded Redis", self._keep_redis(embedded))
+        address = await embedded.start()
+        self.redis = embedded.server
+        self.redis_program = str(embedded.server.program)
         return address
 
-    async def _keep_redis(self, embedded: EmbeddedRedis) -> None:
-        """Launch the embedded Redis again should it end; the store connects to it by itself."""
-        while True:
-            await asyncio.sleep(REDIS_CHECK_S)
-            if embedded.running:
-                continue
-            log.error("the embedded Redis has ended; it is started again")
-            try:
-                await embedded.start()
-            except EmbeddedRedisError as error:
-                self.failure = error
-                self.failed.set()
-                return
+    def _fail(self, error: Exception) -> None:
+        self.failure = error
+        self.failed.set()
 
     async def _origin_state_id(self) -> int:
         """When this store was laid out: sessions live in the store, so they are lost exactly when it is.
@@ -233,38 +305,15 @@ class OnlineChargingServer:
         await self.store.call("HSETNX", LAYOUT, "created", self._clock() // 1000)
         return int(await self.store.call("HGET", LAYOUT, "created"))
 
-    async def _count_open_sessions(self) -> None:
-        """What stands open from before: every account with an open session is in the expiry index."""
-        statistics = self.charging.statistics
-        sessions_before, reservations_before = statistics.open_sessions, statistics.open_reservations
-        sessions = reservations = 0
-        counted: set[bytes] = set()
-        async for page in accounts_in_expiry_index(self.store):
-            for account in page:
-                if account.account_id in counted:
-                    continue
-                counted.add(account.account_id)
-                sessions += len(account.sessions)
-                reservations += sum(1 for session in account.sessions.values() for use in session.services if use.parts)
-        # What changed while the accounts were read counts on top; requests may be running.
-        statistics.open_sessions += sessions - sessions_before
-        statistics.open_reservations += reservations - reservations_before
+    async def _count_subscriptions(self) -> None:
+        self.sy.statistics.subscriptions = await count_subscriptions(self.store)
 
-    async def _recount_after_reconnects(self) -> None:
-        """What was under way when the store was lost may have been written or not: count what stands open anew."""
-        seen = self.store.statistics.reconnects
-        while True:
-            await asyncio.sleep(RECOUNT_CHECK_S)
-            if self.store.statistics.reconnects == seen:
-                continue
-            try:
-                seen = self.store.statistics.reconnects
-                await self._count_open_sessions()
-            except StoreError as error:
-                seen = -1
-                log.debug("open sessions are counted later: %s", error)
+    async def _tell_last_counts(self) -> None:
+        """What was opened and closed at the end counts for those who go on."""
+        with suppress(StoreError):
+            await self.open_counts.exchange()
 
-    async def _start_diameter(self) -> None:
+    async def _prepare_diameter(self) -> None:
         diameter = self.settings.diameter
         node_settings = NodeSettings(
             diameter.origin_host,
@@ -287,18 +336,27 @@ class OnlineChargingServer:
         notifications = SyNotifications(self.store, self.node, RuleCounters(self.charging), self._clock)
         sy_settings = SySettings(charging.answer_replay_seconds * 1000, charging.in_flight_limit)
         self.sy = Sy(self.store, notifications, origin, to_us, self._clock, sy_settings)
-        if diameter.tls.certificate is not None:
-            tls = tls_contexts(diameter.tls)
-            self.node.start_dialing(tls.dialing)
-            self.diameter_tls_port = await self.node.start(diameter.host, diameter.tls.port, tls.listening)
-        self.diameter_port = await self.node.start(diameter.host, diameter.port)
+        self._tls = None if diameter.tls.certificate is None else tls_contexts(diameter.tls)
         self._cleanup.push_async_callback(self.node.stop, DisconnectCause.REBOOTING)
         self._cleanup.push_async_callback(self.sy.stop)
         self._in_background("Sy commands", notifications.listen())
-        self._in_background("Sy sessions", self.sy.catch_up())
         self.reauthorisation = Reauthorisation(self.charging, self.node, self._clock, self._may_ask)
         self._cleanup.push_async_callback(self.reauthorisation.stop)
         self._in_background("commands", self.reauthorisation.listen())
+
+    async def _listen_for_clients(self) -> None:
+        diameter, part, tls = self.settings.diameter, self._part, self._tls
+        if part is not None:
+            await self.node.listen(part.diameter)
+            self.diameter_port = part.diameter[0].getsockname()[1]
+            if tls is not None and part.diameter_tls:
+                await self.node.listen(part.diameter_tls, tls.listening)
+                self.diameter_tls_port = part.diameter_tls[0].getsockname()[1]
+            return
+        if tls is not None:
+            self.node.start_dialing(tls.dialing)
+            self.diameter_tls_port = await self.node.start(diameter.host, diameter.tls.port, tls.listening)
+        self.diameter_port = await self.node.start(diameter.host, diameter.port)
 
     def _on_request(self, peer: PeerHandle, event: RequestReceived) -> None:
         if event.application == _SY:
@@ -318,15 +376,12 @@ class OnlineChargingServer:
 
         self._in_background("budgets", budgets.follow(self.store, needed))
 
-    async def _start_policies(self, worker: bytes) -> None:
+    def _prepare_policies(self, worker: bytes) -> None:
         self.acting = Acting(self.charging, self.reauthorisation, worker, self._clock)
         self.acting.on_transition.append(self._tell_policy_nodes)
         if self.settings.notices.enabled:
             self.acting.on_notice.append(self._tell_customer)
-        self._in_background("policies", self.acting.run())
         self.policy_reload.acting = self.acting
-        await self.policy_reload.begin()
-        self._cleanup.push_async_callback(self.policy_reload.stop)
 
     async def _tell_customer(self, due: Due) -> None:
         """Raises StoreError: the transition is then acted on again, and the notice delivered once all the same."""
@@ -353,7 +408,7 @@ class OnlineChargingServer:
         elif isinstance(event, StateIdChanged):
             self.gy.note_client_state(event.origin_host.encode(), event.new)
 
-    def _start_metrics(self) -> None:
+    def _prepare_metrics(self) -> None:
         loop = asyncio.get_running_loop()
         currency = currency_name(self.charging.rules.catalogue.currency)
 
@@ -397,10 +452,9 @@ class OnlineChargingServer:
         self._in_background("condition", watch.run())
         about = {"version": _version(), "origin_host": self.settings.diameter.origin_host}
         directories = {"data": self.settings.store.data_dir, "cdr": self.settings.cdr.directory}
-        collectors = (collector, ConditionCollector(watch, directories, about))
-        metrics = MetricsServer(collectors, peers, health, self._noc(watch, about, currency))
-        self.metrics_port = metrics.start(self.settings.metrics.host, self.settings.metrics.port)
-        self._cleanup.callback(metrics.stop)
+        restarts = 0 if self._part is None else self._part.restarts
+        collectors = (collector, ConditionCollector(watch, directories, about, restarts))
+        self.metrics = MetricsServer(collectors, peers, health, self._noc(watch, about, currency))
 
     def _noc(self, watch: ConditionWatch, about: dict[str, str], currency: str) -> Noc:
         charging, store = self.charging.statistics, self.store.statistics

@@ -46,6 +46,8 @@ DIAMETER_PORT: Final = 3868
 DIAMETER_TLS_PORT: Final = 5868
 JOURNAL_DAYS: Final = 8
 """Fewest days that records stay in Redis: a day longer than references of payments count (``balance.directory``)."""
+MOST_WORKERS: Final = 64
+HIGHEST_PORT: Final = 65_535
 _BESIDE: Final = Path(__file__).resolve().parent.parent / "config"
 IS_INSTALLED: Final = not (_BESIDE / "occ.yaml").is_file()
 """There is no checkout of the project around this package, which came as a wheel."""
@@ -291,6 +293,9 @@ class MetricsSettings:
     """TCP port; 0: any free port."""
     prometheus_url: str | None = setting(optional(_web_address), None)
     """Where the NOC page asks which alerts fire; None: it does not."""
+    targets_file: Path | None = setting(_path_or_none, None)
+    """The supervisor of workers writes their metrics listeners into this file for Prometheus (``file_sd_configs``);
+    None: into none. Absolute once loaded."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -381,7 +386,7 @@ class ApiSettings:
     """The management API, a process of its own (`occ api`)."""
 
     host: str = setting(_host, "127.0.0.1")
-    port: int = setting(integer(0, 65535), 9465)
+    port: int = setting(integer(0, 65535), 9463)
     """TCP port; 0: any free port."""
     certificate: Path | None = setting(optional(_path), None)
     """PEM file with its certificate and what that was issued by; None: HTTP without TLS."""
@@ -419,6 +424,9 @@ class VoucherSettings:
 class Settings:
     """All settings of one server process."""
 
+    workers: int | None = setting(optional(integer(1, MOST_WORKERS)), None)
+    """So many processes charge, under a supervisor (`occ.supervisor`) that replaces them one by one when asked; None:
+    the process that is started charges itself."""
     diameter: DiameterSettings = section(DiameterSettings)
     metrics: MetricsSettings = section(MetricsSettings)
     store: StoreSettings = section(StoreSettings)
@@ -436,6 +444,66 @@ class Settings:
     policies: Path | None = setting(_path_or_none, None)
     """The rules about what subscribers may use by what they have left; None: no rules. Absolute once loaded."""
     log_level: str = setting(choice("debug", "info", "warning", "error"), "info")
+
+    def __post_init__(self) -> None:
+        self._check_ports(self.workers or 1)
+        last = worker_identity(self.diameter.origin_host, self.workers or 1)
+        if not _is_domain_name(last, labels=2):
+            raise ValueError(f"the last worker would be {last}, which is no domain name: shorten diameter.origin_host")
+
+    def _check_ports(self, count: int) -> None:
+        """Each worker has the ports of the first and its own number more: no two of all these may be the same."""
+        if count == 1:
+            return
+        taken: dict[int, str] = {}
+        first = {"diameter.port": self.diameter.port, "metrics.port": self.metrics.port}
+        if self.diameter.tls.certificate is not None:
+            first["diameter.tls.port"] = self.diameter.tls.port
+        taken.update({self.api.port: "api.port"} if self.api.port else {})
+        for name, port in first.items():
+            for number in range(count if port else 0):
+                other = taken.setdefault(port + number, name)
+                if other != name:
+                    raise ValueError(
+                        f"{count} workers need as many ports from {name} {port} on, and {port + number} is taken by "
+                        f"{other}"
+                    )
+            if port + count - 1 > HIGHEST_PORT:
+                raise ValueError(f"{count} workers need as many ports from {name} {port} on: there are not so many")
+
+
+def worker_identity(origin_host: str, number: int) -> str:
+    """The Origin-Host of the worker of that number, from 1: the first has the one of the settings, the others count on.
+
+    The number at the end of the first label counts (occ1, occ2; ocs09, ocs10); a label without one gets it (ocs, ocs2).
+    """
+    if number == 1:
+        return origin_host
+    label, dot, domain = origin_host.partition(".")
+    name = label.rstrip("0123456789")
+    digits = label[len(name) :]
+    counted = int(digits or 1) + number - 1
+    return f"{name}{counted:0{len(digits)}d}{dot}{domain}"
+
+
+def of_worker(settings: Settings, number: int) -> Settings:
+    """The settings of the worker of that number, from 1: an identity and ports of its own."""
+    diameter, metrics = settings.diameter, settings.metrics
+
+    def port(first: int) -> int:
+        return first + number - 1 if first else 0
+
+    return replace(
+        settings,
+        workers=None,
+        diameter=replace(
+            diameter,
+            origin_host=worker_identity(diameter.origin_host, number),
+            port=port(diameter.port),
+            tls=replace(diameter.tls, port=port(diameter.tls.port)),
+        ),
+        metrics=replace(metrics, port=port(metrics.port)),
+    )
 
 
 def load(
@@ -464,6 +532,10 @@ def load(
         cdr=replace(loaded.cdr, directory=data_dir / loaded.cdr.directory),
         journal=replace(loaded.journal, directory=data_dir / loaded.journal.directory),
         vouchers=replace(loaded.vouchers, pepper_file=data_dir / loaded.vouchers.pepper_file),
+        metrics=replace(
+            loaded.metrics,
+            targets_file=None if loaded.metrics.targets_file is None else root.base / loaded.metrics.targets_file,
+        ),
         catalogue=root.base / loaded.catalogue,
         profiles=loaded.profiles or SHIPPED / "profiles.yaml",
         policies=None if loaded.policies is None else root.base / loaded.policies,

@@ -117,12 +117,16 @@ class Way:
     """One connection of ``identity`` with the server on ``port``, its capabilities exchanged.
 
     ``relay``: the identity is an agent's, which advertises the relay application and forwards the requests of others.
+    ``hesitates_s``: before it says who it is.
     """
 
-    def __init__(self, port: int, identity: str, *, relay: bool = False, state_id: int | None = None) -> None:
+    def __init__(
+        self, port: int, identity: str, *, relay: bool = False, state_id: int | None = None, hesitates_s: float = 0.0
+    ) -> None:
         self.identity = identity
         self.relay = relay
         self.connection = Connection.to(port)
+        time.sleep(hesitates_s)
         answer = self.connection.ask(_capabilities(identity, relay, state_id))
         result = answer.find(268)
         assert result is not None

@@ -88,9 +88,12 @@ class PolicyReload:
         assert found is None or isinstance(found, OperatorPolicies)
         return found
 
-    async def begin(self) -> None:
-        """Put the rules that the server started with in force, and look at the accounts. Raises StoreError."""
-        await self._write(self._policies())
+    async def begin(self, look: bool = True) -> None:
+        """Put the rules that the server started with in force, and look at the accounts. Raises StoreError.
+
+        ``look``: also where they have been in force; False: servers ran all the time, so nothing can have been missed.
+        """
+        await self._write(self._policies(), look)
 
     async def stop(self) -> None:
         """Give up looking at accounts; the next start looks at them all."""
@@ -163,7 +166,7 @@ class PolicyReload:
 
     # -- what is in force for all ----------------------------------------------------------------------------------
 
-    async def _write(self, policies: OperatorPolicies | None) -> None:
+    async def _write(self, policies: OperatorPolicies | None, look: bool = True) -> None:
         """Raises StoreError."""
         rules = self._charging.rules
         source = "" if self._path is None else str(self._path)
@@ -180,6 +183,8 @@ class PolicyReload:
             was = self._read_earlier(earlier)
         elif not earlier.looked_at:
             was = NO_POLICIES
+        elif not look:
+            return
         self._looking = asyncio.get_running_loop().create_task(self._look_again(was), name="policies: accounts")
 
     def _read_earlier(self, earlier: InForce | None) -> Policies:

@@ -11,6 +11,7 @@ Callbacks run inside the event loop and must not block. `on_request` gets every 
 
 import asyncio
 import logging
+import socket
 import ssl
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -133,6 +134,23 @@ class Node:
         self.start_dialing()
         return int(server.sockets[0].getsockname()[1])
 
+    async def listen(self, listening: Sequence[socket.socket], tls: ssl.SSLContext | None = None) -> None:
+        """Take connections from sockets that are bound already; nobody is dialed. With `tls` as in `start`.
+
+        The sockets are the node's from now on. Another process may have them as well: what neither accepts waits.
+        """
+        loop = asyncio.get_running_loop()
+        for each in listening:
+            server = await loop.create_server(
+                lambda: DiameterConnection(self, self._accepted), sock=each, ssl=tls, backlog=_BACKLOG
+            )
+            self._servers.append(server)
+
+    def stop_listening(self) -> None:
+        """Take no further connections; those there are stay."""
+        for server in self._servers:
+            server.close()
+
     def start_dialing(self, tls: ssl.SSLContext | None = None) -> None:
         """Open connections with all configured peers that have a `connect_host`, and keep them open.
 
@@ -151,8 +169,7 @@ class Node:
         connection is closed once all of that is answered, `disconnect_timeout_seconds` after the DPR at the latest.
         """
         self._stopping = True
-        for server in self._servers:
-            server.close()
+        self.stop_listening()
         for dialer in self._dialers:
             dialer.cancel()
         await asyncio.gather(*self._dialers, return_exceptions=True)
@@ -228,6 +245,11 @@ class Node:
     def open_peers(self) -> int:
         """How many peers are open."""
         return len(self._open)
+
+    @property
+    def opening(self) -> int:
+        """How many connections were accepted and are not open yet."""
+        return len(self._strangers)
 
     def set_tap(self, tap: Tap | None) -> None:
         """Have every message of every connection seen from now on, as it was received or is sent; None ends that."""

@@ -30,6 +30,7 @@ from balance.subscribers import add_subscriber
 from balance.verify import Report, verify
 from occ.cdr_files import record_lines
 from occ.clock import now_ms
+from occ.workers_file import running_workers
 
 T = TypeVar("T")
 
@@ -60,6 +61,19 @@ def free_port() -> int:
             except OSError:
                 continue
             return port
+
+
+def free_ports(count: int) -> int:
+    """The first of so many such ports in a row."""
+    while True:
+        first = free_port()
+        with contextlib.ExitStack() as stack:
+            try:
+                for port in range(first, first + count):
+                    stack.enter_context(socket.socket()).bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return first
 
 
 def await_it(what: Callable[[], T], why: str, patience_s: float = PATIENCE_S) -> T:
@@ -110,12 +124,14 @@ class Server:
         name: str = "occ1",
         settings: dict[str, str] | None = None,
         catalogue: str = CATALOGUE,
+        workers: int | None = None,
     ) -> None:
+        """``workers``: under a supervisor, with so many ports in a row from ``port`` and ``metrics_port`` on."""
         folder.mkdir(parents=True, exist_ok=True)
         # A short path, for the socket of its Redis.
         self.data_dir = Path(tempfile.mkdtemp(prefix="occ-faults-"))
-        self.port = free_port()
-        self.metrics_port = free_port()
+        self.port = free_ports(workers or 1)
+        self.metrics_port = free_ports(workers or 1)
         self.origin_host = f"{name}.ocs.example.net"
         (folder / "catalogue.yaml").write_text(catalogue)
         where = f"mode: external, url: '{store}'" if store else "mode: embedded"
@@ -127,8 +143,11 @@ class Server:
         for section, more in (settings or {}).items():
             sections[section] = ", ".join(filter(None, (sections.get(section), more)))
         self.config = folder / f"{name}.yaml"
+        top = "" if workers is None else f"workers: {workers}\n"
         self.config.write_text(
-            "".join(f"{section}: {{{lines}}}\n" for section, lines in sections.items()) + "catalogue: catalogue.yaml\n"
+            top
+            + "".join(f"{section}: {{{lines}}}\n" for section, lines in sections.items())
+            + "catalogue: catalogue.yaml\n"
         )
         self.log = folder / f"{name}.log"
         self._process: subprocess.Popen[str] | None = None
@@ -220,12 +239,30 @@ class Server:
         with contextlib.suppress(ProcessLookupError):
             os.kill(self.redis_pid(), signal.SIGKILL)
 
+    def occ(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """Another command of ``occ``, by the settings of this server."""
+        return subprocess.run(
+            [sys.executable, "-m", "occ", "--config", str(self.config), *arguments],
+            cwd=REPOSITORY,
+            env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=PATIENCE_S,
+        )
+
+    def worker_pids(self) -> list[int]:
+        """The processes of its workers, by number; 0: there is none now."""
+        running = running_workers(self.data_dir)
+        return [] if running is None else [each.pid for each in running.workers]
+
     # -- looking in ------------------------------------------------------------------------------------------------
 
-    def get(self, path: str) -> tuple[int, str]:
+    def get(self, path: str, worker: int = 1) -> tuple[int, str]:
         """Status and text of what its HTTP listener serves; (0, reason) if it does not answer."""
+        url = f"http://127.0.0.1:{self.metrics_port + worker - 1}{path}"
         try:
-            with build_opener(ProxyHandler({})).open(f"http://127.0.0.1:{self.metrics_port}{path}", timeout=10) as said:
+            with build_opener(ProxyHandler({})).open(url, timeout=10) as said:
                 return said.status, said.read().decode()
         except HTTPError as error:
             return error.code, error.read().decode()

@@ -62,7 +62,7 @@ OVERVIEW: Final = Dashboard(
                     red_from=0.01,
                 ),
                 Panel("Money per minute", ((MONEY, "{{currency}}"),), "none", 4, "stat"),
-                stat("Open sessions", total("occ_open_sessions")),
+                stat("Open sessions", whole("occ_open_sessions")),
                 stat("Workers", 'sum(up{job="occ", process="worker"})', red_below=1),
             ),
         ),
@@ -219,7 +219,7 @@ BALANCES: Final = Dashboard(
                 ),
                 Panel(
                     "Sessions and reservations",
-                    ((total("occ_open_sessions"), "sessions"), (total("occ_open_reservations"), "reservations")),
+                    ((whole("occ_open_sessions"), "sessions"), (whole("occ_open_reservations"), "reservations")),
                 ),
                 Panel(
                     "Supervision",

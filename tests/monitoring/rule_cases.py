@@ -98,7 +98,15 @@ CASES: Final = (
     _one(
         'occ_peer_requests_over_rate_total{peer="smf.example.net",instance="a"}', "0+10x30", "10x30", "OccPeerOverRate"
     ),
-    _one('occ_peer_up{peer="smf.example.net",instance="a"}', "1x10 0x20", "1x30", "OccPeerDown"),
+    Case(
+        "OccPeerDown",
+        {f'occ_peer_up{{peer="smf.example.net",instance="{each}"}}': "1x10 0x20" for each in "ab"},
+        {
+            'occ_peer_up{peer="smf.example.net",instance="a"}': "1x30",
+            'occ_peer_up{peer="smf.example.net",instance="b"}': "0x30",
+        },
+    ),
+    _one('occ_worker_restarts_total{instance="a"}', "0x5 1x5 2x20", "0x5 1x25", "OccWorkerRestarts"),
     _one('occ_peers_up{instance="a"}', "2x10 0x20", "0x30", "OccNoPeers"),
     _one('occ_store_up{instance="a"}', "1x10 0x20", "1x30", "OccRedisDown"),
     Case(

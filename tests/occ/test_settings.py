@@ -1,6 +1,7 @@
 """Settings: every mistake is one sentence that names file, line and what is allowed; nothing is guessed."""
 
 import ipaddress
+import re
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 from balance.embedded import Address
 from occ import yamlmap
 from occ.notices.secret import Secret, SecretError
-from occ.settings import Settings, default_config_path, load, option_name, variable_name
+from occ.settings import Settings, default_config_path, load, of_worker, option_name, variable_name, worker_identity
 from occ.yamlmap import ConfigError, Node, leaf_paths, load_yaml, parse_yaml
 from protocols.diameter.settings import Admission
 
@@ -443,3 +444,56 @@ def test_a_secret_is_one_line(config: Path, content: bytes, reason: str) -> None
     path.write_bytes(content)
     with pytest.raises(SecretError, match=reason):
         Secret("notices.smpp.password", path, None).read()
+
+
+# -- several workers -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("first", "others"),
+    [
+        ("occ1.ocs.example.net", ["occ1.ocs.example.net", "occ2.ocs.example.net", "occ3.ocs.example.net"]),
+        ("ocs.example.net", ["ocs.example.net", "ocs2.example.net", "ocs3.example.net"]),
+        ("a-09.example.net", ["a-09.example.net", "a-10.example.net", "a-11.example.net"]),
+        ("7.example.net", ["7.example.net", "8.example.net", "9.example.net"]),
+    ],
+)
+def test_each_worker_has_an_identity_of_its_own(first: str, others: list[str]) -> None:
+    """RFC 6733 section 5.6: one connection between two identities."""
+    assert [worker_identity(first, number) for number in (1, 2, 3)] == others
+
+
+def test_each_worker_has_ports_of_its_own(config: Path) -> None:
+    config.write_text("workers: 3\ndiameter: {port: 4000}\nmetrics: {port: 0, targets_file: targets.yml}\n")
+    settings = load(config, environ={})
+    second = of_worker(settings, 2)
+    assert (settings.workers, second.workers) == (3, None)
+    assert (second.diameter.port, second.diameter.tls.port, second.metrics.port) == (4001, 5869, 0)
+    assert second.diameter.origin_host == "occ2.ocs.example.net"
+    assert second.diameter.origin_realm == settings.diameter.origin_realm
+    assert settings.metrics.targets_file is not None
+    assert settings.metrics.targets_file.resolve() == config.parent.resolve() / "targets.yml"
+    assert of_worker(settings, 1).diameter == settings.diameter
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("workers: 0", "workers must be a whole number from 1 to 64, not '0'"),
+        ("workers: 2\ndiameter: {port: 9463}", "2 workers need as many ports from diameter.port 9463 on, and 9463 is"),
+        ("workers: 3\ndiameter: {port: 9462}", "and 9463 is taken by api.port"),
+        ("workers: 2\ndiameter: {port: 9464}", "and 9464 is taken by diameter.port"),
+        (
+            "workers: 2\nmetrics: {port: 65535}",
+            "2 workers need as many ports from metrics.port 65535 on: there are not",
+        ),
+        (
+            f"workers: 2\ndiameter: {{origin_host: {'a' * 63}.example.net}}",
+            f"the last worker would be {'a' * 63}2.example.net, which is no domain name",
+        ),
+    ],
+)
+def test_workers_that_cannot_be(config: Path, content: str, message: str) -> None:
+    config.write_text(content + "\n")
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        load(config, environ={})

@@ -764,3 +764,32 @@ async def test_an_independent_peer_exchanges_capabilities_watches_and_takes_leav
         closed = events[-1]
         assert isinstance(closed, Closed)
         assert "DPR with cause REBOOTING" in closed.reason
+
+
+@on_both_loops
+async def test_two_nodes_of_one_identity_share_a_socket_one_after_the_other() -> None:
+    """Who is connected stays with the first, who connects later is the second's, and nobody is refused in between."""
+    shared = socket.socket()
+    shared.bind((LOOPBACK, 0))
+    shared.listen()
+    port = shared.getsockname()[1]
+    goes, comes = Node(OURS, echo), Node(OURS, echo)
+    try:
+        await goes.listen([shared.dup()])
+        first = await Caller.open_to(port)
+        goes.stop_listening()
+        await asyncio.sleep(0)
+        second = await Caller.to(port)
+        await comes.listen([shared.dup()])
+        assert result_of(await second.ask(cer(host="pgw2.example.org"))) == 2001
+        assert (goes.open_peers, comes.open_peers) == (1, 1)
+        leaving = asyncio.create_task(goes.stop())
+        assert (await first.receive()).command == 282
+        first.close()
+        await leaving
+        assert result_of(await second.ask(ccr())) == 2001
+        second.close()
+    finally:
+        await goes.stop()
+        await comes.stop()
+        shared.close()
