@@ -478,6 +478,11 @@ class Store:
                 ended_keys.append(self.keys.ended(operation.line.account_id, plan.amended.session_id))
                 amended = pack_session(plan.amended)
                 extras += (index, b"e", LANE_KEYS + count + len(ended_keys), amended, plan.amended_ttl_ms)
+            if plan.mark:
+                ended_keys.append(self.keys.ended(operation.line.account_id, plan.mark))
+                position = LANE_KEYS + count + len(ended_keys)
+                marker = pack_session(Session(plan.mark, b"", "", b"", 0, 0, 0))
+                extras += (index, b"f", position, b"", b"", index, b"e", position, marker, plan.mark_ttl_ms)
             session_id = plan.first_of or (plan.ended.session_id if plan.ended is not None else b"")
             if session_id:
                 ended_keys.append(self.keys.ended(operation.line.account_id, session_id))
@@ -634,6 +639,19 @@ class Store:
 
         self.statistics.reads += 1
         link.send((b"GET", self.keys.identity(kind, value)), on_value)
+
+    def remembered_subscriber(self, kind: int, value: bytes) -> Subscriber | None:
+        """What this worker last knew of an identity, however long ago; for when the store cannot be asked."""
+        known = self._subscribers.get((kind, value))
+        return None if known is None else known[0]
+
+    def remembered_account(self, account_id: bytes) -> Account | None:
+        """An account as this worker last knew it; for when the store cannot be asked."""
+        line = self._lines.get(account_id)
+        try:
+            return None if line is None else line.account()
+        except ValueError:
+            return None
 
     def account_of_session(self, session_id: bytes) -> bytes | None:
         """The account that holds a session, as far as this worker knows."""

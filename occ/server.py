@@ -28,6 +28,9 @@ from balance.store import Store
 from balance.store import StoreSettings as LedgerStoreSettings
 from occ import tracing
 from occ.admission import AdmissionLimits
+from occ.away import Away
+from occ.away_journal import AwayJournal
+from occ.away_metrics import AwayCollector
 from occ.cdr_files import CdrSettings
 from occ.charging import Charging
 from occ.clock import now_ms
@@ -155,6 +158,7 @@ class OnlineChargingServer:
         await self._count_open_sessions()
         self.expiry = Expiry(self.charging, self._clock)
         await self._follow_budgets()
+        await self._start_away()
         self._in_background("expiry", self.expiry.run())
         self._in_background("client restarts", self.expiry.run_restarts())
         cdr = settings.cdr
@@ -283,6 +287,7 @@ class OnlineChargingServer:
         self.gy = Gy(self.charging, self.profiles, origin, to_us, limits, rates, self._clock)
         self._in_background("loop's delay", self.gy.admission.watch())
         self.gy.on_client_state = self.expiry.client_state
+        self.gy.away = self.away
         self.node = Node(node_settings, self._on_request, self._on_peer_event)
         notifications = SyNotifications(self.store, self.node, RuleCounters(self.charging), self._clock)
         sy_settings = SySettings(charging.answer_replay_seconds * 1000, charging.in_flight_limit)
@@ -305,6 +310,28 @@ class OnlineChargingServer:
             self.sy.handle(peer, event)
         else:
             self.gy.handle_ccr(peer, event)
+
+    async def _start_away(self) -> None:
+        """Settle what an earlier process has answered without the store; from then on, stand in for it.
+
+        Raises AwayJournalError, OSError.
+        """
+        origin_host = self.settings.diameter.origin_host
+        journal = AwayJournal(self.settings.store.away_journal(origin_host)).open()
+        self._cleanup.callback(journal.close)
+        if journal.torn is not None:
+            log.warning(
+                "the end of the journal %s, %d octets, was never written in full, so nobody was answered: it is kept "
+                "in %s",
+                journal.path,
+                journal.torn.octets,
+                journal.torn.kept_in,
+            )
+        most_octets = self.settings.store.away_journal_bytes
+        self.away = Away(self.charging, journal, self.profiles.named, self._clock, origin_host, most_octets)
+        self._cleanup.callback(self.away.close)
+        await self.away.settle_left()
+        self._in_background("away", self.away.run())
 
     async def _follow_budgets(self) -> None:
         """Know what of the budgets of promotions is gone, from the first request on."""
@@ -397,7 +424,8 @@ class OnlineChargingServer:
         self._in_background("condition", watch.run())
         about = {"version": _version(), "origin_host": self.settings.diameter.origin_host}
         directories = {"data": self.settings.store.data_dir, "cdr": self.settings.cdr.directory}
-        collectors = (collector, ConditionCollector(watch, directories, about))
+        away = AwayCollector(self.away, self._clock, currency)
+        collectors = (collector, away, ConditionCollector(watch, directories, about))
         metrics = MetricsServer(collectors, peers, health, self._noc(watch, about, currency))
         self.metrics_port = metrics.start(self.settings.metrics.host, self.settings.metrics.port)
         self._cleanup.callback(metrics.stop)
