@@ -180,13 +180,3 @@ def granted_mib(answer: object) -> int:
     services = getattr(answer, "services", ())
     units = services[0].granted if services else None
     return 0 if units is None else (units.total_octets or 0) >> 20
-
-
-def test_a_second_server_does_not_take_the_journal(tmp_path: Path, stack: ExitStack) -> None:
-    """Two servers of one Origin-Host and one directory: the second is refused with a sentence."""
-    _, server = begin(tmp_path, stack)
-    second = Server(tmp_path, server.announced["redis"], catalogue=CATALOGUE)
-    stack.callback(second.end)
-    second.config.write_text(second.config.read_text().replace(str(second.data_dir), str(server.data_dir)))
-    with pytest.raises(AssertionError, match="another process has the journal"):
-        second.start()
