@@ -46,6 +46,9 @@ PLANS_AT_ONCE: Final = 32
 SESSIONS_REMEMBERED: Final = 1_000_000
 """Sessions of which a worker knows the account by itself; those that another worker closed would else stay for ever."""
 
+ENDED_REMEMBERED: Final = 50_000
+"""Sessions that have ended of which a worker remembers what they were answered, if it is to."""
+
 LANE_KEYS: Final = 3
 """Keys of the commit script that belong to the lane: journal, expiry index, outbox."""
 
@@ -163,6 +166,9 @@ class Store:
         self._lanes = {lane: _Lane(self.keys, lane) for lane in self.keys.lanes()}
         self._subscribers: dict[tuple[int, bytes], tuple[Subscriber, int]] = {}
         self._sessions: dict[bytes, bytes] = {}
+        self.remembers_ended = False
+        """What sessions that end were answered is remembered, see ``answers_of_ended``."""
+        self._ended: dict[bytes, bytes] = {}
         self._flush_due = False
         self._commits_seen = (0, 0.0)
         self._closing = False
@@ -550,6 +556,10 @@ class Store:
             operation.line.value = operation.value
         if plan.opened or plan.closed:
             self._session_directory(operation.line.account_id, plan)
+        if self.remembers_ended and plan.ended is not None:
+            if len(self._ended) >= ENDED_REMEMBERED:
+                self._ended.pop(next(iter(self._ended)))
+            self._ended[plan.ended.session_id] = plan.ended.answers
         self._finish(operation, plan)
 
     def _again(self, operation: _Operation, reason: int, value: bytes) -> None:
@@ -652,6 +662,10 @@ class Store:
             return None if line is None else line.account()
         except ValueError:
             return None
+
+    def answers_of_ended(self, session_id: bytes) -> bytes:
+        """What a session was answered that this worker has seen end (``balance.answers``); empty: it does not know."""
+        return self._ended.get(session_id, b"")
 
     def account_of_session(self, session_id: bytes) -> bytes | None:
         """The account that holds a session, as far as this worker knows."""

@@ -181,7 +181,7 @@ class Away:
                 pending.asked_by.append(done)
             return True
         known = self._known(request, key)
-        answered = self._answered_before(request, known)
+        answered = self._answered_before(request, key, known)
         if answered is not None:
             done(answered)
             return True
@@ -231,12 +231,12 @@ class Away:
             known.subscriber_id = known.session.subscriber_id
         return known
 
-    @staticmethod
-    def _answered_before(request: CreditControlRequest, known: Known) -> Outcome | None:
+    def _answered_before(self, request: CreditControlRequest, key: bytes, known: Known) -> Outcome | None:
         """What the store has been seen to answer the very same request."""
         session = known.session
         if session is None:
-            return None
+            kept = answers.find(self._store.answers_of_ended(key), _kind(request))
+            return None if kept is None else unpack_outcome(kept)
         if request.request_type == INITIAL and 0 < session.origin_state_id < (request.origin_state_id or 0):
             return None  # the client may have restarted: it is another session
         kept = answers.find(session.answers, _kind(request))
@@ -270,11 +270,13 @@ class Away:
         if self.outage is None:
             self.outage = Outage(now_ms)
             self.statistics.outages += 1
-            names = [each.name for each in self._charging.rules.catalogue.services if each.away is not None]
-            self._granting = bool(names)
-            if names:
-                log.warning("the store is away: %s may be granted from the journal on disk", ", ".join(names))
         return self.outage
+
+    def _begin_granting(self) -> None:
+        if not self._granting:
+            self._granting = True
+            names = [each.name for each in self._charging.rules.catalogue.services if each.away is not None]
+            log.warning("the store is away: %s may be granted from the journal on disk", ", ".join(names))
 
     @property
     def is_granting(self) -> bool:
@@ -286,15 +288,23 @@ class Away:
         """Size of the journal's file."""
         return self._journal.octets
 
+    @property
+    def services(self) -> list[str]:
+        """Names of all services of the catalogue."""
+        return [service.name for service in self._charging.rules.catalogue.services]
+
     def _look(self, now_ms: int) -> None:
-        """Notice when the store is lost, and when granting ends."""
+        """Notice when the store is lost, and when granting begins and ends."""
+        limits = [each.away for each in self._charging.rules.catalogue.services if each.away is not None]
+        self._store.remembers_ended = bool(limits)
         if not self._store.available:
             outage = self._begin(now_ms)
-            services = self._charging.rules.catalogue.services
-            longest_s = max((each.away.granting_s for each in services if each.away is not None), default=0)
-            if self._granting and now_ms - outage.began_ms > longest_s * 1000:
+            longest_s = max((each.granting_s for each in limits), default=0)
+            if bool(limits) and now_ms - outage.began_ms <= longest_s * 1000:
+                self._begin_granting()
+            elif self._granting:
                 self._granting = False
-                log.warning("the store is away for %d s: nothing is granted any more", longest_s)
+                log.warning("the store has been away for %d s: nothing is granted any more", longest_s)
         elif self.outage is not None:
             if self._granting:
                 self._granting = False

@@ -34,8 +34,8 @@ class AwayCollector(Collector):
         yield CounterMetricFamily("occ_away_answers", "Requests answered from the journal", statistics.answered)
         grants = CounterMetricFamily("occ_away_grants", "Grants from the journal", labels=["service"])
         units = CounterMetricFamily("occ_away_granted_units", "Units granted from the journal", labels=["service"])
-        for service, count in sorted(statistics.grants.copy().items()):
-            grants.add_metric([service], count)
+        for service in sorted({*away.services, *statistics.grants.copy()}):
+            grants.add_metric([service], statistics.grants[service])
             units.add_metric([service], statistics.units[service])
         yield grants
         yield units

@@ -191,6 +191,15 @@ async def test_a_repeat_gets_its_answer_before_and_after_settling(away: AwayLab)
     assert (await away.lab.money("a"))[0] == 1000 - 18
 
 
+async def test_a_repeat_of_what_the_store_has_answered_gets_that(away: AwayLab) -> None:
+    """Also when its session has ended since."""
+    away.lab.store.remembers_ended = True
+    messages = [ccr("a", "s1", 1, 0), ccr("a", "s1", 2, 1, used=90), ccr("a", "s2", 1, 0), ccr("a", "s2", 3, 1, used=9)]
+    first = [await away.charge(message) for message in messages]
+    assert [await away.ask(message) for message in messages] == first
+    assert away.away.statistics.answered == 0
+
+
 async def test_what_another_server_has_charged_is_not_charged_again(away: AwayLab, clean_redis: Address) -> None:
     """It was under way when the store was lost, or came to another server first: the store knows the request. What
     the client was answered last is what it will be answered by this server ever after.
