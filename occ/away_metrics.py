@@ -31,6 +31,7 @@ class AwayCollector(Collector):
         )
         yield GaugeMetricFamily("occ_away_entries_waiting", "Requests in the journal to be settled", statistics.waiting)
         yield GaugeMetricFamily("occ_away_journal_bytes", "Size of the journal", away.journal_octets)
+        yield CounterMetricFamily("occ_away_outages", "Times the store was lost", statistics.outages)
         yield CounterMetricFamily("occ_away_answers", "Requests answered from the journal", statistics.answered)
         grants = CounterMetricFamily("occ_away_grants", "Grants from the journal", labels=["service"])
         units = CounterMetricFamily("occ_away_granted_units", "Units granted from the journal", labels=["service"])

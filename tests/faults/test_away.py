@@ -86,6 +86,10 @@ def answered_away(server: Server) -> int:
     return 0
 
 
+def await_answers_away(server: Server, many: int) -> None:
+    await_it(lambda: answered_away(server) >= many, "nothing is granted")
+
+
 def kill_as_it_settles(server: Server) -> None:
     """Started, and killed when the first entries are struck from the journal."""
     octets = journal_of(server).stat().st_size
@@ -109,7 +113,7 @@ def test_the_server_is_killed_without_its_store_and_as_it_settles(
             load.await_answers(BETWEEN_KILLS)
             redis.kill()
             before = answered_away(server)
-            await_it(lambda before=before: answered_away(server) >= before + BETWEEN_KILLS, "nothing is granted")
+            await_answers_away(server, before + BETWEEN_KILLS)
             time.sleep(random.uniform(0.0, 0.3))
             if kill % 2:
                 away += answered_away(server) - before

@@ -182,7 +182,7 @@ async def test_what_is_settled_twice_is_debited_once_however_late(away: AwayLab)
 
 
 async def test_a_repeat_gets_its_answer_before_and_after_settling(away: AwayLab) -> None:
-    messages = [ccr("a", "s1", 1, 0), ccr("a", "s1", 2, 1, used=90), ccr("a", "s1", 2, 2, used=90, asks=False)]
+    messages = [ccr("a", "s1", 1, 0), ccr("a", "s1", 2, 1, used=90), ccr("a", "s1", 3, 2, used=90)]
     first = [await away.ask(message) for message in messages]
     assert [await away.ask(message) for message in messages] == first
     assert away.away.statistics.answered == 3

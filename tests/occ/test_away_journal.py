@@ -5,6 +5,7 @@ out, so that all behind a damaged frame is dropped; no ``flock``; ``settled_reco
 """
 
 import os
+import resource
 from pathlib import Path
 
 import pytest
@@ -111,8 +112,25 @@ def test_one_process_has_it_at_a_time(path: Path) -> None:
     AwayJournal(path).open().close()
 
 
+def test_a_frame_that_was_written_in_part_is_cut_off(path: Path) -> None:
+    """The disk is full for a while: what comes after that follows a whole frame."""
+    journal = AwayJournal(path).open()
+    journal.append([entry_record(entry(1))])
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (journal.octets + 20, hard))
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            journal.append([entry_record(entry(2))])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert path.stat().st_size == journal.octets
+    journal.append([entry_record(entry(3))])
+    journal.close()
+    assert read(path) == [1, 3]
+
+
 def test_what_cannot_be_written_in_full_is_not_there(path: Path) -> None:
-    """A disk that is full in the midst of a frame: the file ends with the frame before it."""
+    """Where the file cannot be cut back either, nothing is written any more: it ends with the frame before."""
     journal = AwayJournal(path).open()
     journal.append([entry_record(entry(1))])
     full = os.open("/dev/full", os.O_WRONLY)
@@ -120,7 +138,7 @@ def test_what_cannot_be_written_in_full_is_not_there(path: Path) -> None:
     with pytest.raises(OSError, match="No space left"):
         journal.append([entry_record(entry(2))])
     with pytest.raises(OSError, match="closed after an earlier fault"):
-        journal.append([entry_record(entry(3))])  # a device cannot be cut back: nothing is written any more
+        journal.append([entry_record(entry(3))])
     os.close(real)
     journal.close()
     assert read(path) == [1]
