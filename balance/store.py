@@ -168,7 +168,7 @@ class Store:
         self._sessions: dict[bytes, bytes] = {}
         self.remembers_ended = False
         """What sessions that end were answered is remembered, see ``answers_of_ended``."""
-        self._ended: dict[bytes, bytes] = {}
+        self._ended: dict[bytes, tuple[bytes, bytes]] = {}
         self._flush_due = False
         self._commits_seen = (0, 0.0)
         self._closing = False
@@ -559,7 +559,7 @@ class Store:
         if self.remembers_ended and plan.ended is not None:
             if len(self._ended) >= ENDED_REMEMBERED:
                 self._ended.pop(next(iter(self._ended)))
-            self._ended[plan.ended.session_id] = plan.ended.answers
+            self._ended[plan.ended.session_id] = plan.ended.origin_host, plan.ended.answers
         self._finish(operation, plan)
 
     def _again(self, operation: _Operation, reason: int, value: bytes) -> None:
@@ -663,9 +663,12 @@ class Store:
         except ValueError:
             return None
 
-    def answers_of_ended(self, session_id: bytes) -> bytes:
-        """What a session was answered that this worker has seen end (``balance.answers``); empty: it does not know."""
-        return self._ended.get(session_id, b"")
+    def answers_of_ended(self, session_id: bytes) -> tuple[bytes, bytes]:
+        """Whose a session was that this worker has seen end, and what it was answered (``balance.answers``).
+
+        Both are empty if it does not know.
+        """
+        return self._ended.get(session_id, (b"", b""))
 
     def account_of_session(self, session_id: bytes) -> bytes | None:
         """The account that holds a session, as far as this worker knows."""

@@ -80,9 +80,11 @@ class _Pending:
 
 
 class _Session:
-    __slots__ = ("entries", "held", "next_ms", "since_ms")
+    __slots__ = ("client", "entries", "held", "next_ms", "since_ms")
 
-    def __init__(self) -> None:
+    def __init__(self, client: bytes) -> None:
+        self.client = client
+        """Origin-Host, in small letters: nobody else hears its answers, or goes on with it."""
         self.entries: deque[_Pending] = deque()
         self.held: list[tuple[Callable[[], None], OnOutcome]] = []
         """Newer requests: how to begin them, and how to refuse them."""
@@ -91,7 +93,11 @@ class _Session:
         self.next_ms = 0
         """When it is tried again."""
 
-    def find(self, kind: int) -> _Pending | None:
+    def find(self, request: CreditControlRequest) -> _Pending | None:
+        """The very same request."""
+        kind = _kind(request)
+        if request.origin_host.lower() != self.client:
+            return None
         for pending in self.entries:
             if pending.kind == kind:
                 return pending
@@ -158,7 +164,7 @@ class Away:
     ) -> None:
         """Answer a request of such a session, or have it ``begin`` when its turn has come."""
         session = self.sessions[session_key(request)]
-        if session.find(_kind(request)) is None and self._store.available:
+        if session.find(request) is None and self._store.available:
             if session.since_ms or len(session.held) >= HELD_A_SESSION:
                 done(Outcome(TOO_BUSY))
             else:
@@ -172,7 +178,7 @@ class Away:
         """Answer a request that the store could not be asked about; False: it is to be refused."""
         key = session_key(request)
         session = self.sessions.get(key)
-        pending = None if session is None else session.find(_kind(request))
+        pending = None if session is None else session.find(request)
         if pending is not None:
             self.statistics.repeated += 1
             if pending.written:
@@ -180,7 +186,11 @@ class Away:
             else:
                 pending.asked_by.append(done)
             return True
+        if session is not None and session.client != request.origin_host.lower():
+            return False
         known = self._known(request, key)
+        if known.session is not None and known.session.origin_host.lower() != request.origin_host.lower():
+            return False
         answered = self._answered_before(request, key, known)
         if answered is not None:
             done(answered)
@@ -203,7 +213,9 @@ class Away:
         entry = Entry(self._number, now_ms, via, profile.name, request.origin_state_id or 0, message, packed)
         pending = _Pending(entry, _kind(request), decision.outcome, written=False)
         pending.asked_by.append(done)
-        self.sessions.setdefault(key, _Session()).entries.append(pending)
+        if session is None:
+            session = self.sessions[key] = _Session(request.origin_host.lower())
+        session.entries.append(pending)
         self.statistics.waiting += 1
         self._in_file = True
         self._write(entry_record(entry), lambda is_written: self._written(key, pending, is_written))
@@ -235,7 +247,8 @@ class Away:
         """What the store has been seen to answer the very same request."""
         session = known.session
         if session is None:
-            kept = answers.find(self._store.answers_of_ended(key), _kind(request))
+            client, ended = self._store.answers_of_ended(key)
+            kept = answers.find(ended, _kind(request)) if client.lower() == request.origin_host.lower() else None
             return None if kept is None else unpack_outcome(kept)
         if request.request_type == INITIAL and 0 < session.origin_state_id < (request.origin_state_id or 0):
             return None  # the client may have restarted: it is another session
@@ -329,7 +342,7 @@ class Away:
             if self.outage is None:
                 self.outage = Outage(entry.came_ms)
             self.outage.note_answer(request, outcome, self._charging.rules.catalogue)
-            session = self.sessions.setdefault(session_key(request), _Session())
+            session = self.sessions.setdefault(session_key(request), _Session(request.origin_host.lower()))
             session.entries.append(_Pending(entry, _kind(request), outcome, written=True))
             self.statistics.waiting += 1
 

@@ -137,7 +137,11 @@ class Settling(Charge):
                 return Lookup(self._mark)
             self.account_id, ended = account.account_id, None
         self._unsold = False
-        plan = self._known(account, ended) or self._charged(account, ended)
+        session = account.sessions.get(self.key, ended)
+        if session is None or session is ABSENT or session.session_id != self.key or self._is_its_client(session):
+            plan = self._known(account, ended) or self._charged(account, ended)
+        else:
+            plan = super().step(account, ended)  # which refuses it
         if isinstance(plan, Plan) and (plan.account is not None or plan.ended is not None):
             plan.mark, plan.mark_ttl_ms = self._mark, MARK_KEPT_MS
             if plan.ended is not None:

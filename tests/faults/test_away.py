@@ -6,15 +6,15 @@ ledger against itself, and the charging data records against both, as in ``test_
 
 What makes these tests fail, each taken away alone:
 
-- ``os.fsync`` and ``_write_all`` of ``AwayJournal.append``, so that nothing reaches the file: what was answered before
-  the server was killed is never debited;
-- answering only when that is done (``Away._written``), so that the answer leaves at once: a report that was answered
-  just before the kill is not in the file;
-- ``pending`` in ``Away.take``: a repeat is granted, and entered, once more, and answered another time;
-- ``Settling._remember``: a repeat that comes when the store is back gets what charging came to, not what was answered;
-- ``Settling._late``, so that sessions which supervision ended in the outage stay ended: their clients are told 5002;
-- ``_known`` and the mark of ``Settling.step`` together: what was settled before the second kill is debited again;
-- ``Away.holds``, so that requests overtake the entries of their session: they are of sessions that nobody has opened.
+- writing in ``AwayJournal.append``: what was answered before the server was killed is not there to be debited;
+- ``pending`` in ``Away.take``: a repeat is granted, and entered, once more;
+- ``Away.holds``, so that requests overtake the entries of their session: a repeat gets another answer, and sessions are
+  asked for that nobody has opened yet;
+- ``Settling._remember``: a repeat that comes when the store is back gets what charging came to, not what was answered.
+
+That nothing is debited twice even when all that the store keeps for repeats has expired (``Plan.mark``), that a session
+which supervision ended in the outage goes on (``Settling._late``), and that answers wait for the disk, is tested in
+``tests/occ/test_away.py``; torn ends, damage and the lock in ``tests/occ/test_away_journal.py``.
 """
 
 import random

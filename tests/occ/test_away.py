@@ -200,6 +200,27 @@ async def test_a_repeat_of_what_the_store_has_answered_gets_that(away: AwayLab) 
     assert away.away.statistics.answered == 0
 
 
+async def test_a_session_is_its_clients_alone(away: AwayLab) -> None:
+    """Nobody else hears its answers or reports for it, be it known from the store or from the journal."""
+    away.lab.store.remembers_ended = True
+    of_store, of_journal, ended = (ccr("a", name, 1, 0) for name in ("s1", "s2", "s3"))
+    await away.charge(of_store)
+    await away.charge(ended)
+    await away.charge(ccr("a", "s3", 3, 1, used=1))
+    assert await away.ask(of_journal) is not None
+    for message in (of_store, of_journal, ccr("a", "s1", 2, 1, used=5), ccr("a", "s2", 2, 1, used=5)):
+        request = replace(decode_request(message), origin_host=b"thief")
+        assert await away.ask(encode_request(request)) is None
+    answered = away.away.statistics.answered
+    request = replace(decode_request(ccr("a", "s3", 3, 1, used=1)), origin_host=b"thief")
+    assert await away.ask(encode_request(request)) is not None  # taken down, not repeated
+    assert away.away.statistics.answered == answered + 1
+    away.lab.now += 1
+    await away.settle()
+    assert away.away.statistics.waiting == 1  # it is refused by the store, which may be another server's doing yet
+    assert (await away.lab.money("a"))[0] == 999
+
+
 async def test_what_another_server_has_charged_is_not_charged_again(away: AwayLab, clean_redis: Address) -> None:
     """It was under way when the store was lost, or came to another server first: the store knows the request. What
     the client was answered last is what it will be answered by this server ever after.
