@@ -23,6 +23,7 @@ from occ.codes import (
     SUCCESS,
     TERMINATION,
     UNABLE_TO_COMPLY,
+    UPDATE,
 )
 from occ.lifecycle import refusal
 from occ.profiles import Profile
@@ -87,6 +88,7 @@ class Outage:
     grants: dict[str, int] = field(default_factory=dict)
     units: dict[str, int] = field(default_factory=dict)
     _by_session: dict[bytes, dict[str, _OfSession]] = field(default_factory=dict)
+    _ending: set[tuple[bytes, str]] = field(default_factory=set)
 
     def room(self, key: bytes, service: str, limits: AwayLimits, now_ms: int) -> int | Refused:
         """Units that the session may still be granted at once, or by what that is none."""
@@ -100,6 +102,13 @@ class Outage:
         if own.grants >= limits.session_grants or own.units >= limits.session_units:
             return Refused.SESSION
         return min(limits.grant_units, limits.session_units - own.units)
+
+    def ends(self, key: bytes, service: str) -> bool:
+        """Note that a service of a session ends; False: it has been noted before."""
+        if (key, service) in self._ending:
+            return False
+        self._ending.add((key, service))
+        return True
 
     def note(self, key: bytes, service: str, units: int) -> None:
         """Count a grant."""
@@ -239,7 +248,11 @@ class _Work:
         units = self._units(asked, service, grant)
         if isinstance(units, Refused):
             self.refused.append(units)
-            if grant.result_code == SUCCESS:
+            if self._has_last_second(service):
+                grant.result_code, grant.unit, grant.units, grant.final = SUCCESS, _SECONDS, 1, True
+                grant.validity_time_s = service.validity_time_s
+                grant.avps = self.rules.indications(service, self.profile).final_units
+            elif grant.result_code == SUCCESS:
                 grant.result_code = END_USER_SERVICE_DENIED
             return grant
         self.outage.note(self.key, service.name, units)
@@ -251,6 +264,12 @@ class _Work:
         if self.request.services:
             grant.avps = self.rules.indications(service, self.profile).with_grant(units, final=False)
         return grant
+
+    def _has_last_second(self, service: Service) -> bool:
+        """Whether the client ends its call only by a last second: it gets one, once, as in ``occ.services``."""
+        if not self.profile.last_second or service.unit != _SECONDS or self.request.request_type != UPDATE:
+            return False
+        return self.outage.ends(self.key, service.name)
 
     def _units(self, asked: ServiceRequest, service: Service, grant: Grant) -> int | Refused:
         """Units to grant; for a service that must not be, ``grant`` may have its Result-Code already."""

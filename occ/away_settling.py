@@ -17,7 +17,7 @@ from typing import Final
 
 from balance import answers
 from balance.ledger import Draft
-from balance.model import Account, Lookup, Outcome, Plan, ServiceUse, Session, SessionState, Unit
+from balance.model import Account, FinalUnits, Lookup, Outcome, Plan, ServiceUse, Session, SessionState, Unit
 from balance.records import pack_outbox, unpack_outcome
 from balance.resp import StoreError
 from balance.store import ABSENT
@@ -239,7 +239,10 @@ class Settling(Charge):
         for part, grant in zip(services.parts, self.given.grants, strict=False):
             if part.use is None:
                 self._unsold = True
-            elif not part.service.charges_overshoot and part.use.granted < grant.units:
+                continue
+            if grant.final:
+                part.use.final = int(FinalUnits.GRANTED)
+            if not part.service.charges_overshoot and part.use.granted < grant.units:
                 part.use.granted = grant.units  # the client did not use more than it was granted
         return unpack_outcome(self._packed)
 

@@ -415,3 +415,18 @@ def test_strangers_and_what_reports_nothing_are_refused() -> None:
 def test_an_event_is_granted_whole_or_not_at_all() -> None:
     large = replace(decode_request(ccr("a", "e", 4, 0)), services=(ServiceRequest(10, (), Units(total_octets=101)),))
     assert asked(encode_request(large), Outage(0)) == [Refused.SESSION]
+
+
+def test_a_call_that_ends_by_a_last_second_gets_one() -> None:
+    """Kamailio goes on for another grant after a refused update, but ends the call when final units end."""
+    service = replace(SERVICE, unit=Unit.SECONDS, away=replace(LIMITS, session_grants=1))
+    rules = Rules(Catalogue("calls", 978, (service,), {}), ChargingSettings())
+    kamailio, outage = replace(LENIENT, last_second=True), Outage(0)
+    grants = []
+    for number in range(3):
+        request = decode_request(ccr("a", "s", 2, number))
+        request.services = (ServiceRequest(10, (), Units(), (Units(time=5),)),)
+        outcome = decide(request, kamailio, rules, outage, SEEN, 0).outcome
+        assert outcome is not None
+        grants.append((outcome.grants[0].result_code, outcome.grants[0].units, outcome.grants[0].final))
+    assert grants == [(2001, 100, False), (2001, 1, True), (4010, -1, False)]
