@@ -34,7 +34,7 @@ from occ.away_metrics import AwayCollector
 from occ.cdr_files import CdrSettings
 from occ.charging import Charging
 from occ.clock import now_ms
-from occ.condition import ConditionCollector, ConditionWatch
+from occ.condition import ConditionCollector, ConditionWatch, WithoutStore
 from occ.expiry import Expiry
 from occ.gy import Gy, Peer
 from occ.journal_files import JournalSettings
@@ -421,6 +421,7 @@ class OnlineChargingServer:
 
         health = Health(lambda: in_loop(self.faults), lambda: in_loop(self.hindrances))
         watch = ConditionWatch(self.store, self.node.peers, self._clock)
+        watch.without_store = lambda: WithoutStore(self.away.is_granting, self.away.statistics.waiting)
         self._in_background("condition", watch.run())
         about = {"version": _version(), "origin_host": self.settings.diameter.origin_host}
         directories = {"data": self.settings.store.data_dir, "cdr": self.settings.cdr.directory}
