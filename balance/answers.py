@@ -36,6 +36,17 @@ def add(answers: bytes, key: int, outcome: bytes, age_s: int) -> bytes:
     return answers + _HEAD.pack(key, age_s, len(outcome)) + outcome
 
 
+def exchanged(answers: bytes, key: int, outcome: bytes) -> bytes:
+    """The answers with another outcome of one of them, which is there."""
+    found, at = b"", 0
+    while at < len(answers):
+        this, age_s, length = _HEAD.unpack_from(answers, at)
+        kept = outcome if this == key else answers[at + _HEAD.size : at + _HEAD.size + length]
+        found = add(found, this, kept, age_s)
+        at += _HEAD.size + length
+    return found
+
+
 def oldest(answers: bytes) -> tuple[int, int, int]:
     """Of the first answer: its CC-Request-Number, its age, and how many octets it takes."""
     key, age_s, length = _HEAD.unpack_from(answers)

@@ -9,6 +9,7 @@ key                              type        value
 ===============================  ==========  =====================================================================
 ``{pNNNN}:a:<account>``          string      account: 8 octets of version, then msgpack (``balance.records``)
 ``{pNNNN}:e:<session>``          string      session that ended, kept for repeats and late terminations; expires
+``{pNNNN}:e:away;<entry>``       string      entry of a journal that a server kept without a store is settled; expires
 ``{pNNNN}:journal``              stream      field ``r``: journal records of one commit, in order
 ``{pNNNN}:closed``               hash        what closed journal records come to, by account (``balance.closing``)
 ``{pNNNN}:closing``              string      lease: who closes or checks the journal of the lane; expires

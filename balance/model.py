@@ -517,6 +517,10 @@ class Plan:
     amended_ttl_ms: int = 0
     first_of: bytes = b""
     """Session-Id that must not have ended already: set for a first request, which may be a late repeat."""
+    mark: bytes = b""
+    """Kept beside the account, as a session of that name that has ended: the plan is refused if it is there already.
+    For operations that must not be done twice however late they are repeated."""
+    mark_ttl_ms: int = 0
     opened: bytes = b""
     """Session-Id to enter into the session directory."""
     closed: bytes = b""

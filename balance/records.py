@@ -455,6 +455,12 @@ def unpack_journal(value: bytes) -> JournalRecord:
     return JournalRecord(account_id, version, at_ms, operation, reason, tuple(Change(*c) for c in changes))
 
 
+def pack_outbox(records: tuple[bytes, ...]) -> bytes:
+    """The outbox field of packed charging data records."""
+    packed: bytes = _pack(records)
+    return packed
+
+
 def unpack_outbox(value: bytes) -> tuple[bytes, ...]:
     """The packed charging data records of one outbox field."""
     records: tuple[bytes, ...] = _unpack(value)

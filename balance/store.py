@@ -46,6 +46,9 @@ PLANS_AT_ONCE: Final = 32
 SESSIONS_REMEMBERED: Final = 1_000_000
 """Sessions of which a worker knows the account by itself; those that another worker closed would else stay for ever."""
 
+ENDED_REMEMBERED: Final = 50_000
+"""Sessions that have ended of which a worker remembers what they were answered, if it is to."""
+
 LANE_KEYS: Final = 3
 """Keys of the commit script that belong to the lane: journal, expiry index, outbox."""
 
@@ -163,6 +166,9 @@ class Store:
         self._lanes = {lane: _Lane(self.keys, lane) for lane in self.keys.lanes()}
         self._subscribers: dict[tuple[int, bytes], tuple[Subscriber, int]] = {}
         self._sessions: dict[bytes, bytes] = {}
+        self.remembers_ended = False
+        """What sessions that end were answered is remembered, see ``answers_of_ended``."""
+        self._ended: dict[bytes, tuple[bytes, bytes]] = {}
         self._flush_due = False
         self._commits_seen = (0, 0.0)
         self._closing = False
@@ -478,6 +484,11 @@ class Store:
                 ended_keys.append(self.keys.ended(operation.line.account_id, plan.amended.session_id))
                 amended = pack_session(plan.amended)
                 extras += (index, b"e", LANE_KEYS + count + len(ended_keys), amended, plan.amended_ttl_ms)
+            if plan.mark:
+                ended_keys.append(self.keys.ended(operation.line.account_id, plan.mark))
+                position = LANE_KEYS + count + len(ended_keys)
+                marker = pack_session(Session(plan.mark, b"", "", b"", 0, 0, 0))
+                extras += (index, b"f", position, b"", b"", index, b"e", position, marker, plan.mark_ttl_ms)
             session_id = plan.first_of or (plan.ended.session_id if plan.ended is not None else b"")
             if session_id:
                 ended_keys.append(self.keys.ended(operation.line.account_id, session_id))
@@ -545,6 +556,10 @@ class Store:
             operation.line.value = operation.value
         if plan.opened or plan.closed:
             self._session_directory(operation.line.account_id, plan)
+        if self.remembers_ended and plan.ended is not None:
+            if len(self._ended) >= ENDED_REMEMBERED:
+                self._ended.pop(next(iter(self._ended)))
+            self._ended[plan.ended.session_id] = plan.ended.origin_host, plan.ended.answers
         self._finish(operation, plan)
 
     def _again(self, operation: _Operation, reason: int, value: bytes) -> None:
@@ -634,6 +649,26 @@ class Store:
 
         self.statistics.reads += 1
         link.send((b"GET", self.keys.identity(kind, value)), on_value)
+
+    def remembered_subscriber(self, kind: int, value: bytes) -> Subscriber | None:
+        """What this worker last knew of an identity, however long ago; for when the store cannot be asked."""
+        known = self._subscribers.get((kind, value))
+        return None if known is None else known[0]
+
+    def remembered_account(self, account_id: bytes) -> Account | None:
+        """An account as this worker last knew it; for when the store cannot be asked."""
+        line = self._lines.get(account_id)
+        try:
+            return None if line is None else line.account()
+        except ValueError:
+            return None
+
+    def answers_of_ended(self, session_id: bytes) -> tuple[bytes, bytes]:
+        """Whose a session was that this worker has seen end, and what it was answered (``balance.answers``).
+
+        Both are empty if it does not know.
+        """
+        return self._ended.get(session_id, (b"", b""))
 
     def account_of_session(self, session_id: bytes) -> bytes | None:
         """The account that holds a session, as far as this worker knows."""

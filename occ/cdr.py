@@ -37,6 +37,8 @@ TIME_LIMIT: Final = "time-limit"
 """The session goes on; the time of a partial record has come (TS 32.298 calls it so, too)."""
 PRICE_CHANGE: Final = "price-change"
 """The session goes on, at another price."""
+UNCHARGED: Final = "uncharged"
+"""Answered while the store could not be reached, and afterwards nobody could be debited for it."""
 OPEN: Final = "open"
 """In no record: what an open session has come to."""
 

@@ -17,7 +17,7 @@ from balance import answers
 from balance.ledger import Draft
 from balance.model import Account, Lookup, Outcome, Plan, Session, SessionState, Subscriber
 from balance.records import make_plan, pack_outcome, unpack_outcome
-from balance.resp import StoreError
+from balance.resp import StoreError, StoreUnavailableError
 from balance.store import ABSENT, Store
 from occ import cdr, events
 from occ.advice import command_indications
@@ -50,6 +50,9 @@ log = logging.getLogger("occ.charging")
 
 ANSWERS_KEPT: Final = 64
 """Outcomes an open session remembers at most, however fast its requests come."""
+
+UNREACHABLE: Final = Outcome(TOO_BUSY)
+"""This very object says that the store cannot be reached; any other DIAMETER_TOO_BUSY has another reason."""
 
 _E164: Final = 0
 
@@ -103,6 +106,24 @@ class Charging:
         Charge(self, request, profile, via, now_ms, done).begin()
 
 
+def session_key(request: CreditControlRequest) -> bytes:
+    """What names the session of a request within its account."""
+    if request.sub_session_id is None:
+        return request.session_id
+    return request.session_id + b"\0%d" % request.sub_session_id  # RFC 8506 section 8.5: sessions of their own
+
+
+def request_kind(request: CreditControlRequest) -> int:
+    """What tells requests of one number apart: a refund may bear the number of its debit."""
+    if request.request_type != EVENT:
+        return request.request_type
+    return EVENT | (request.requested_action or DIRECT_DEBITING) << 4
+
+
+def _not_carried_out(error: StoreError) -> Outcome:
+    return UNREACHABLE if isinstance(error, StoreUnavailableError) else Outcome(TOO_BUSY)
+
+
 class Charge:
     """One request on its way through the ledger."""
 
@@ -139,13 +160,10 @@ class Charge:
         self._done = done
         self._identity = 0
         self.subscriber: Subscriber | None = None
-        key = request.session_id
-        if request.sub_session_id is not None:
-            key += b"\0%d" % request.sub_session_id  # RFC 8506 section 8.5: sub-sessions are sessions of their own
-        self.key = key
+        self.key = request.session_id if request.sub_session_id is None else session_key(request)
         self.action = (request.requested_action or DIRECT_DEBITING) if request.request_type == EVENT else 0
         self.kind = request.request_type | self.action << 4
-        """What tells requests of one number apart: a refund may bear the number of its debit."""
+        """As ``request_kind`` has it."""
 
     # -- who pays ------------------------------------------------------------------------------------------------
 
@@ -179,18 +197,18 @@ class Charge:
             self._identity += 1
             self._find_subscriber()
         else:
-            self._done(Outcome(TOO_BUSY))
+            self._done(_not_carried_out(found))
 
     def _on_session(self, account_id: bytes | StoreError | None) -> None:
         if isinstance(account_id, bytes):
             self.charging.store.transact(account_id, self.step, self._on_plan)
         else:
-            self._done(Outcome(UNKNOWN_SESSION_ID if account_id is None else TOO_BUSY))
+            self._done(Outcome(UNKNOWN_SESSION_ID) if account_id is None else _not_carried_out(account_id))
 
     def _on_plan(self, result: Plan | StoreError) -> None:
         if isinstance(result, StoreError):
-            if result.__cause__ is None:
-                self._done(Outcome(TOO_BUSY))
+            if isinstance(result, StoreUnavailableError) or result.__cause__ is None:
+                self._done(_not_carried_out(result))
             else:
                 log.error("session %r could not be charged", self.key, exc_info=result.__cause__)
                 self._done(Outcome(UNABLE_TO_COMPLY))
@@ -311,7 +329,7 @@ class Charge:
         services = self._services(draft, session)
         longest_s = services.settle()
         services.reserve()
-        outcome = services.outcome(refuse_if_none=True)
+        outcome = self._outcome(services, refuse_if_none=True)
         if outcome.result_code != SUCCESS:
             return self._refused(draft, session, outcome, services.acted)
         command_indications(services, outcome)
@@ -337,6 +355,10 @@ class Charge:
         return RequestServices(
             self.rules, self.request, self.profile, draft, session, self._happened_ms(session.started_ms)
         )
+
+    def _outcome(self, services: RequestServices, refuse_if_none: bool) -> Outcome:
+        """What a request of a session is answered."""
+        return services.outcome(refuse_if_none)
 
     def _happened_ms(self, earliest_ms: int) -> int:
         """When what a request tells of happened: its Event-Timestamp, where that can be true, else now.
@@ -373,7 +395,7 @@ class Charge:
         longest_s = services.settle()
         if not ends:
             services.reserve()
-        outcome = services.outcome(refuse_if_none=False)
+        outcome = self._outcome(services, refuse_if_none=False)
         if ends:
             outcome.cost_micro = sum(use.debited_micro for use in session.services)  # RFC 8506 section 5.4
         command_indications(services, outcome, before_micro)

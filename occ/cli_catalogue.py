@@ -23,6 +23,7 @@ from occ.cli_shell import (
     units_text,
 )
 from occ.rating.allowances import Allowance, Bonus, Lasting, Validity
+from occ.rating.away import AwayLimits
 from occ.rating.call_price import CallPrice
 from occ.rating.catalogue import Catalogue, load_catalogue
 from occ.rating.changes import changes
@@ -250,6 +251,19 @@ def _settings(service: Service) -> Iterator[tuple[str, str]]:
         yield "tariff_switch", "two-quotas"
     if service.final_units.action:
         yield "when_used_up", "; ".join(_final_units(service.final_units))
+    if service.away is not None:
+        yield "when_store_is_away", "; ".join(_away(service.away, service.unit))
+
+
+def _away(limits: AwayLimits, unit: Unit) -> Iterator[str]:
+    yield f"grant {units_text(limits.grant_units, unit, 0)}"
+    yield f"per_session {units_text(limits.session_units, unit, 0)}"
+    yield f"grants_per_session {limits.session_grants}"
+    yield f"sessions {limits.sessions}"
+    yield f"grants {limits.grants}"
+    yield f"for {limits.granting_s} s"
+    if limits.unknown_subscribers:
+        yield "unknown_subscribers grant"
 
 
 def _final_units(final: FinalUnits) -> Iterator[str]:

@@ -117,11 +117,12 @@ def _told(error: Exception) -> tuple[str, int] | None:
         return error.format_message(), getattr(error, "exit_code", USAGE)
     from balance.embedded import EmbeddedRedisError
     from balance.resp import StoreError
+    from occ.away_journal import AwayJournalError
     from occ.yamlmap import ConfigError
 
     if isinstance(error, ConfigError | WrongUsageError):
         return str(error), USAGE
-    if isinstance(error, RefusedError | LedgerError | StoreError | EmbeddedRedisError):
+    if isinstance(error, RefusedError | LedgerError | StoreError | EmbeddedRedisError | AwayJournalError):
         return str(error), REFUSED
     if isinstance(error, OSError):
         return f"{error.filename}: {error.strerror}" if error.filename else str(error), REFUSED

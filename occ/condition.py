@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
@@ -68,6 +68,15 @@ class Condition:
     peers: tuple[PeerStatus, ...] = ()
 
 
+class WithoutStore(NamedTuple):
+    """What is done without a store, and left from then."""
+
+    granting: bool = False
+    """Services are granted from the journal on disk."""
+    to_settle: int = 0
+    """Requests that were answered so, and are not charged yet."""
+
+
 def read_info(text: str) -> RedisInfo:
     """``INFO`` of Redis or Valkey. What is missing there counts as 0, or as in order."""
     fields = dict(line.split(":", 1) for line in text.splitlines() if ":" in line and not line.startswith("#"))
@@ -111,6 +120,8 @@ class ConditionWatch:
         self._peers = peers
         self._clock = clock
         self.condition = Condition()
+        self.without_store: Callable[[], WithoutStore] = WithoutStore
+        """What the worker does while it has no store."""
 
     @property
     def store_up(self) -> bool:

@@ -6,16 +6,18 @@ its outcome becomes an answer.
 
 import logging
 from collections.abc import Callable
+from functools import partial
 from time import perf_counter, perf_counter_ns
 from typing import Final, Protocol
 
 from balance.model import Grant, Outcome, Unit
 from occ.admission import TOO_OFTEN, Admission, AdmissionLimits
 from occ.advice import cc_money
-from occ.charging import Charging
+from occ.away import Away
+from occ.charging import UNREACHABLE, Charging
 from occ.codes import TERMINATION, TOO_BUSY, UNABLE_TO_COMPLY, UNABLE_TO_DELIVER, UPDATE
 from occ.peer_rates import PeerRates
-from occ.profiles import ProfileChooser
+from occ.profiles import Profile, ProfileChooser
 from protocols.credit_control import (
     CreditControlAnswer,
     CreditControlRequest,
@@ -144,6 +146,8 @@ class Gy:
         self._client_states: dict[bytes, int] = {}
         self.on_client_state: Callable[[bytes, int], None] | None = None
         """Told (Origin-Host, Origin-State-Id) when a client's is first seen, and whenever it has risen."""
+        self.away: Away | None = None
+        """Stands in while the store cannot be reached; None: requests are refused then."""
 
     def note_client_state(self, origin_host: bytes, state_id: int) -> None:
         """Take note of a client's Origin-State-Id; a lower one is left from before and means nothing."""
@@ -195,8 +199,11 @@ class Gy:
             request.origin_state_id = self._client_states.get(via.lower())
         statistics.in_flight += 1
         admission = self.admission
+        away = self.away
 
         def done(outcome: Outcome) -> None:
+            if outcome is UNREACHABLE and away is not None and away.take(request, message, profile, via, done):
+                return
             statistics.in_flight -= 1
             if admission.waiting:
                 admission.answered()
@@ -204,10 +211,20 @@ class Gy:
 
         try:
             profile = self._profiles.choose(said, request.origin_host)
+            if away is not None and away.sessions and away.holds(request):
+                begin = partial(self._charge_held, request, profile, via, done)
+                away.in_turn(request, message, profile, via, begin, done)
+                return
             self._charging.charge(request, profile, via, self._clock(), done)
         except Exception:  # a fault of ours must cost one request, not the process
             log.exception("session %r could not be charged", request.session_id)
             done(Outcome(UNABLE_TO_COMPLY))
+
+    def _charge_held(
+        self, request: CreditControlRequest, profile: Profile, via: bytes, done: Callable[[Outcome], None]
+    ) -> None:
+        """Charge a request that has waited."""
+        self._charging.charge(request, profile, via, self._clock(), done)
 
     def _turn_away(self, peer: Peer, message: bytes, kind: int, reason: str) -> None:
         """Refuse a request that nobody has read."""

@@ -216,6 +216,13 @@ class ProfileChooser:
             self._chosen[key] = (peer, profile)
         return profile
 
+    def named(self, name: str) -> Profile:
+        """The profile of this name; the default where there is none any more."""
+        try:
+            return self._profiles.named(name)
+        except KeyError:
+            return self._default
+
     def explain(self, peer: Opened) -> str:
         """Which profile the peer's own requests get and why, for a line of the log."""
         profile, reason = self._decide(peer, peer.origin_host.encode())

@@ -30,10 +30,13 @@ from balance.store import StoreSettings as LedgerStoreSettings
 from balance.subscriptions import count_subscriptions
 from occ import tracing
 from occ.admission import AdmissionLimits
+from occ.away import Away
+from occ.away_journal import AwayJournal, AwayJournalBusyError
+from occ.away_metrics import AwayCollector
 from occ.charging import Charging
 from occ.clock import now_ms
 from occ.companions import Deliveries, KeptRedis
-from occ.condition import ConditionCollector, ConditionWatch
+from occ.condition import ConditionCollector, ConditionWatch, WithoutStore
 from occ.expiry import Expiry
 from occ.gy import Gy, Peer
 from occ.metrics import Health, MetricsServer, OccCollector
@@ -84,6 +87,7 @@ _GIBIBYTE: Final = (1 << 30) // (1 if sys.platform == "darwin" else 1024)
 """In the unit of ru_maxrss: octets on macOS, kibioctets elsewhere."""
 
 HEALTH_PATIENCE_S: Final = 2.0
+AWAY_CHECK_S: Final = 0.2
 OPENING_S: Final = 1.0
 """A process that is replaced waits so long at most for the CERs of connections that it has accepted ..."""
 HANDSHAKE_S: Final = 0.25
@@ -143,6 +147,10 @@ class OnlineChargingServer:
         self._listens = False
         self._is_replaced = False
         """Another process of its identity lets clients in."""
+        self.away: Away | None = None
+        """What answers while the store cannot be reached; None: another process still has its journal."""
+        self._awaited_away: AwayJournal | None = None
+        self._away_task: asyncio.Task[None] | None = None
         self._ended_work: list[str] = []
         """Background work that has ended and should not have."""
 
@@ -205,6 +213,7 @@ class OnlineChargingServer:
         self._cleanup.push_async_callback(self._tell_last_counts)
         self.expiry = Expiry(self.charging, self._clock)
         await self._follow_budgets()
+        await self._start_away()
         self._in_background("expiry", self.expiry.run())
         self._in_background("client restarts", self.expiry.run_restarts())
         if self._part is None:
@@ -224,6 +233,9 @@ class OnlineChargingServer:
     async def listen(self) -> None:
         """Let clients in, and tell metrics. Raises OSError if an address cannot be had."""
         self._listens = True
+        if self._awaited_away is not None:
+            self._away_task = asyncio.create_task(self._take_over_away(self._awaited_away), name="away")
+            self._away_task.add_done_callback(self._report_end)
         metrics = self.settings.metrics
         if self._part is None:
             self.metrics_port = self.metrics.start(metrics.host, metrics.port)
@@ -332,6 +344,7 @@ class OnlineChargingServer:
         self.gy = Gy(self.charging, self.profiles, origin, to_us, limits, rates, self._clock)
         self._in_background("loop's delay", self.gy.admission.watch())
         self.gy.on_client_state = self.expiry.client_state
+        self.gy.away = self.away
         self.node = Node(node_settings, self._on_request, self._on_peer_event)
         notifications = SyNotifications(self.store, self.node, RuleCounters(self.charging), self._clock)
         sy_settings = SySettings(charging.answer_replay_seconds * 1000, charging.in_flight_limit)
@@ -363,6 +376,61 @@ class OnlineChargingServer:
             self.sy.handle(peer, event)
         else:
             self.gy.handle_ccr(peer, event)
+
+    async def _start_away(self) -> None:
+        """Settle what an earlier process has answered without the store; from then on, stand in for it.
+
+        Raises AwayJournalError, OSError.
+        """
+        journal = AwayJournal(self.settings.store.away_journal(self.settings.diameter.origin_host))
+        self._cleanup.push_async_callback(self._end_away, journal)
+        try:
+            journal.open()
+        except AwayJournalBusyError:
+            if self._part is None:
+                raise
+            self._awaited_away = journal
+            return
+        await self._begin_away(journal)
+
+    async def _take_over_away(self, journal: AwayJournal) -> None:
+        """The process that this one replaces has the journal until it ends; without the store, nothing is granted."""
+        while True:
+            await asyncio.sleep(AWAY_CHECK_S)
+            try:
+                journal.open()
+            except AwayJournalBusyError:
+                continue
+            break
+        await self._begin_away(journal)
+
+    async def _begin_away(self, journal: AwayJournal) -> None:
+        if journal.torn is not None:
+            log.warning(
+                "the end of the journal %s, %d octets, was never written in full, so nobody was answered: it is kept "
+                "in %s",
+                journal.path,
+                journal.torn.octets,
+                journal.torn.kept_in,
+            )
+        most_octets = self.settings.store.away_journal_bytes
+        origin_host = self.settings.diameter.origin_host
+        away = Away(self.charging, journal, self.profiles.named, self._clock, origin_host, most_octets)
+        self.away = away
+        if self._listens:
+            self.gy.away = away
+        await away.settle_left()
+        task = asyncio.create_task(away.run(), name="away")
+        task.add_done_callback(self._report_end)
+        self._away_task = task
+
+    async def _end_away(self, journal: AwayJournal) -> None:
+        if self._away_task is not None:
+            self._away_task.cancel()
+            await asyncio.gather(self._away_task, return_exceptions=True)
+        if self.away is not None:
+            self.away.close()
+        journal.close()
 
     async def _follow_budgets(self) -> None:
         """Know what of the budgets of promotions is gone, from the first request on."""
@@ -449,12 +517,18 @@ class OnlineChargingServer:
 
         health = Health(lambda: in_loop(self.faults), lambda: in_loop(self.hindrances))
         watch = ConditionWatch(self.store, self.node.peers, self._clock)
+        watch.without_store = self._without_store
         self._in_background("condition", watch.run())
         about = {"version": _version(), "origin_host": self.settings.diameter.origin_host}
         directories = {"data": self.settings.store.data_dir, "cdr": self.settings.cdr.directory}
         restarts = 0 if self._part is None else self._part.restarts
-        collectors = (collector, ConditionCollector(watch, directories, about, restarts))
+        away = AwayCollector(lambda: self.away, self._clock, currency)
+        collectors = (collector, away, ConditionCollector(watch, directories, about, restarts))
         self.metrics = MetricsServer(collectors, peers, health, self._noc(watch, about, currency))
+
+    def _without_store(self) -> WithoutStore:
+        away = self.away
+        return WithoutStore() if away is None else WithoutStore(away.is_granting, away.statistics.waiting)
 
     def _noc(self, watch: ConditionWatch, about: dict[str, str], currency: str) -> Noc:
         charging, store = self.charging.statistics, self.store.statistics

@@ -312,6 +312,8 @@ class StoreSettings:
     fsync: str = setting(choice("always", "everysec"), "always")
     partitions: int = setting(integer(1, 9999), 64)
     """Hash tags that accounts are spread over; fixed once there is data."""
+    away_journal_bytes: int = setting(integer(1 << 16, 1 << 40), 1 << 28)
+    """How large the journal of requests grows that are answered while the store cannot be reached."""
 
     def __post_init__(self) -> None:
         if self.mode == "external" and self.url is None:
@@ -323,6 +325,10 @@ class StoreSettings:
     def redis_dir(self) -> Path:
         """Where the embedded server keeps its files."""
         return self.data_dir / "redis"
+
+    def away_journal(self, origin_host: str) -> Path:
+        """The journal of one server."""
+        return self.data_dir / "away" / f"{origin_host}.journal"
 
 
 @dataclass(frozen=True, slots=True)

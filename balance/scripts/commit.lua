@@ -6,7 +6,7 @@
 --   expected version, 8 octets ('' : the account must not exist)
 --   new account value ('' : leave it)     journal record ('' : none, together with an empty value only)
 -- then extras, five each: index of the plan from 0, kind, position in KEYS ('' : no key), value, argument
---   f  key: the session there must not have ended already
+--   f  key: the session there must not have ended already; of several the first that has is told
 --   e  key: keep an ended session; value: the session; argument: how long, ms
 --   w  expiry index; value: wake-up time in ms, '0' removes the account; argument: account id
 --   o  outbox; value: entry
@@ -23,7 +23,8 @@ local plans = tonumber(ARGV[1])
 local extras = 2 + 3 * plans
 for e = extras, #ARGV, 5 do
   if ARGV[e + 1] == 'f' then
-    ended[tonumber(ARGV[e])] = redis.call('GET', KEYS[tonumber(ARGV[e + 2])]) or nil
+    local plan = tonumber(ARGV[e])
+    ended[plan] = ended[plan] or redis.call('GET', KEYS[tonumber(ARGV[e + 2])]) or nil
   end
 end
 for i = 0, plans - 1 do

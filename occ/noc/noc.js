@@ -140,10 +140,11 @@ function showTiles(told) {
   tile("peers", decimals(told.peers_open, 0), missing ? `${decimals(missing, 0)} not connected` : told.peers_known ? "all connected" : "none known", missing ? "warn" : "");
   show("peers-known", `of ${decimals(told.peers_known, 0)}`);
   const store = told.store, note = now.conflicts ? `${figure(now.conflicts)} conflicts/s` : `${octets(store.memory_octets)} used`;
-  if (!store.up) tile("store", "down", "Redis cannot be reached", "bad");
+  if (!store.up) tile("store", "down", store.granting ? "no Redis; granting from the journal" : "Redis cannot be reached", "bad");
+  else if (store.to_settle) tile("store", "settling", `${store.to_settle} requests from the journal`, "warn");
   else if (!store.writes_to_disk) tile("store", "disk", "Redis cannot write to disk", "bad");
   else tile("store", figure(now.round_trip_p99_ms), note, now.round_trip_p99_ms > 50 ? "warn" : "");
-  show("store-unit", store.up && store.writes_to_disk ? "ms p99" : "");
+  show("store-unit", store.up && store.writes_to_disk && !store.to_settle ? "ms p99" : "");
   const late = told.outbox.oldest_seconds;
   tile("outbox", figure(late), `${decimals(told.outbox.entries, 0)} entries wait`, late > 300 ? "bad" : late > 60 ? "warn" : "");
 }

@@ -85,6 +85,7 @@ class Noc:
             },
             "store": {
                 "up": self._watch.store_up,
+                **self._watch.without_store()._asdict(),
                 "reconnects": self._watch.reconnects,
                 "memory_octets": redis.memory_octets,
                 "replicas": redis.replicas,

@@ -9,7 +9,7 @@ An editor finds it by a first line such as ``# yaml-language-server: $schema=cat
 from typing import Any, Final
 
 from balance.model import Unit
-from occ.rating import numbering, plans, tax, written_price
+from occ.rating import away, numbering, plans, tax, written_price
 from occ.rating.criteria import ROLES
 from occ.rating.currency import NUMERIC
 from occ.rating.service import CLIENT_FAILURE, DEBIT_FAILURE, TRIGGER_TYPES, UNITS
@@ -82,6 +82,7 @@ _NUMBERS: Final = _any_of(
     {"const": "any"}, _list(_any_of({"type": "integer", "minimum": 0, "maximum": 0xFFFFFFFF}, {"const": "none"}))
 )
 _DIGITS: Final = _any_of({"type": "integer", "minimum": 0}, {"type": "string"})
+_COUNT: Final = {"type": "integer", "minimum": 1, "maximum": away.LARGEST_COUNT}
 _NAMES: Final = _list(_text(pattern=_NAME))
 _DATE: Final = _text(pattern="^[0-9]{4}-[0-9]{2}-[0-9]{2}$")
 _SERVICE: Final = _mapping(
@@ -124,6 +125,22 @@ _SERVICE: Final = _mapping(
                 }
             ),
             about="what the client does when the credit is used up",
+        ),
+        "when_store_is_away": _any_of(
+            _words("refuse"),
+            _mapping(
+                {
+                    "grant": _text("largest single grant", _SIZE),
+                    "per_session": _text("all grants of one session", _SIZE),
+                    "grants_per_session": _COUNT,
+                    "sessions": _COUNT,
+                    "grants": _COUNT,
+                    "for": _text("so long after the loss of the store", _TIME),
+                    "unknown_subscribers": _words("refuse", "grant", about="those that the worker has not seen lately"),
+                },
+                required=away.NEEDED,
+            ),
+            about="what is granted while the store cannot be reached; settled when it is back",
         ),
     },
     required=("context", "unit", "quota", "validity"),

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Final, TypeVar
 
 from balance.model import Unit
+from occ.rating.away import AwayLimits, read_away
 from occ.rating.criteria import ROLES, ApnPatterns, Criteria, read_apns, read_sip_methods, read_zones
 from occ.rating.final_units import TERMINATE, FinalUnits, read_final_units
 from occ.rating.sizes import UNSIGNED32_MAXIMUM, read_seconds, read_size, single_value
@@ -104,6 +105,7 @@ OPTIONAL: Final = (
     "usage_beyond_grant",
     "tariff_switch",
     "when_used_up",
+    "when_store_is_away",
 )
 
 
@@ -165,6 +167,8 @@ class Service:
     """Role-Of-Node, TS 32.299 clause 7.2.177."""
     essential: bool = False
     """Granted whatever state the subscriber is in, such as emergency calls."""
+    away: AwayLimits | None = None
+    """How far it is granted while the store cannot be reached; None: not at all."""
 
     def matches(self, facts: Criteria) -> bool:
         """Whether a request belongs to this service, unless it belongs to one that comes first."""
@@ -241,6 +245,7 @@ def read_service(name: str, node: Node) -> Service:
         sip_methods=read_sip_methods(values.get("sip_methods")),
         role=_choice(values.get("role"), ROLES),
         essential="essential" in values and values["essential"].boolean(),
+        away=read_away(values["when_store_is_away"], unit, maximum) if "when_store_is_away" in values else None,
     )
 
 

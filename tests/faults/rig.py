@@ -155,6 +155,16 @@ class Server:
 
     def start(self) -> "Server":
         """Start it and wait until it charges."""
+        self.launch()
+        assert self._process is not None
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        assert line, f"the server did not start: {self.log.read_text()[-2000:]}"
+        self.announced = json.loads(line)
+        return self
+
+    def launch(self) -> None:
+        """Start it, and wait for nothing."""
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "occ", "--config", str(self.config), "serve", "--no-population", "--json"],
@@ -164,11 +174,6 @@ class Server:
                 stderr=log,
                 text=True,
             )
-        assert self._process.stdout is not None
-        line = self._process.stdout.readline()
-        assert line, f"the server did not start: {self.log.read_text()[-2000:]}"
-        self.announced = json.loads(line)
-        return self
 
     def __enter__(self) -> "Server":
         return self.start()

@@ -109,6 +109,12 @@ def kill_outbox_as_it_writes(server: Server) -> None:
 def ledger_of(scene: Scene) -> Ledger:
     """What the store holds, in the words of the checker."""
     server = scene.servers[0]
+    reserved = {name: sum(each.reserved for each in account.buckets) for name, account in server.accounts().items()}
+    return Ledger(dict(BALANCES_MICRO), server.money_micro(), debits_of(server), reserved)
+
+
+def debits_of(server: Server) -> list[tuple[str, Key, int]]:
+    """(account, operation, micro-units) of every journal entry that took something."""
     debits = []
     for record in server.journal():
         taken = -sum(change.balance_delta for change in record.changes)
@@ -117,13 +123,12 @@ def ledger_of(scene: Scene) -> Ledger:
             debits.append((record.account_id.decode(), Key(session.decode(), kind, number), taken))
         elif taken > 0:
             debits.append((record.account_id.decode(), Key(str(record.reason), 0, record.version), taken))
-    reserved = {name: sum(each.reserved for each in account.buckets) for name, account in server.accounts().items()}
-    return Ledger(dict(BALANCES_MICRO), server.money_micro(), debits, reserved)
+    return debits
 
 
-def check_records(scene: Scene, operations: list[Operation], ledger: Ledger) -> int:
+def check_records(servers: list[Server], operations: list[Operation], ledger: Ledger) -> int:
     """Every record is there once, and what was debited is in them, session by session; how many there are."""
-    records = [record for server in scene.servers for record in server.records()]
+    records = [record for server in servers for record in server.records()]
     ids = Counter(record["record_id"] for record in records)
     assert [name for name, count in ids.items() if count > 1] == []
     recorded: Counter[str] = Counter()
@@ -158,7 +163,7 @@ def run(scene: Scene, kill: Callable[[], None], kills: int = KILLS) -> str:
     assert (report.open_sessions, report.open_reservations) == (0, 0)
     ledger = ledger_of(scene)
     assert check(load.operations, ledger) == []
-    records = check_records(scene, load.operations, ledger)
+    records = check_records(scene.servers, load.operations, ledger)
     assert all(operation.answers for operation in load.operations)
     debited = sum(micro for _, _, micro in ledger.debits) // CENT
     return (

@@ -277,6 +277,20 @@ BALANCES: Final = Dashboard(
     ),
 )
 
+AWAY: Final = Row(
+    "Without a store",
+    (
+        stat("Workers that grant by themselves", total("occ_away_granting"), red_from=1),
+        stat("Requests to be settled", total("occ_away_entries_waiting")),
+        Panel("Grants", ((rate("occ_away_grants_total", "service"), "{{service}}"),), "ops", 8),
+        Panel("Refused", ((rate("occ_away_refused_total", "reason"), "{{reason}}"),), "ops", 8),
+        Panel("Units granted", ((rate("occ_away_granted_units_total", "service"), "{{service}}"),), width=6),
+        Panel("Settled", ((rate("occ_away_settled_total", "result"), "{{result}}"),), "ops", 6),
+        Panel("Leaked per minute", ((f"60 * {rate('occ_away_leaked_total', 'currency')}", "{{currency}}"),), "none", 6),
+        Panel("Size of the journals", ((total("occ_away_journal_bytes", "instance"), "{{instance}}"),), "bytes", 6),
+    ),
+)
+
 STORE: Final = Dashboard(
     "occ-store",
     "OCC: store",
@@ -382,6 +396,7 @@ STORE: Final = Dashboard(
                 ),
             ),
         ),
+        AWAY,
     ),
 )
 

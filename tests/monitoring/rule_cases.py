@@ -109,6 +109,13 @@ CASES: Final = (
     _one('occ_worker_restarts_total{instance="a"}', "0x5 1x5 2x20", "0x5 1x25", "OccWorkerRestarts"),
     _one('occ_peers_up{instance="a"}', "2x10 0x20", "0x30", "OccNoPeers"),
     _one('occ_store_up{instance="a"}', "1x10 0x20", "1x30", "OccRedisDown"),
+    _one('occ_away_granting{instance="a"}', "0x10 1x20", "0x30", "OccGrantingAway"),
+    Case(
+        "OccAwayUnsettled",
+        {'occ_away_entries_waiting{instance="a"}': "9x30", 'occ_store_up{instance="a"}': "1x30"},
+        {'occ_away_entries_waiting{instance="a"}': "9x30", 'occ_store_up{instance="a"}': "0x18 1x30"},
+    ),
+    _one('occ_away_settled_total{result="lost",instance="a"}', "0x10 3x20", "3x30", "OccAwayLost"),
     Case(
         "OccRedisSlow",
         _histogram("occ_store_round_trip_seconds", 90),

@@ -42,6 +42,8 @@ services:
     consumption_time: 10 s
     debit_failure: continue
     when_used_up: restrict
+    when_store_is_away:
+      {grant: 60 s, per_session: 10 min, grants_per_session: 9, sessions: 1_000, grants: 9_000, for: 10 min}
   sms:
     context: 32274@3gpp.org
     unit: events
@@ -57,6 +59,7 @@ plans:
 """
 
 
+LIMITS = "grants_per_session 9; sessions 1000; grants 9000; for 600 s"
 RESTRICTED = "allow permit in ip from any to 192.0.2.10; bandwidth 64000 bit/s; qos_indication; ask_again_after 300 s"
 
 
@@ -83,6 +86,7 @@ def test_settings_and_prices_by_time_are_shown(tmp_path: Path) -> None:
         "calls | consumption_time | 10 s",
         "calls | debit_failure | continue",
         "calls | when_used_up | restrict; ask_again_after 300 s",
+        f"calls | when_store_is_away | grant 60 s; per_session 600 s; {LIMITS}",
         "standard | internet | 0.02 EUR | 1 MiB | 08:00",
         "standard | internet | free | holidays 00:00",
         "standard | calls | denied",

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from balance.model import Unit
+from occ.rating.away import AwayLimits
 from occ.rating.filter_rule import parse_filter_rule
 from occ.rating.final_units import TERMINATE, FinalUnits, redirect_address
 from occ.rating.service import TRIGGER_TYPES, Service, read_service
@@ -17,6 +18,15 @@ MIB = 1 << 20
 DATA = "context: 32251@3gpp.org\nunit: octets\nquota: 10 MiB\nvalidity: 30 min\n"
 CALLS = "context: 32260@3gpp.org\nunit: seconds\nquota: 60 s\nvalidity: 5 min\n"
 LINES = 4
+AWAY = """\
+when_store_is_away:
+  grant: 5 MiB
+  per_session: 20 MiB
+  grants_per_session: 7
+  sessions: 8
+  grants: 9
+  for: 10 min
+"""
 
 
 def read(more: str, start: str = DATA) -> Service:
@@ -46,6 +56,14 @@ def test_what_a_service_leaves_out_is_not_told_to_clients() -> None:
     assert service.charges_overshoot
     assert not service.two_quotas
     assert service.final_units is TERMINATE
+
+
+def test_what_is_granted_without_a_store() -> None:
+    assert read("").away is None
+    assert read("when_store_is_away: refuse\n").away is None
+    assert read(AWAY).away == AwayLimits(5 * MIB, 20 * MIB, 7, 8, 9, 600)
+    assert read(AWAY + "  unknown_subscribers: grant\n").away == AwayLimits(5 * MIB, 20 * MIB, 7, 8, 9, 600, True)
+    assert read(AWAY + "  unknown_subscribers: refuse\n").away == read(AWAY).away
 
 
 def test_everything_a_service_can_say() -> None:
@@ -143,6 +161,15 @@ def test_the_triggers_of_the_standard() -> None:
         ("failover: maybe\n", 1, "true or false"),
         ("usage_beyond_grant: charged\n", 1, "did you mean 'charge'?"),
         ("tariff_switch: two\n", 1, "one-quota, two-quotas"),
+        ("when_store_is_away: grant\n", 1, "refuse"),
+        ("when_store_is_away:\n", 1, "key 'grant' is missing"),
+        (AWAY.replace("  for: 10 min\n", ""), 2, "key 'for' is missing"),
+        (AWAY.replace("grants: 9", "grant_count: 9"), 6, "did you mean"),
+        (AWAY.replace("grant: 5 MiB", "grant: 11 MiB"), 2, "largest grant of the service"),
+        (AWAY.replace("per_session: 20 MiB", "per_session: 4 MiB"), 3, "not be smaller than one grant"),
+        (AWAY.replace("grant: 5 MiB", "grant: 5 min"), 2, "no unit for octets"),
+        (AWAY.replace("sessions: 8", "sessions: 0"), 5, "from 1 to"),
+        (AWAY + "  unknown_subscribers: yes\n", 8, "refuse, grant"),
         ("when_used_up: redirect\n", 1, "terminate, restrict"),
         ("when_used_up:\n", 1, "'terminate', 'restrict'"),
         ("when_used_up: {}\n", 1, "say redirect_to"),
