@@ -180,6 +180,33 @@ def test_limits_hold_and_the_session_goes_on(tmp_path: Path, stack: ExitStack, r
     record_property("figures", "15 MiB reported in an outage and after it, debited once")
 
 
+@pytest.mark.slow
+def test_a_process_that_replaces_another_takes_its_journal_over(tmp_path: Path, stack: ExitStack) -> None:
+    """While both run the journal is still the one's that goes (``OnlineChargingServer._take_over_away``)."""
+    redis = Redis()
+    stack.callback(redis.stop)
+    redis.start()
+    server = Server(tmp_path, redis.url, catalogue=CATALOGUE.replace("validity: 3 s", "validity: 10 min"), workers=1)
+    stack.callback(server.end)
+    server.start()
+    session = Session("pgw.clients.example.net", "pgw;1;1", server.add_accounts({"one": 100 * CENT})["one"])
+    with Way(server.port, session.client) as way:
+        assert way.charge(session.initial()).result_code == 2001
+    done = server.occ("restart")
+    assert done.returncode == 0, done.stderr
+    with Way(server.port, session.client) as way:
+        assert granted_mib(way.charge(session.update(2))) == 10
+        await_it(lambda: "\nocc_away_granting 0" in server.get("/metrics", 1)[1], "the journal is not taken over")
+        redis.kill()
+        await_it(lambda: server.get("/ready", 1)[0] == 503, "the loss of the store is not noticed")
+        assert granted_mib(way.charge(session.update(3))) == 10
+        redis.start()
+        await_it(lambda: server.get("/ready", 1)[0] == 200, "the store does not come back")
+        assert way.charge(session.termination(1)).result_code == 2001
+    assert server.money_micro() == {"one": 94 * CENT}
+    assert server.verify().discrepancies == []
+
+
 def granted_mib(answer: object) -> int:
     services = getattr(answer, "services", ())
     units = services[0].granted if services else None
