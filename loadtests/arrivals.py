@@ -8,8 +8,8 @@ phases          {think_s, phases: [{rate, seconds}, ...]}: one after the other, 
 
 In each phase `rate` requests a second are due at random (exponential) intervals. A request that is due goes to the
 running session that has been ready longest, `think_s` after its last answer on average (exponential as well); where
-none is ready, a new session begins. So running sessions keep their pace however many more arrive. Whoever is turned away
-(3002, 3004) at the beginning goes away; a running session asks again later, with the same request.
+none is ready, a new session begins. So running sessions keep their pace however many more arrive. Whoever is turned
+away (3002, 3004) at the beginning goes away; a running session asks again later, with the same request.
 """
 
 import sys
