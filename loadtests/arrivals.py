@@ -7,9 +7,9 @@ As `loadtests.generator`, with one more command:
 phases          {think_s, phases: [{rate, seconds}, ...]}: one after the other, without a pause
 
 In each phase `rate` requests a second are due at random (exponential) intervals. A request that is due goes to the
-running session that has been ready longest, about `think_s` after its last answer; where none is ready, a new session
-begins. So running sessions keep their pace however many more arrive. Whoever is turned away (3002, 3004) at the
-beginning goes away; a running session asks again as much later, with the same request.
+running session that has been ready longest, `think_s` after its last answer on average (exponential as well); where
+none is ready, a new session begins. So running sessions keep their pace however many more arrive. Whoever is turned
+away (3002, 3004) at the beginning goes away; a running session asks again later, with the same request.
 """
 
 import sys
@@ -122,7 +122,7 @@ class Arrivals(Generator):
             phase.refused[TYPES[step]] += 1
             phase.bad_at = max(phase.bad_at, due)
         if slot.step:
-            heappush(self._ready, (now + self._think_s * (0.5 + self._random.random()), slot.index))
+            heappush(self._ready, (now + self._random.expovariate(1 / self._think_s), slot.index))
         else:
             self._rested.append(slot)
 

@@ -56,7 +56,7 @@ class Scale:
     """Of the overload."""
     maximum_s: float
     think_s: float
-    """A running session asks about so long after its last answer."""
+    """A running session asks so long after its last answer, on average."""
     after_s: float
 
 
@@ -134,7 +134,8 @@ class OverloadRun:
             "cores": placement.describe().partition("; for the floor")[0],
             "Redis": f"{self.redis.program}, appendfsync always",
             "load": f"{scale.accounts:,} accounts, sessions I, U, U, T of two services over {scale.peers} connections; "
-            f"a running session asks {scale.think_s:g} s after its last answer, who is turned away at first is gone",
+            f"a running session asks {scale.think_s:g} s after its last answer on average, who is turned away at first "
+            "is gone",
             "disk": machine.describe_fsync(directory),
         }
 

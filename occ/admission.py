@@ -13,8 +13,9 @@ How long a first request may wait depends on how long there has been a queue at 
 that stays is kept short (the controlled delay of Nichols and Jacobson, RFC 8289, in a simple form).
 
 What is begun must not wait in the store instead. While there is a queue here, no more is under way in the store than
-it answers within an eighth of the bound, or within two of its commits where that is longer, by Little's law: rate of
-answers times delay. And while its oldest commit is above the bound, as when a disk hangs, no first request is begun.
+it answers in the time of two commits, by Little's law: rate of answers times delay; that time is taken as an eighth of
+the bound at least, and a fourth at most. And while the oldest commit is above the bound, as when a disk hangs, no first
+request is begun.
 
 The loop works in slices: after ``SLICE_S`` of charging it reads its sockets again, so that what waits in the kernel
 waits no longer than that. However much is sent, charging gets at least as much time as reading and refusing.
@@ -35,15 +36,15 @@ LONGEST_SLICE_S: Final = 0.05
 """... or for as long as that took, up to this."""
 TICK_S: Final = 0.01
 """Between two looks at what waits while nothing can be begun."""
-LASTING: Final = 5
+LASTING: Final = 8
 """In a queue that lasts, first requests wait for a part of the bound: one in so many."""
-IN_STORE: Final = 8
-"""A request should be in the store for a part of the bound: one in so many."""
+IN_STORE: Final = (8, 4)
+"""A request should be in the store for one in so many parts of the bound, at least and at most."""
 UPDATES_WAIT: Final = 5
 UPDATES_ROOM: Final = 2
 TERMINATIONS_ROOM: Final = 4
 """How many times the in-flight bound may be under way when updates, and terminations, are refused as well."""
-LEAST_BEGUN: Final = 64
+LEAST_BEGUN: Final = 128
 """So many may be begun and not answered however slow the store is: it writes them to disk at once."""
 MEASURED_S: Final = 0.05
 """Answers are counted for so long to know the rate of the store."""
@@ -161,7 +162,7 @@ class Admission(Generic[P]):
         self._answered = 0
         self._measured_at = 0.0
         self._most_begun = min(limits.in_flight, backend.capacity)
-        self.at_once = min(self._most_begun, 4 * LEAST_BEGUN)
+        self.at_once = min(self._most_begun, 2 * LEAST_BEGUN)
         """With fewer begun and not answered, and before ``until``, a request need not be brought here."""
         self.until = 0.0
         """End of the slice, by ``perf_counter``; 0: something waits, or has waited."""
@@ -286,7 +287,8 @@ class Admission(Generic[P]):
         rate = self._answered / (now - self._measured_at)
         self._answered = 0
         self._measured_at = now
-        wanted = int(rate * max(self._limits.queue_delay_s / IN_STORE, 2 * self._backend.recent_commit()))
+        least_s, most_s = (self._limits.queue_delay_s / parts for parts in IN_STORE)
+        wanted = int(rate * min(max(least_s, 2 * self._backend.recent_commit()), most_s))
         wanted = max(self.at_once // 2, min(wanted, self.at_once * 2))
         self.at_once = min(max(wanted, LEAST_BEGUN), self._most_begun)
 

@@ -352,7 +352,7 @@ class ChargingSettings:
     in_flight_limit: int = setting(integer(1, 1_000_000), 2000)
     """Requests under way at once; beyond it the oldest first requests that wait are answered DIAMETER_TOO_BUSY."""
     queue_delay_ms: int = setting(integer(1, 60_000), 200)
-    """How long a first request may wait to be begun, a fifth of it where the queue lasts (`occ.admission`)."""
+    """How long a first request may wait to be begun, an eighth of it where the queue lasts (`occ.admission`)."""
     account_cache_entries: int = setting(integer(0, 100_000_000), 100_000)
     """Account snapshots a worker keeps; 0: none."""
 
