@@ -289,6 +289,8 @@ def test_every_worker_is_replaced_without_a_failed_request(tmp_path: Path, recor
         assert all(operation.answers for client in clients for operation in client.operations)
         operations = [operation for client in clients for operation in client.operations]
         count = check_all(server, operations)
+        assert server.worker_pids() == after
+        assert "is started again" not in server.log.read_text()
         for number in range(1, workers + 1):
             assert server.get("/ready", number)[0] == 200
             none_is_open(server, number)
