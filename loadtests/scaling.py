@@ -41,10 +41,9 @@ from loadtests.processes import BenchError, GeneratorProcess, Worker, admit_all
 from loadtests.queueing import Costs, Outcome, fitted, simulate
 from loadtests.seed import PARTITIONS, check, commit_calls, compact, connect, seed
 
-UNDER_WAY: Final = 64
-"""Requests under way at each server, where servers are compared."""
-DEPTHS: Final = (16, UNDER_WAY, 256)
-"""Requests under way at the one from which costs are reckoned."""
+DEPTHS: Final = (16, 64, 256)
+"""Requests under way at the server from which costs are reckoned; the second also where servers are compared."""
+QUICK_DEPTHS: Final = (4, 16, 48)
 SIMULATED: Final = ((1, 1), (2, 1), (2, 2), (3, 1), (4, 2), (4, 4), (8, 4), (8, 8))
 WINDOW: Final = 1024
 """Requests under way at each worker of the simulation: as many as keep one busy."""
@@ -102,8 +101,8 @@ class Scaling:
                     ("mixed", ["first", "mixed"]),
                     ("apart", ["first", "apart"]),
                 ):
-                    self.samples[case].append(await self._interval(names, UNDER_WAY))
-                for depth in DEPTHS:
+                    self.samples[case].append(await self._interval(names, options.depths[1]))
+                for depth in options.depths:
                     self.samples[f"alone, {depth} under way"].append(await self._interval(["first"], depth))
             self._say("ending all sessions and checking the ledgers")
             discrepancies = await self._finish()
@@ -225,7 +224,7 @@ class Scaling:
             for case in self.samples
         }
         ratios = {case: round(2 / self._over(case, "alone"), 3) for case in ("affine", "mixed", "apart")}
-        closed = [f"alone, {depth} under way" for depth in DEPTHS]
+        closed = [f"alone, {depth} under way" for depth in self.options.depths]
         request, send = fitted([(self._median(case, "depth"), self._median(case, "worker_us")) for case in closed])
         plan, commit = fitted([(self._median(case, "depth"), self._median(case, "redis_us")) for case in closed])
         # Both are two servers at once, so cores and caches are shared alike.
@@ -243,7 +242,7 @@ class Scaling:
             "discrepancies": discrepancies,
             "facts": {
                 "machine": machine.describe(),
-                "load": f"{UNDER_WAY} requests under way at each server, two services each",
+                "load": f"{self.options.depths[1]} requests under way at each server, two services each",
                 "accounts": f"{self.options.accounts // 2:,} for each server",
                 "rounds": f"{self.options.rounds} of {self.options.seconds:g} s a case; medians",
                 "fsync": f"{fsync_ms:.2f} ms",
@@ -296,8 +295,9 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--directory", type=Path, help="where the data goes; on the disk that is to be measured")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures to this file as well")
     options = parser.parse_args(arguments)
+    options.depths = DEPTHS
     if options.quick:
-        options.accounts, options.sessions = 400, 520
+        options.accounts, options.sessions, options.depths = 200, 100, QUICK_DEPTHS
         options.rounds, options.seconds = 1, 0.5
     return options
 
