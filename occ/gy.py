@@ -42,6 +42,8 @@ CLIENTS_REMEMBERED: Final = 10_000
 """Origin-Hosts whose Origin-State-Id is kept."""
 
 
+SLOW_S: Final = 0.05
+"""Answers that take longer miss the service level; the last of them are remembered by name, for who looks into it."""
 LATENCY_BOUNDS_S: Final = (
     0.0005, 0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5,
 )  # fmt: skip
@@ -72,7 +74,7 @@ class Peer(Protocol):
 class RequestStatistics:
     """Credit-control requests of this worker: answers by type and Result-Code, latency, requests under way."""
 
-    __slots__ = ("answers", "in_flight", "latency", "latency_seconds", "refused", "services")
+    __slots__ = ("answers", "in_flight", "latency", "latency_seconds", "refused", "services", "slow")
 
     def __init__(self) -> None:
         self.answers: dict[tuple[int, int], int] = {}
@@ -86,12 +88,15 @@ class RequestStatistics:
         self.refused: dict[tuple[str, int], int] = {}
         """(reason, CC-Request-Type) -> requests turned away unread. They are among the answers, not in the latency."""
 
+        self.slow: dict[tuple[int, int], tuple[bytes, float]] = {}
+        """(CC-Request-Type, index of the bound) -> Session-Id and seconds of the last answer as slow as that."""
+
     @property
     def rejected(self) -> int:
         """Requests turned away, for whatever reason."""
         return sum(self.refused.copy().values())
 
-    def answered(self, request_type: int, result_code: int, seconds: float) -> None:
+    def answered(self, request_type: int, result_code: int, seconds: float, session_id: bytes = b"") -> None:
         key = (request_type, result_code)
         self.answers[key] = self.answers.get(key, 0) + 1
         index = 0
@@ -101,6 +106,8 @@ class RequestStatistics:
             index += 1
         self.latency[request_type][index] += 1
         self.latency_seconds[request_type] += seconds
+        if seconds > SLOW_S and session_id:
+            self.slow[request_type, index] = (session_id, seconds)
 
     def service_answered(self, rating_group: int, result_code: int) -> None:
         key = (rating_group, result_code)
@@ -258,7 +265,7 @@ class Gy:
         peer.send(encode_answer(request, answer, self._origin))
         for grant in outcome.grants:
             self.statistics.service_answered(grant.rating_group, grant.result_code)
-        self.statistics.answered(request.request_type, result_code, perf_counter() - started)
+        self.statistics.answered(request.request_type, result_code, perf_counter() - started, request.session_id)
 
 
 def _service_answer(grant: Grant, currency: int) -> ServiceAnswer:

@@ -14,7 +14,7 @@ from itertools import product
 from socket import socket
 from socketserver import ThreadingMixIn
 from threading import Thread
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
 from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
@@ -26,6 +26,7 @@ from prometheus_client.metrics_core import (
     Metric,
 )
 from prometheus_client.registry import Collector
+from prometheus_client.samples import Exemplar
 
 from balance.model import MICRO
 from balance.notices import DEAD, HELD, WAITING, Figures
@@ -110,7 +111,7 @@ class OccCollector(Collector):
         for kind, name in TYPE_NAMES.items():
             latency.add_metric(
                 [name],
-                _buckets(LATENCY_BOUNDS_S, self._requests.latency[kind]),
+                self._latency_buckets(kind),
                 self._requests.latency_seconds[kind],
             )
         yield latency
@@ -118,6 +119,16 @@ class OccCollector(Collector):
             "occ_requests_in_flight", "Requests accepted and not yet answered", self._requests.in_flight
         )
         yield from self._admission_metrics()
+
+    def _latency_buckets(self, kind: int) -> list[Any]:
+        """Those of slow answers with an exemplar, which scrapers that know OpenMetrics are given: the Session-Id."""
+        slow = self._requests.slow.copy()
+        buckets: list[Any] = list(_buckets(LATENCY_BOUNDS_S, self._requests.latency[kind]))
+        for (request_type, index), (session_id, seconds) in slow.items():
+            if request_type == kind:
+                told = session_id.decode("ascii", "replace")[:LONGEST_EXEMPLAR]
+                buckets[index] = (*buckets[index], Exemplar({"session_id": told}, seconds))
+        return buckets
 
     def _admission_metrics(self) -> Iterator[Metric]:
         rejected = CounterMetricFamily(
@@ -340,6 +351,10 @@ def _buckets(bounds: Iterable[float], counts: list[int]) -> list[tuple[str, floa
         total += count
         pairs.append((bound, float(total)))
     return pairs
+
+
+LONGEST_EXEMPLAR: Final = 100
+"""Characters of a Session-Id; OpenMetrics allows 128 for an exemplar's label and value."""
 
 
 class Health(NamedTuple):

@@ -126,7 +126,8 @@ def test_columns_of_other_names(lab: Lab) -> None:
     named = f"accounts={path}"
     assert lab.refused(named) == (
         f"{path}:1: there is no column 'Kundennummer' in accounts; known: account, balance, channels, consent, "
-        "credit_limit, currency, cycle_day, expires, kind, language, quiet_hours, state, time_zone; nor for 'guthaben', 'notiz'; --map 'kundennummer=' leaves it out"
+        "credit_limit, currency, cycle_day, expires, kind, language, quiet_hours, state, "
+        "time_zone; nor for 'guthaben', 'notiz'; --map 'kundennummer=' leaves it out"
     )
     mapped = ["--map", "Kundennummer=account", "--map", "Guthaben=balance", "--map", "Notiz="]
     lab.load(named, *mapped)

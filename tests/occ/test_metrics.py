@@ -6,9 +6,11 @@ import urllib.request
 from collections.abc import Iterator
 
 import pytest
+from prometheus_client.openmetrics.parser import text_string_to_metric_families as openmetrics
 from prometheus_client.parser import text_string_to_metric_families
 
 from balance.model import IdentityType
+from occ.gy import RequestStatistics
 from simulators import gateway
 from tests.live_server import LiveServer
 
@@ -69,6 +71,32 @@ async def test_metrics_tell_what_was_done(server: LiveServer) -> None:
 
 def test_no_subscriber_appears_in_a_label(server: LiveServer) -> None:
     assert "4917" not in fetch(server, "/metrics")
+
+
+def test_slow_answers_are_named_to_scrapers_that_know_exemplars(server: LiveServer) -> None:
+    """OpenMetrics 1.0, exemplars: which session it was, to be looked into; Prometheus asks for this format."""
+    statistics = server.server.gy.statistics
+    server.run(_answered(statistics, b"pgw;7;\xff;" + 200 * b"x", 0.3))
+    server.run(_answered(statistics, b"pgw;quick", 0.001))
+    url = f"http://127.0.0.1:{server.server.metrics_port}/metrics"
+    wanted = urllib.request.Request(url, headers={"Accept": "application/openmetrics-text; version=1.0.0"})
+    with urllib.request.urlopen(wanted, timeout=10) as answer:
+        text = answer.read().decode()
+    exemplars = {
+        (sample.labels["type"], sample.labels["le"]): sample.exemplar
+        for family in openmetrics(text)  # type: ignore[no-untyped-call]
+        for sample in family.samples
+        if sample.exemplar is not None
+    }
+    exemplar = exemplars["update", "0.5"]
+    assert exemplar.labels["session_id"].startswith("pgw;7;")
+    assert exemplar.value == 0.3
+    assert "pgw;quick" not in text
+    assert "pgw;7" not in fetch(server, "/metrics")
+
+
+async def _answered(statistics: RequestStatistics, session_id: bytes, seconds: float) -> None:
+    statistics.answered(2, 2001, seconds, session_id)
 
 
 def test_peers_are_told_as_json(server: LiveServer) -> None:
