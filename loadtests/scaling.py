@@ -126,7 +126,7 @@ class Scaling:
         servers = {}
         for name, number in (("occ1", 0), ("occ2", 0), ("occ3", 1)):
             url = stores[number][0].address.url
-            admission = admit_all(options.sessions)
+            admission = admit_all(4 * options.sessions)  # of two generators, and some more
             worker = Worker(shlex.split(options.server), url, directory, PARTITIONS, admission, name)
             cleanup.push_async_callback(worker.stop)
             servers[name] = worker
