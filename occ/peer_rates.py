@@ -73,6 +73,8 @@ class PeerRates:
         if name not in self._buckets:
             rate = self._by_identity.get(name, self._default)
             self._buckets[name] = None if rate is None else Bucket(rate, now_ns)
+            if rate is not None and len(self.refused) < PEERS_COUNTED:
+                self.refused[origin_host] += 0  # told from the beginning, so that its first rise is seen
         self._buckets[origin_host] = self._buckets[name]
         while len(self._buckets) > PEERS_REMEMBERED:
             self._buckets.pop(next(iter(self._buckets)))

@@ -20,6 +20,7 @@ from tests.monitoring.lab import Prometheus, loaded
 
 SCHEMA = json.loads((Path(__file__).parent / "grafana.schema.json").read_text())
 WINDOW_S = 120
+SETTINGS = {"notices.enabled": "yes", "diameter.peers.requests_per_second": "100000"}
 
 
 def written() -> dict[str, Any]:
@@ -82,7 +83,7 @@ def prometheus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]
     if shutil.which("prometheus") is None:
         pytest.skip("prometheus is missing")
     directory = tmp_path_factory.mktemp("prometheus")
-    with LiveServer(tmp_path_factory.mktemp("server"), {"notices.enabled": "yes"}) as server, loaded(server):
+    with LiveServer(tmp_path_factory.mktemp("server"), SETTINGS) as server, loaded(server):
         target = f"127.0.0.1:{server.server.metrics_port}"
         with Prometheus(directory).scraping(target) as running:
             yield running
