@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from time import perf_counter
 from typing import Final
 
-from balance.commands import connect, redis_ms
-from balance.embedded import Address
+from balance.address import Address
+from balance.commands import redis_ms
+from balance.connecting import open_primary
 from balance.resp import RedisLink, StoreError, StoreUnavailableError
 
 CONNECT_WITHIN_S: Final = 5.0
@@ -36,7 +37,7 @@ async def inspect_server(address: Address) -> ServerFacts:
     """Ask a running server. Raises StoreError, OSError if it cannot be reached."""
     try:
         async with asyncio.timeout(CONNECT_WITHIN_S):
-            link = await connect(address)
+            link = await open_primary(asyncio.get_running_loop(), address)
             try:
                 return await _facts(link)
             finally:

@@ -17,7 +17,6 @@ from typing import IO, Any, Final
 
 from balance import directory, structure, subscribers
 from balance.bulk import subscribers_in_store
-from balance.keys import Keys
 from balance.model import MAIN_BUCKET, Account, Subscriber
 from balance.records import pack_subscriber, unpack_subscriber
 from balance.resp import StoreError
@@ -90,7 +89,7 @@ async def _all(
         for account_id in page:
             spool.first_seen("account", account_id, _NOWHERE)
     async for names in subscribers_in_store(store):
-        values = await store.call("MGET", *(Keys.subscriber(name) for name in names))
+        values = await store.call("MGET", *(store.keys.subscriber(name) for name in names))
         found = [unpack_subscriber(value) for value in values if value is not None]
         new = [each for each in found if spool.first_seen("subscriber", each.subscriber_id, _NOWHERE) is None]
         spool.keep_details((own_account(each), _NOWHERE, pack_subscriber(each)) for each in new)
@@ -123,7 +122,7 @@ async def _some(
 
 async def _read(store: Store, account_ids: list[bytes]) -> list[tuple[Account, CustomerUnit | None]]:
     accounts = await directory.read_accounts(store, account_ids)
-    units = await store.call("MGET", *(Keys.unit_of(each) for each in account_ids))
+    units = await store.call("MGET", *(store.keys.unit_of(each) for each in account_ids))
     found = []
     for account, unit_id in zip(accounts, units, strict=True):
         if account is not None:

@@ -13,6 +13,7 @@ from balance.embedded import Address
 from balance.model import Account, AccountKind, Outcome, Subscriber, Unit
 from balance.records import JournalRecord, unpack_account, unpack_journal, unpack_outbox
 from balance.resp import StoreError
+from balance.nodes import Primary
 from balance.store import Store, StoreSettings
 from balance.subscribers import add_subscriber
 from occ.cdr import as_json_fields
@@ -128,11 +129,13 @@ class Worker:
         self.is_up = False
         for task in self.tasks:
             task.cancel()
+        nodes = self.store._nodes
+        assert isinstance(nodes, Primary)
         for connection in tuple(self.world.redis.connections):
-            if connection.protocol is self.store._link:
+            if connection.protocol is nodes._link:
                 connection.break_off(forgotten=True)
-        if self.store._reconnecting is not None:
-            self.store._reconnecting.cancel()
+        if nodes._reconnecting is not None:
+            nodes._reconnecting.cancel()
 
 
 class World:
