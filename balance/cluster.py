@@ -302,10 +302,9 @@ class Cluster:
         if not ranges:
             raise StoreUnavailableError("the cluster has no slots assigned: is it one?")
         owners: list[HostPort | None] = [None] * SLOTS
-        for first, last, primary, *_ in ranges:
-            # A node that does not know its own name is the one that was asked.
-            place = (primary[0].decode() if primary[0] else told_by[0], int(primary[1]))
-            owners[first : last + 1] = [place] * (last + 1 - first)
+        for each in ranges:
+            first, last = int(each[0]), int(each[1])
+            owners[first : last + 1] = [_primary(each, told_by)] * (last + 1 - first)
         changed = [slot for slot in range(SLOTS) if owners[slot] != self._owners[slot]]
         if changed:
             known = any(self._owners)
@@ -415,6 +414,30 @@ class Cluster:
 
         await asyncio.gather(*(read(indexes) for indexes in by_slot.values()))
         return found
+
+
+async def primaries_of(address: Address) -> list[Address]:
+    """The servers of a cluster that take writes, as one of its nodes tells. Raises StoreUnavailableError."""
+    reasons = []
+    for place in address.nodes:
+        try:
+            link = await open_link(asyncio.get_running_loop(), at(address, place))
+            try:
+                ranges = await _slots(link)
+            finally:
+                link.close()
+        except (OSError, StoreError) as error:
+            reasons.append(f"{host_port(*place)}: {error!s}")
+            continue
+        found = dict.fromkeys(_primary(each, place) for each in ranges)
+        return [at(address, each) for each in found]
+    raise StoreUnavailableError(f"no node tells where the slots are ({'; '.join(reasons)})")
+
+
+def _primary(told: Sequence[Any], told_by: HostPort) -> HostPort:
+    """Of a range of slots. A node that does not know its own name is the one that was asked."""
+    host, port = told[2][:2]
+    return (host.decode() if host else told_by[0]), int(port)
 
 
 async def _slots(link: RedisLink) -> Sequence[Any]:

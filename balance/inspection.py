@@ -7,13 +7,14 @@ from time import perf_counter
 from typing import Final
 
 from balance.address import Address
+from balance.cluster import primaries_of
 from balance.commands import redis_ms
-from balance.connecting import open_primary
+from balance.connecting import open_primary, primary_of
 from balance.resp import RedisLink, StoreError, StoreUnavailableError
 
 CONNECT_WITHIN_S: Final = 5.0
 PINGS: Final = 20
-SETTINGS: Final = ("appendonly", "appendfsync", "maxmemory", "maxmemory-policy", "save")
+SETTINGS: Final = ("appendonly", "appendfsync", "maxmemory", "maxmemory-policy", "save", "min-replicas-to-write")
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +32,15 @@ class ServerFacts:
     """The median of some."""
     is_replica: bool
     replicas: int
+
+
+async def inspect_servers(address: Address) -> list[tuple[str, ServerFacts]]:
+    """Ask every server of a store that takes writes; where each is, and what it says. Raises StoreError, OSError."""
+    if not address.clustered:
+        place = await primary_of(asyncio.get_running_loop(), address)
+        return [(place.url, await inspect_server(place))]
+    places = await primaries_of(address)
+    return [(place.url, await inspect_server(place)) for place in places]
 
 
 async def inspect_server(address: Address) -> ServerFacts:

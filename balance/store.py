@@ -163,7 +163,7 @@ class Store:
         self.observe: Observe | None = None
         """Looks at every change of an account before it is written."""
         self._script = (Path(__file__).parent / "scripts" / "commit.lua").read_text(encoding="utf-8")
-        self._sha = _digest(self._script)
+        self._sha = b""
         self._lines: dict[bytes, _Line] = {}
         self._lanes = {lane: _Lane(self.keys, lane) for lane in self.keys.lanes()}
         self._subscribers: dict[tuple[int, bytes], tuple[Subscriber, int]] = {}
@@ -207,7 +207,7 @@ class Store:
         return (self._commits_seen[1] - seconds) / calls if calls else 0.0
 
     async def _prepare(self, link: RedisLink) -> None:
-        await link.call("SCRIPT", "LOAD", self._script)
+        self._sha = await link.call("SCRIPT", "LOAD", self._script)
         if not self.settings.address.clustered:
             await self._check_layout(Data(link.call, partial(scan_by, link.call)))
 

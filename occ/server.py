@@ -198,9 +198,9 @@ class OnlineChargingServer:
 
     async def _redis(self) -> Address:
         store = self.settings.store
-        if store.mode == "external":
-            assert store.url is not None
-            return store.url
+        there = store.address
+        if there is not None:
+            return there
         embedded = EmbeddedRedis(
             EmbeddedSettings(data_dir=store.redis_dir, server_binary=store.server_binary, fsync=store.fsync)
         )

@@ -81,7 +81,8 @@ class Members:
             return
         if not entered:
             return
-        values_now = await self.store.call("MGET", *(self.store.keys.subscriber(each.subscriber_id) for each in entered))
+        keys = [self.store.keys.subscriber(each.subscriber_id) for each in entered]
+        values_now = await self.store.call("MGET", *keys)
         as_entered = [unpack_subscriber(value) for value in values_now if value is not None]
         now_ms, catalogue = self.rules.now_ms, self.rules.catalogue
         await bring_all_up_to_date(self.store, catalogue, as_entered, now_ms, self.reference, paid=True)

@@ -160,7 +160,8 @@ async def test_whom_a_notice_to_a_subscriber_goes_to(store: Store) -> None:
     # A language without addresses leaves the number as the address.
     await change_contact(store, KEY, lambda _: Contact(language="de"))
     assert (await find_recipient(store, b"acc-1", b"sub-1")).contact == Contact("de", (("sms", "491700000001"),))
-    await change_contact(store, store.keys.contact_of(b"acc-1"), lambda _: Contact("ru", (("email", "ann@example.net"),)))
+    email = ("email", "ann@example.net")
+    await change_contact(store, store.keys.contact_of(b"acc-1"), lambda _: Contact("ru", (email,)))
     assert (await find_recipient(store, b"acc-1", b"sub-1")).contact.language == "de"
     assert (await find_recipient(store, b"acc-1", b"sub-2")).contact.channels == (("email", "ann@example.net"),)
 

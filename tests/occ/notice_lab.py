@@ -104,7 +104,8 @@ class Lab:
         return dict((await notices.figures(self.store)).counts)
 
     async def contact(self, *channels: tuple[str, str], **fields: Any) -> None:
-        await change_contact(self.store, self.store.keys.contact(SUBSCRIBER), lambda _: Contact(channels=channels, **fields))
+        key = self.store.keys.contact(SUBSCRIBER)
+        await change_contact(self.store, key, lambda _: Contact(channels=channels, **fields))
 
 
 @asynccontextmanager

@@ -121,8 +121,9 @@ async def test_an_account_without_a_contact_is_told_by_its_first_subscriber(stor
         async with lab(store, settings(tmp_path, sms_http=gateway.url)) as found:
             await found.hand_in(of_account)
             await found.comes_to("n1", "sent")
+            sms = ("sms", "4930123456")
             await change_contact(
-                store, store.keys.contact_of(ACCOUNT), lambda _: Contact(language="de", channels=(("sms", "4930123456"),))
+                store, store.keys.contact_of(ACCOUNT), lambda _: Contact(language="de", channels=(sms,))
             )
             await found.hand_in(replace(of_account, notice_id=b"n2"))
             await found.comes_to("n2", "sent")

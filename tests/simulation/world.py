@@ -11,9 +11,9 @@ from typing import Any, Final
 from balance.directory import NewBucket, create_account, top_up_account
 from balance.embedded import Address
 from balance.model import Account, AccountKind, Outcome, Subscriber, Unit
+from balance.nodes import Primary
 from balance.records import JournalRecord, unpack_account, unpack_journal, unpack_outbox
 from balance.resp import StoreError
-from balance.nodes import Primary
 from balance.store import Store, StoreSettings
 from balance.subscribers import add_subscriber
 from occ.cdr import as_json_fields
