@@ -1,0 +1,134 @@
+"""Redis with sentinels, and in a cluster: a primary is killed, slots move, under load.
+
+Clients repeat every request until it is answered. Afterwards their history is held against the ledger, as in
+``test_kills``.
+
+What makes these tests fail, each taken away alone:
+
+- WAIT behind each commit (``Store._send_batch``): what was answered while no replica could be reached is gone with the
+  primary;
+- asking the sentinels again after a loss (``Primary._connect``): nothing is charged any more;
+- that a lane's snapshots are read again when another node has it (``Store._forget``), and that plans for a slot that
+  moved are decided anew (``MovedError``): plans that were decided on what the dead primary had overwrite what the new
+  one has, or are refused for ever;
+- following MOVED, ASK and TRYAGAIN (``balance.cluster``): clients see errors while slots move;
+- one hash tag for the directory (``Keys.together`` and its like): subscribers cannot be entered in a cluster;
+- ``keys.lanes()`` in the outbox and in supervision: records are left, and sessions stay open.
+"""
+
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from balance.cluster import slot_of
+from balance.keys import Keys
+from tests.failover import Session, Way
+from tests.faults.clients import NOT_CARRIED_OUT
+from tests.faults.deployments import Process, Sharded, Watched
+from tests.faults.rig import PARTITIONS, Server, await_it
+from tests.faults.test_kills import BALANCES_MICRO, KILLS, Note, Scene, run
+
+FAILOVERS = 1 if KILLS <= 2 else 3
+MOVES = 6 if KILLS <= 2 else 12
+
+
+@pytest.fixture
+def stack() -> Iterator[ExitStack]:
+    with ExitStack() as stack:
+        yield stack
+
+
+def refused(server: Server, subscriber: str) -> None:
+    """A request now gets the answer that sends its client elsewhere."""
+    session = Session("probe.clients.example.net", f"probe;{time.monotonic_ns()}", subscriber)
+    with Way(server.port, session.client) as way:
+        assert way.charge(session.event()).result_code in NOT_CARRIED_OUT
+
+
+def resumed(server: Server) -> float:
+    """Wait until the server says that it is ready; how long that took."""
+    began = time.monotonic()
+    await_it(lambda: server.get("/ready")[0] == 200, "charging does not resume")
+    return time.monotonic() - began
+
+
+@pytest.mark.slow
+@pytest.mark.promise(
+    "A primary may be killed: sentinels have a replica take over, and what WAIT covered is not lost"
+)
+def test_a_primary_watched_by_sentinels_is_killed(tmp_path: Path, stack: ExitStack, record_property: Note) -> None:
+    """Cut off from its replicas first: what it is given from then on, nobody else has."""
+    watched = Watched(stack)
+    scene = Scene(tmp_path, stack, shared=False, address=watched.address(wait_replicas=1, wait_ms=300))
+    (server,) = scene.servers
+    took: list[float] = []
+    killed: list[Process] = []
+
+    def kill() -> None:
+        for dead in killed:
+            dead.start()
+            await_it(lambda: watched.primary().info("connected_slaves") == "2", "the killed one does not come back")
+        watched.cut_replication()
+        time.sleep(0.5)
+        killed[:] = [watched.primary()]
+        watched.kill_primary()
+        refused(server, "491700000001")
+        took.append(resumed(server))
+        assert watched.primary() is not killed[0]
+        for each in watched.servers:
+            if each.answers():
+                each.call("CONFIG", "SET", "masterauth", "")
+
+    figures = run(scene, kill, FAILOVERS)
+    record_property("figures", f"{figures}; charging again after {max(took):.1f} s")
+
+
+@pytest.mark.slow
+@pytest.mark.promise("A primary of a cluster may be killed: its replica takes over, and nothing answered is lost")
+def test_a_primary_of_a_cluster_is_killed(tmp_path: Path, stack: ExitStack, record_property: Note) -> None:
+    sharded = Sharded(stack)
+    scene = Scene(tmp_path, stack, shared=False, address=sharded.address(wait_replicas=1, wait_ms=300))
+    (server,) = scene.servers
+    hot = slot_of(Keys(PARTITIONS, clustered=True).account(b"hot-1"))
+    took: list[float] = []
+    killed: list[Process] = []
+
+    def kill() -> None:
+        for dead in killed:
+            dead.start()
+            await_it(lambda: sharded.owner(hot).info("connected_slaves") == "1", "the killed one does not come back")
+        killed[:] = [sharded.owner(hot)]
+        killed[0].kill()
+        refused(server, "491700000001")
+        took.append(resumed(server))
+        assert sharded.owner(hot) is not killed[0]
+        killed[0].start()  # WAIT needs it: each primary has one replica
+        killed.clear()
+
+    figures = run(scene, kill, FAILOVERS)
+    record_property("figures", f"{figures}; charging again after {max(took):.1f} s")
+
+
+@pytest.mark.slow
+@pytest.mark.promise("Slots of a cluster may move under load, and no client sees an error")
+def test_slots_move_under_load(tmp_path: Path, stack: ExitStack, record_property: Note) -> None:
+    """Those of hot accounts and of the directory, half of their keys here and half there for a while."""
+    sharded = Sharded(stack)
+    scene = Scene(tmp_path, stack, shared=False, address=sharded.address())
+    keys = Keys(PARTITIONS, clustered=True)
+    slots = [slot_of(keys.account(name.encode())) for name in BALANCES_MICRO] + [slot_of(keys.unit_changes)]
+    moved = 0
+
+    def move() -> None:
+        nonlocal moved
+        slot = slots[moved % len(slots)]
+        moved += 1
+        target = next(each for each in sharded.primaries() if each is not sharded.owner(slot))
+        sharded.move(slot, target, between=lambda: time.sleep(0.3))
+
+    figures = run(scene, move, MOVES)
+    assert ", 0 of them repeated" in figures
+    record_property("figures", figures.replace("kills", "slots moved"))
