@@ -53,8 +53,8 @@ class Process:
         lines = (f"port {self.port}", f"bind {HOST}", f"dir {self._folder}", *own, *settings)
         self._file = self._folder / "redis.conf"
         self._file.write_text("".join(f"{line}\n" for line in lines))
-        self.tls: dict[str, Any] = {}
-        """How to connect to it, if not in the clear."""
+        self.access: dict[str, Any] = {}
+        """How the administrator connects to it, if not in the clear and without a name."""
 
     def start(self) -> "Process":
         program = [str(find_server().path), str(self._file), *(("--sentinel",) if self._sentinel else ())]
@@ -70,7 +70,7 @@ class Process:
 
     def client(self) -> "redis.Redis":
         """A connection of the administrator."""
-        return redis.Redis(host=HOST, port=self.port, protocol=2, **self.tls)
+        return redis.Redis(**{"host": HOST, "port": self.port, "protocol": 2, **self.access})
 
     def call(self, *command: Any) -> Any:
         with self.client() as client:

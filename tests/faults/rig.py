@@ -256,6 +256,12 @@ class Server:
         except OSError as error:
             return 0, str(error)
 
+    def occ(self, *arguments: str) -> int:
+        """Another command, with this server's settings; its exit code."""
+        command = [sys.executable, "-m", "occ", "--config", str(self.config), *arguments]
+        environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+        return subprocess.run(command, cwd=REPOSITORY, env=environment, capture_output=True, check=False).returncode
+
     def on_store(self, work: Callable[[Store], Awaitable[T]]) -> T:
         """Something done with its store."""
 

@@ -16,20 +16,24 @@ What makes these tests fail, each taken away alone:
 - ``keys.lanes()`` in the outbox and in supervision: records are left, and sessions stay open.
 """
 
+import re
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
 
+from balance.address import Access, Address
 from balance.cluster import slot_of
 from balance.keys import Keys
-from tests.failover import Session, Way
+from tests.failover import CENT, Session, Way
 from tests.faults.clients import NOT_CARRIED_OUT
-from tests.faults.deployments import Process, Sharded, Watched
-from tests.faults.rig import PARTITIONS, Server, await_it
+from tests.faults.deployments import Process, Sharded, Watched, port_with_bus
+from tests.faults.rig import PARTITIONS, REPOSITORY, Server, await_it
 from tests.faults.test_kills import BALANCES_MICRO, KILLS, Note, Scene, run
+from tests.peers.smtp_peer import make_certificate
 
 FAILOVERS = 1 if KILLS <= 2 else 3
 MOVES = 6 if KILLS <= 2 else 12
@@ -56,9 +60,7 @@ def resumed(server: Server) -> float:
 
 
 @pytest.mark.slow
-@pytest.mark.promise(
-    "A primary may be killed: sentinels have a replica take over, and what WAIT covered is not lost"
-)
+@pytest.mark.promise("A primary may be killed: sentinels have a replica take over, and what WAIT covered is not lost")
 def test_a_primary_watched_by_sentinels_is_killed(tmp_path: Path, stack: ExitStack, record_property: Note) -> None:
     """Cut off from its replicas first: what it is given from then on, nobody else has."""
     watched = Watched(stack)
@@ -132,3 +134,45 @@ def test_slots_move_under_load(tmp_path: Path, stack: ExitStack, record_property
     figures = run(scene, move, MOVES)
     assert ", 0 of them repeated" in figures
     record_property("figures", figures.replace("kills", "slots moved"))
+
+
+@pytest.mark.promise("The store is reached by TLS alone, by a user that may do no more than it needs")
+def test_a_store_behind_tls_and_an_access_control_list(tmp_path: Path, stack: ExitStack, record_property: Note) -> None:
+    """The list is that of docs/store.md; all that servers and commands do with a store is done."""
+    key, certificate = make_certificate(tmp_path)
+    (rule,) = re.findall("^user occ on .* ~.*$", (REPOSITORY / "docs" / "store.md").read_text(), re.MULTILINE)
+    rule = rule.replace("PASSWORD", sha256(b"correct horse").hexdigest())
+    (tmp_path / "users").write_text(f"user default off\nuser admin on >admin ~* &* +@all\n{rule}\n")
+    port = port_with_bus()
+    files = {"cert-file": certificate, "key-file": key, "ca-cert-file": certificate, "auth-clients": "yes"}
+    lines = [f"port 0\ntls-port {port}\naclfile {tmp_path / 'users'}", *(f"tls-{n} {f}" for n, f in files.items())]
+    redis = Process(lines, port=port)
+    redis.access = {
+        "host": "localhost",
+        "ssl": True,
+        "ssl_ca_certs": str(certificate),
+        "ssl_certfile": str(certificate),
+    }
+    redis.access |= {"ssl_keyfile": str(key), "username": "admin", "password": "admin"}
+    stack.callback(redis.end)
+    redis.start()
+    password = tmp_path / "password"
+    password.write_text("correct horse\n")
+    access = Access("occ", password, tls=True, ca_file=certificate, certificate=certificate, key=key)
+    server = Server(tmp_path, Address(host="localhost", port=port, access=access))
+    stack.callback(server.end)
+    numbers = server.start().add_accounts({"one": 100 * CENT})
+    session = Session("pgw.clients.example.net", "pgw.clients.example.net;1;1", numbers["one"])
+    with Way(server.port, session.client) as way:
+        answers = [way.charge(each) for each in (session.initial(), session.update(2), session.termination(1))]
+    assert [answer.result_code for answer in answers] == [2001, 2001, 2001]
+    assert server.money_micro() == {"one": 97 * CENT}
+    await_it(lambda: len(server.records()) == 1 and not server.outbox_entries(), "the record is not delivered")
+    for command in (["ledger", "verify"], ["account", "list"], ["store", "backup", str(tmp_path / "saved")]):
+        assert server.occ(*command) == 0, command
+    assert server.get("/health")[0] == 200
+    # What nobody needs is forbidden: so it was this user who did all that.
+    assert redis.call("ACL", "DRYRUN", "occ", "FLUSHALL") != b"OK"
+    assert {entry[entry.index(b"object") + 1] for entry in redis.call("ACL", "LOG")} <= {b"nothing"}
+    assert "correct horse" not in Path(f"/proc/{server.pid}/cmdline").read_text()
+    record_property("figures", "a session, its record, a check and a backup")
