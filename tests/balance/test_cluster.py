@@ -14,7 +14,7 @@ import pytest
 
 from balance import actions, attempts, contacts, notices, structure, subscriptions
 from balance.bulk import subscribers_in_store
-from balance.cluster import slot_of
+from balance.cluster import Cluster, slot_of
 from balance.directory import create_account, read_account
 from balance.embedded import Address
 from balance.inspection import inspect_servers
@@ -181,13 +181,17 @@ async def test_a_plan_for_a_slot_that_moved_is_decided_anew(store: Store, sharde
     assert len(step.seen) in (1, 2)  # once where the periodic look was faster
 
 
-async def test_a_version_that_was_lost_and_used_again_is_not_mistaken(sharded: Sharded, store: Store) -> None:
+@pytest.mark.parametrize("knows", [False, True], ids=["told by MOVED", "knows it beforehand"])
+async def test_a_version_that_was_lost_and_used_again_is_not_mistaken(
+    sharded: Sharded, store: Store, knows: bool
+) -> None:
     """A primary is replaced by a replica that lacks its last version; another process writes one of that number.
 
     A store that remembers the lost one must not decide on it.
     """
     slot = slot_of(store.keys.account(ACCOUNT))
     primary = sharded.owner(slot)
+    await _until(lambda: primary.info("connected_slaves") == "1")
     replica = _replica_of(sharded, primary)
     await store.commit(ACCOUNT, TopUp(1))
     await asyncio.to_thread(primary.call, "WAIT", 1, 5000)
@@ -198,6 +202,10 @@ async def test_a_version_that_was_lost_and_used_again_is_not_mistaken(sharded: S
     async with opened(sharded.address()) as other:
         await other.commit(ACCOUNT, TopUp(10))  # version 3 again
         assert await balance(other) == 11
+    nodes = store._nodes
+    assert isinstance(nodes, Cluster)
+    if knows:
+        await _until(lambda: nodes.owner(slot) == ("127.0.0.1", replica.port))
     step = TopUp(1000)
     await store.commit(ACCOUNT, step)
     assert await balance(store) == 1011
