@@ -72,10 +72,6 @@ def migrate_store(context: typer.Context) -> None:
 
 
 async def _nothing(store: Store) -> None:
-    """To connect is what brings the data forward."""
-
-
-async def _nothing(store: Store) -> None:
     """A backup has a connection of its own; but that it was asked for, and by whom, is looked at and noted first."""
 
 
