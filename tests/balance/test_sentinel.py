@@ -154,9 +154,7 @@ async def test_what_no_sentinel_knows_is_said() -> None:
         stack.callback(sentinel.end)
         await asyncio.to_thread(sentinel.start)
         address = Address(sentinels=((HOST, sentinel.port), (HOST, 1)), master_name="nobody")
-        with pytest.raises(
-            StoreUnavailableError, match=r"the primary of nobody \(.*No such master.*; "
-        ):
+        with pytest.raises(StoreUnavailableError, match=r"the primary of nobody \(.*No such master.*; "):
             async with opened(address):
                 pass
 
