@@ -27,6 +27,8 @@ RETRY_FOR_S: Final = 5.0
 """A command that no node can carry out is given up after so long."""
 FIRST_RETRY_S: Final = 0.01
 LONGEST_RETRY_S: Final = 0.1
+LET_GO_AFTER_S: Final = 1.0
+"""What was sent to a node before its last slot went elsewhere has been answered by then."""
 LONGEST_LOOK_S: Final = 0.5
 """Between two looks for a primary that is away."""
 MAP_WITHIN_S: Final = 1.0
@@ -307,11 +309,21 @@ class Cluster:
             owners[first : last + 1] = [_primary(each, told_by)] * (last + 1 - first)
         changed = [slot for slot in range(SLOTS) if owners[slot] != self._owners[slot]]
         if changed:
+            before = self._primaries
             known = any(self._owners)
             self._own(owners)
+            for place in before:
+                if place not in self._primaries:
+                    self.loop.call_later(LET_GO_AFTER_S, self._let_go, place)
             self._watcher.forget(set(changed))
             if known:
                 log.warning("%d slots of the cluster are on other nodes now", len(changed))
+
+    def _let_go(self, place: HostPort) -> None:
+        """Of a node that has nothing any more: if it hangs, what was sent to it is never answered."""
+        link = self._links.get(place)
+        if link is not None and place not in self._primaries:
+            link.abort()
 
     async def _watch(self) -> None:
         """Look who has what, every second and whenever something points to a change."""

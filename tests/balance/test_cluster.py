@@ -2,10 +2,12 @@
 
 What makes these tests fail, each taken away alone: the hash tags of ``balance.keys``; that a lane's snapshots are
 forgotten when its slot comes to another node (``Store._forget``); that what was decided on the former node is not sent
-to the new one (``MovedError``); the check of how the keys of a store are named (``Store._check_layout``).
+to the new one (``MovedError``); that a node without slots is let go (``Cluster._let_go``); the check of how the keys of
+a store are named (``Store._check_layout``).
 """
 
 import asyncio
+import signal
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import ExitStack, asynccontextmanager
 from pathlib import Path
@@ -212,6 +214,23 @@ async def test_a_version_that_was_lost_and_used_again_is_not_mistaken(
     assert step.seen[-1] == 3
     await asyncio.to_thread(primary.call, "CONFIG", "SET", "masterauth", "")
     await asyncio.to_thread(replica.call, "CONFIG", "SET", "masterauth", "")
+
+
+async def test_a_node_that_hangs_is_left(sharded: Sharded, store: Store) -> None:
+    """No connection breaks; the others say that its replica has its slots, and what was under way ends."""
+    primary = sharded.owner(slot_of(store.keys.account(ACCOUNT)))
+    await _until(lambda: primary.info("connected_slaves") == "1")
+    await asyncio.to_thread(primary.call, "WAIT", 1, 5000)
+    primary.send(signal.SIGSTOP)
+    try:
+        with pytest.raises(StoreUnavailableError):
+            async with asyncio.timeout(20):
+                await store.commit(ACCOUNT, TopUp(1))
+        await store.commit(ACCOUNT, TopUp(10))
+        assert await balance(store) == 10
+    finally:
+        primary.send(signal.SIGCONT)
+    await _until(lambda: primary.info("role") == "slave" and primary.info("master_link_status") == "up")
 
 
 def _replica_of(sharded: Sharded, primary: Process) -> Process:

@@ -8,12 +8,11 @@ What makes these tests fail, each taken away alone:
 - WAIT behind each commit (``Store._send_batch``): what was answered while no replica could be reached is gone with the
   primary;
 - asking the sentinels again after a loss (``Primary._connect``): nothing is charged any more;
-- that a lane's snapshots are read again when another node has it (``Store._forget``), and that plans for a slot that
-  moved are decided anew (``MovedError``): plans that were decided on what the dead primary had overwrite what the new
-  one has, or are refused for ever;
 - following MOVED, ASK and TRYAGAIN (``balance.cluster``): clients see errors while slots move;
-- one hash tag for the directory (``Keys.together`` and its like): subscribers cannot be entered in a cluster;
-- ``keys.lanes()`` in the outbox and in supervision: records are left, and sessions stay open.
+- ``keys.lanes()`` in the outbox and in supervision: records are left, and sessions stay open;
+- a category of commands in the access control list of docs/store.md: the server does not start, or a command fails.
+
+What a server that took over may lack is looked at in ``tests/balance/test_cluster.py``.
 """
 
 import re
