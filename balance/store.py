@@ -195,8 +195,11 @@ class Store:
         return len(self._lanes) * self.settings.commits_in_flight * MAX_PLANS
 
     def delay(self, now: float) -> float:
-        """For how many seconds the oldest script call has been under way; ``now`` as ``perf_counter`` has it."""
-        return max((now - lane.begun[0] for lane in self._lanes.values() if lane.begun), default=0.0)
+        """For how many seconds the oldest script call has been under way; ``now`` as ``perf_counter`` has it.
+
+        In a cluster that of the quickest lane: a slot that moves does not keep the others' requests waiting.
+        """
+        return min((now - lane.begun[0] for lane in self._lanes.values() if lane.begun), default=0.0)
 
     def recent_commit(self) -> float:
         """How long script calls took on average, in seconds, since this was last asked; 0: there was none."""
