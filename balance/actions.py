@@ -34,7 +34,6 @@ KEPT_MS: Final = 400 * 86_400_000
 """How long an act can be looked up; what it did to the account is in the journal for ever."""
 REPEATABLE_MS: Final = REFERENCE_TTL_MS - 86_400_000
 """An act that was cut off can be completed for so long: the ledger then still knows its reference."""
-EVENTS: Final = b"action-events"
 EVENTS_KEPT: Final = 100_000
 SUBSCRIPTIONS: Final = b"subscriptions"
 LARGEST_NUMBER_OF_SUBSCRIPTIONS: Final = 100
@@ -121,7 +120,7 @@ async def enter_action(store: Store, new: Action) -> Action:
     Raises LedgerError if the name stands for something else, or for an act that was cut off too long ago; StoreError.
     """
     arguments = (new.kind, new.asked, new.at_ms, new.document, new.private, KEPT_MS, new.name)
-    if await store.run_script(_ENTER, (_key(new.name), _index(new.kind)), *arguments):
+    if await store.run_script(_ENTER, (_key(store, new.name), _index(store, new.kind)), *arguments):
         return new
     found = await read_action(store, new.name)
     if found is None:
@@ -144,18 +143,18 @@ async def finish_action(
     ``event``: the type of what is told; empty: nothing is. Raises StoreError.
     """
     arguments = (action.status, status, document, private, event, EVENTS_KEPT, now_ms)
-    reply = await store.run_script(_FINISH, (_key(action.name), EVENTS), *arguments)
+    reply = await store.run_script(_FINISH, (_key(store, action.name), _events(store)), *arguments)
     return bytes(reply) == status.encode()
 
 
 async def read_action(store: Store, name: str) -> Action | None:
     """The act of that name, or None. Raises StoreError."""
-    return _action(name, await store.call("HMGET", _key(name), *_FIELDS))
+    return _action(name, await store.call("HMGET", _key(store, name), *_FIELDS))
 
 
 async def actions(store: Store, kind: str) -> list[Action]:
     """All acts of a kind, the newest first. Raises StoreError."""
-    names = [name.decode() for name in await store.call("ZREVRANGE", _index(kind), 0, -1)]
+    names = [name.decode() for name in await store.call("ZREVRANGE", _index(store, kind), 0, -1)]
     found = await asyncio.gather(*(read_action(store, name) for name in names))
     return [each for each in found if each is not None]
 
@@ -167,12 +166,16 @@ def _action(name: str, fields: list[bytes | None]) -> Action | None:
     return Action(name, kind, asked, int(at_ms), status, document, private)
 
 
-def _key(name: str) -> bytes:
-    return b"action:" + name.encode("utf-8", "surrogateescape")
+def _key(store: Store, name: str) -> bytes:
+    return store.keys.together(b"action:" + name.encode("utf-8", "surrogateescape"))
 
 
-def _index(kind: str) -> bytes:
-    return b"actions:" + kind.encode()
+def _index(store: Store, kind: str) -> bytes:
+    return store.keys.together(b"actions:" + kind.encode())
+
+
+def _events(store: Store) -> bytes:
+    return store.keys.together(b"action-events")
 
 
 # -- who hears of them -------------------------------------------------------------------------------------------------
@@ -182,7 +185,7 @@ async def subscribe(store: Store, callback: str, query: str, now_ms: int, by: st
     """Have somebody hear of what happens from now on. Raises LedgerError if there are too many already, StoreError."""
     if int(await store.call("HLEN", SUBSCRIPTIONS)) >= LARGEST_NUMBER_OF_SUBSCRIPTIONS:
         raise LedgerError(f"there are {LARGEST_NUMBER_OF_SUBSCRIPTIONS} subscriptions already; end one first")
-    newest = await store.call("XREVRANGE", EVENTS, "+", "-", "COUNT", 1)
+    newest = await store.call("XREVRANGE", _events(store), "+", "-", "COUNT", 1)
     told = newest[0][0].decode() if newest else "0-0"
     new = Subscription(secrets.token_hex(8), callback, query, now_ms, by, told)
     await _write(store, new)
@@ -206,7 +209,7 @@ async def unsubscribe(store: Store, subscription_id: str) -> bool:
 
 async def events_after(store: Store, subscription: Subscription, limit: int) -> list[Event]:
     """What a subscription has not been told yet, the oldest first. Raises StoreError."""
-    page = await store.call("XRANGE", EVENTS, b"(" + subscription.told.encode(), "+", "COUNT", limit)
+    page = await store.call("XRANGE", _events(store), b"(" + subscription.told.encode(), "+", "COUNT", limit)
     found = []
     for entry, flat in page:
         fields = dict(zip(flat[::2], flat[1::2], strict=False))

@@ -54,21 +54,22 @@ return 0
 async def begin_try(store: Store, limit: Limit, who: str) -> int:
     """Count a try; how long to wait, in milliseconds, before it is allowed: 0, go ahead. Raises StoreError."""
     arguments = (limit.forgotten_after_ms, limit.free, limit.first_wait_ms, limit.longest_wait_ms)
-    return int(await store.run_script(_BEGIN, _keys(limit, who), *arguments))
+    return int(await store.run_script(_BEGIN, _keys(store, limit, who), *arguments))
 
 
 async def forget_tries(store: Store, limit: Limit, who: str) -> None:
     """Nothing has failed: whoever it is may begin from nothing. Raises StoreError."""
-    await store.call("DEL", *_keys(limit, who))
+    await store.call("DEL", *_keys(store, limit, who))
 
 
 async def take_back_try(store: Store, limit: Limit, who: str) -> None:
     """One try has succeeded; what others of the same source have failed at stays counted. Raises StoreError."""
-    tries, _ = _keys(limit, who)
+    tries, _ = _keys(store, limit, who)
     await store.call("DECR", tries)
     await store.call("PEXPIRE", tries, limit.forgotten_after_ms)
 
 
-def _keys(limit: Limit, who: str) -> tuple[bytes, bytes]:
+def _keys(store: Store, limit: Limit, who: str) -> tuple[bytes, bytes]:
     digest = hashlib.sha256(who.encode("utf-8", "surrogateescape")).hexdigest()[:32]
-    return f"occ:tries:{limit.kind}:{digest}".encode(), f"occ:wait:{limit.kind}:{digest}".encode()
+    tries, wait = f"occ:tries:{limit.kind}:{digest}", f"occ:wait:{limit.kind}:{digest}"
+    return store.keys.together(tries.encode()), store.keys.together(wait.encode())

@@ -20,7 +20,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
 
-from balance.commands import Execute, connect, entries, redis_ms
+from balance.commands import Execute, entries, redis_ms
 from balance.resp import StoreError, StoreUnavailableError
 from balance.store import Store
 
@@ -124,7 +124,7 @@ class BroadcastListener:
 
     async def _listen(self) -> None:
         block_ms = int(self._settings.read_s * 1000)
-        link = await connect(self._store.settings.address)
+        link = await self._store.connect(STREAM)
         try:
             if self._position is None:
                 self._position = b"%d-0" % max(0, await redis_ms(link) - int(self._settings.fresh_s * 1000))

@@ -14,7 +14,6 @@ from typing import Any, Final
 from balance.closing import closed_until
 from balance.directory import SCAN_COUNT, check_reference
 from balance.journal import entries, last_entry_id, position, read_record
-from balance.keys import Keys
 from balance.ledger import Draft
 from balance.model import (
     MAIN_BUCKET,
@@ -36,8 +35,6 @@ IMPORT: Final = "import"
 """Operation of the journal: what an import entered or changed."""
 
 ADD_MEMBER: Final = "subscriber-add"
-
-_SUBSCRIBER_KEY: Final = b"sub:"
 
 
 # -- accounts ----------------------------------------------------------------------------------------------------------
@@ -113,7 +110,7 @@ async def add_members(
 
 
 async def _units_of(store: Store, subscribers: Sequence[Subscriber]) -> list[bytes | None]:
-    units: list[bytes | None] = await store.call("MGET", *(Keys.unit_of(each.account_id) for each in subscribers))
+    units: list[bytes | None] = await store.call("MGET", *(store.keys.unit_of(each.account_id) for each in subscribers))
     return units
 
 
@@ -138,13 +135,8 @@ async def _add(store: Store, subscriber: Subscriber, now_ms: int, reason: str) -
 
 async def subscribers_in_store(store: Store) -> AsyncIterator[list[bytes]]:
     """The names of all subscribers, a page at a time, by SCAN: in no order, some perhaps twice. Raises StoreError."""
-    cursor: Any = 0
-    while True:
-        cursor, found = await store.call("SCAN", cursor, "MATCH", _SUBSCRIBER_KEY + b"*", "COUNT", SCAN_COUNT)
-        if found:
-            yield [key.removeprefix(_SUBSCRIBER_KEY) for key in found]
-        if int(cursor) == 0:
-            return
+    async for found in store.scan(store.keys.subscriber(b"*"), SCAN_COUNT):
+        yield [store.keys.subscriber_of(key) for key in found]
 
 
 # -- the trace of an import --------------------------------------------------------------------------------------------

@@ -24,7 +24,6 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
 
-from balance.embedded import Address
 from balance.resp import RedisLink, Reply, StoreError, StoreUnavailableError
 from balance.store import Store
 
@@ -171,7 +170,7 @@ class CommandListener:
         """
         limit_ms = int(self._settings.claim_within_s * 1000)
         block_ms = int(self._settings.read_s * 1000)
-        link = await connect(self._store.settings.address)
+        link = await self._store.connect(self._settings.stream)
         try:
             position = b"%d-0" % max(0, await redis_ms(link) - limit_ms)
             while True:
@@ -242,18 +241,3 @@ async def redis_ms(link: RedisLink) -> int:
     """The clock that numbers the entries of streams, milliseconds."""
     seconds, microseconds = await link.call("TIME")
     return int(seconds) * 1000 + int(microseconds) // 1000
-
-
-async def connect(address: Address) -> RedisLink:
-    """A connection that may block. Raises OSError."""
-    loop = asyncio.get_running_loop()
-    link = RedisLink(loop, _ignore_loss)
-    if address.unix_path is not None:
-        await loop.create_unix_connection(lambda: link, str(address.unix_path))
-    else:
-        await loop.create_connection(lambda: link, address.host, address.port)
-    return link
-
-
-def _ignore_loss(reason: Exception | None) -> None:
-    """What waits for an answer on the connection is told by the link."""

@@ -12,7 +12,6 @@ from zoneinfo import ZoneInfo
 
 import msgpack
 
-from balance.keys import Keys
 from balance.model import IdentityType, LedgerError, LifeState, Subscriber
 from balance.notices import CLASSES
 from balance.resp import StoreError
@@ -218,7 +217,7 @@ async def find_recipient(store: Store, account_id: bytes, subscriber_id: bytes) 
     To a subscriber: by its own contact, else its account's. To an account: by its own contact, else that of its first
     subscriber, by name, that has not been terminated.
     """
-    of_account = await read_contact(store, Keys.contact_of(account_id)) if account_id else None
+    of_account = await read_contact(store, store.keys.contact_of(account_id)) if account_id else None
     if not subscriber_id and of_account is not None and of_account.channels:
         return Recipient(b"", "", of_account)
     subscriber = (
@@ -227,7 +226,7 @@ async def find_recipient(store: Store, account_id: bytes, subscriber_id: bytes) 
     if subscriber is None:
         return Recipient(b"", "", _with_number(of_account or Contact(), ""))
     number = next((value.decode() for kind, value in subscriber.identities if kind == IdentityType.E164), "")
-    contact = await read_contact(store, Keys.contact(subscriber.subscriber_id)) or of_account or Contact()
+    contact = await read_contact(store, store.keys.contact(subscriber.subscriber_id)) or of_account or Contact()
     return Recipient(subscriber.subscriber_id, number, _with_number(contact, number))
 
 

@@ -529,15 +529,11 @@ async def accounts(store: Store) -> AsyncIterator[list[Account]]:
 
 async def account_ids_in_store(store: Store) -> AsyncIterator[list[bytes]]:
     """Identifiers of all accounts, a page at a time, by SCAN: in no order, some perhaps twice. Raises StoreError."""
-    cursor: Any = 0
-    while True:
-        cursor, found = await store.call("SCAN", cursor, "MATCH", "{p*}:a:*", "COUNT", SCAN_COUNT)
+    async for found in store.scan("{p*}:a:*", SCAN_COUNT):
         # The pattern alone would also match what a client put into a Session-Id.
         matches = [match for key in found if (match := _ACCOUNT_KEY.fullmatch(key))]
         if matches:
             yield [match.group(1) for match in matches]
-        if int(cursor) == 0:
-            return
 
 
 async def accounts_in_expiry_index(store: Store) -> AsyncIterator[list[Account]]:

@@ -27,8 +27,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final
-from urllib.parse import quote, unquote, urlsplit
 
+from balance.address import Address
 from balance.server_program import EmbeddedRedisError, ServerProgram, find_server
 
 __all__ = ["Address", "EmbeddedRedis", "EmbeddedRedisError", "EmbeddedSettings", "find_running"]
@@ -46,39 +46,6 @@ _EXCHANGE_SECONDS: Final = 1.0
 _POLL_SECONDS: Final = 0.02
 _PR_SET_PDEATHSIG: Final = 1
 _LIBC: Final = ctypes.CDLL(None) if sys.platform == "linux" else None
-
-
-@dataclass(frozen=True, slots=True)
-class Address:
-    """Where a Redis server listens: a Unix socket, or host and port."""
-
-    unix_path: Path | None = None
-    host: str = ""
-    port: int = 0
-
-    @property
-    def url(self) -> str:
-        """As `redis.from_url` takes it."""
-        if self.unix_path is not None:
-            return f"unix://{quote(str(self.unix_path))}"
-        return f"redis://{f'[{self.host}]' if ':' in self.host else self.host}:{self.port}"
-
-    @classmethod
-    def parse(cls, url: str) -> "Address":
-        """`redis://host:port` or `unix:///path`. Raises ValueError; its text goes behind the value's name."""
-        refusal = f"must be redis://host:port or unix:///path/to/socket, not {url!r}"
-        try:
-            parts = urlsplit(url)
-            port = parts.port
-        except ValueError:
-            raise ValueError(refusal) from None
-        if parts.query or parts.fragment or parts.username is not None or parts.password is not None:
-            raise ValueError(refusal)
-        if parts.scheme == "unix" and not parts.netloc and len(parts.path) > 1:
-            return cls(unix_path=Path(unquote(parts.path)))
-        if parts.scheme == "redis" and parts.hostname and parts.path in ("", "/", "/0") and port != 0:
-            return cls(host=parts.hostname, port=port or 6379)
-        raise ValueError(refusal)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,13 +6,15 @@ from dataclasses import dataclass
 from time import perf_counter
 from typing import Final
 
-from balance.commands import connect, redis_ms
-from balance.embedded import Address
+from balance.address import Address
+from balance.cluster import primaries_of
+from balance.commands import redis_ms
+from balance.connecting import open_primary, primary_of
 from balance.resp import RedisLink, StoreError, StoreUnavailableError
 
 CONNECT_WITHIN_S: Final = 5.0
 PINGS: Final = 20
-SETTINGS: Final = ("appendonly", "appendfsync", "maxmemory", "maxmemory-policy", "save")
+SETTINGS: Final = ("appendonly", "appendfsync", "maxmemory", "maxmemory-policy", "save", "min-replicas-to-write")
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,11 +34,20 @@ class ServerFacts:
     replicas: int
 
 
+async def inspect_servers(address: Address) -> list[tuple[str, ServerFacts]]:
+    """Ask every server of a store that takes writes; where each is, and what it says. Raises StoreError, OSError."""
+    if not address.clustered:
+        place = await primary_of(asyncio.get_running_loop(), address)
+        return [(place.url, await inspect_server(place))]
+    places = await primaries_of(address)
+    return [(place.url, await inspect_server(place)) for place in places]
+
+
 async def inspect_server(address: Address) -> ServerFacts:
     """Ask a running server. Raises StoreError, OSError if it cannot be reached."""
     try:
         async with asyncio.timeout(CONNECT_WITHIN_S):
-            link = await connect(address)
+            link = await open_primary(asyncio.get_running_loop(), address)
             try:
                 return await _facts(link)
             finally:

@@ -4,6 +4,12 @@ All keys of an account carry the hash tag of its partition, ``{pNNNN}``, so that
 in Redis Cluster. A *lane* is what one commit script call serves: a partition in Redis Cluster, the whole store
 otherwise; each lane has one journal, one outbox and one expiry index, tagged with the lane's first partition.
 
+In a cluster, and only there, what the directory's scripts touch together has one hash tag as well: keys that are marked
+``D`` below begin with ``{directory}``, those marked ``S`` (Sy) with ``{sy}`` (``{sy}of:<account>`` for the first), and
+unfinished transfers are kept with the partition of the account that pays. Elsewhere the names are as they always were,
+so a store that is there stays as it is. The other keys without a tag are only ever used one by one, and are wherever
+their names put them.
+
 ===============================  ==========  =====================================================================
 key                              type        value
 ===============================  ==========  =====================================================================
@@ -18,17 +24,19 @@ key                              type        value
 ``{pNNNN}:notices``              stream      field ``n``: notices to customers, not taken up yet (``balance.notices``)
 ``{pNNNN}:watch``                sorted set  account by the time (ms) at which it next needs attention
 ``{pNNNN}:budgets``              hash        what of each budget is gone, counted with the money
-``id:<type>:<identity>``         string      subscriber directory: msgpack of ``balance.model.Subscriber``
-``sub:<subscriber>``             string      the same under the subscriber's own name
-``members:<account>``            set         subscribers that belong to an account, whoever pays for them
-``earlier:<subscriber>``         set         accounts that paid for a subscriber before; expires
-``unit:<unit>``                  string      unit of a customer: msgpack of ``balance.structure.CustomerUnit``
-``unit-of:<account>``            string      the unit that an account is of
-``units:<unit>``                 set         units directly below one; ``units:`` those at the top
-``unit-changes``                 string      how often the structure of customers has been changed
-``transfers``                    hash        transfers between accounts that are not finished (``balance.transfers``)
-``contact:<subscriber>``         string      how a subscriber is reached: msgpack of ``balance.contacts.Contact``
-``contact-of:<account>``         string      the same for an account
+``{pNNNN}:mark``                 string      written where an answer that is repeated must have reached the replicas
+``id:<type>:<identity>`` D       string      subscriber directory: msgpack of ``balance.model.Subscriber``
+``sub:<subscriber>`` D           string      the same under the subscriber's own name
+``members:<account>`` D          set         subscribers that belong to an account, whoever pays for them
+``earlier:<subscriber>`` D       set         accounts that paid for a subscriber before; expires
+``unit:<unit>`` D                string      unit of a customer: msgpack of ``balance.structure.CustomerUnit``
+``unit-of:<account>`` D          string      the unit that an account is of
+``units:<unit>`` D               set         units directly below one; ``units:`` those at the top
+``unit-changes`` D               string      how often the structure of customers has been changed
+``transfers``                    hash        transfers between accounts that are not finished (``balance.transfers``);
+                                             in a cluster ``{pNNNN}:transfers``
+``contact:<subscriber>`` D       string      how a subscriber is reached: msgpack of ``balance.contacts.Contact``
+``contact-of:<account>`` D       string      the same for an account
 ``{notices}:n:<notice>``         string      notice taken up: msgpack of ``balance.notices.Delivery``
 ``{notices}:seen:<notice>``      string      notice that was taken up, so that it is not again; expires
 ``{notices}:due:<channel>``      sorted set  notices of a channel by the time (ms) at which they are due
@@ -38,18 +46,20 @@ key                              type        value
 ``{notices}:counts``             hash        how often a channel (``<channel>|<result>``) had which result
 ``import:<reference>``           hash        where in the journal an import of that name first began
 ``s:<session>``                  string      session directory: account that holds an open session; expires
-``{pNNNN}:sy:<account>``         hash        Sy subscriptions by Session-Id (``balance.subscriptions``)
-``sy:<session>``                 string      account that a Sy subscription is kept with
-``sy-answer:<request>``          string      the answer that a request of Sy was given, for its repeats; expires
-``sy-push:<session>``            string      the worker that tells a Sy subscription what has changed; expires
-``sy-subscriptions``             string      how many Sy subscriptions there are
+``{pNNNN}:sy:<account>`` S       hash        Sy subscriptions by Session-Id (``balance.subscriptions``)
+``sy:<session>`` S               string      account that a Sy subscription is kept with
+``sy-answer:<request>`` S        string      the answer that a request of Sy was given, for its repeats; expires
+``sy-push:<session>`` S          string      the worker that tells a Sy subscription what has changed; expires
+``sy-subscriptions`` S           string      how many Sy subscriptions there are
 ``occ:policies``                 hash        rules in force: ``edition``, ``text``, ``source``, ``catalogue`` (edition);
                                              ``levels``, packed: by these every process looks at accounts; ``looked``:
                                              the edition by which all accounts have been looked at
 ``occ:policy-events``            stream      field ``e``: events and notices of rules, JSON; the newest 10,000 or so
 ``occ:open``                     hash        how many sessions and reservations stand open (``balance.open_totals``)
 ``occ:trace:<name>``             stream      messages caught for ``occ trace`` (``balance.traces``); expires
-``occ:layout``                   hash        how the store is laid out; written once
+``occ:layout``                   hash        how the store is laid out: ``partitions``, ``format``, ``lanes`` (in a
+                                             cluster), ``created``
+``occ:migration``                string      the process that brings the data to another format; expires
 ===============================  ==========  =====================================================================
 """
 
@@ -57,9 +67,7 @@ from typing import Final
 from zlib import crc32
 
 LAYOUT: Final = b"occ:layout"
-UNIT_CHANGES: Final = b"unit-changes"
-TRANSFERS: Final = b"transfers"
-SY_SUBSCRIPTIONS: Final = b"sy-subscriptions"
+MIGRATION: Final = b"occ:migration"
 POLICIES: Final = b"occ:policies"
 OPEN: Final = b"occ:open"
 POLICY_EVENTS: Final = b"occ:policy-events"
@@ -71,7 +79,7 @@ NOTICE_COUNTS: Final = b"{notices}:counts"
 class Keys:
     """Key names for a store of ``partitions`` partitions (1 to 16384)."""
 
-    __slots__ = ("_tags", "clustered", "partitions")
+    __slots__ = ("_directory", "_sy", "_tags", "clustered", "partitions", "sy_count", "unit_changes")
 
     def __init__(self, partitions: int, clustered: bool) -> None:
         if not 1 <= partitions <= 16384:
@@ -79,6 +87,10 @@ class Keys:
         self.partitions = partitions
         self.clustered = clustered
         self._tags = [b"{p%04d}:" % number for number in range(partitions)]
+        self._directory = b"{directory}" if clustered else b""
+        self._sy = b"{sy}" if clustered else b""
+        self.unit_changes = self._directory + b"unit-changes"
+        self.sy_count = self._sy + b"sy-subscriptions"
 
     def partition(self, account_id: bytes) -> int:
         return crc32(account_id) % self.partitions
@@ -89,11 +101,24 @@ class Keys:
     def lanes(self) -> range:
         return range(self.partitions if self.clustered else 1)
 
+    # -- accounts ------------------------------------------------------------------------------------------------
+
     def account(self, account_id: bytes) -> bytes:
         return self._tags[crc32(account_id) % self.partitions] + b"a:" + account_id
 
     def ended(self, account_id: bytes, session_id: bytes) -> bytes:
         return self._tags[crc32(account_id) % self.partitions] + b"e:" + session_id
+
+    @staticmethod
+    def account_id_of(key: bytes) -> bytes:
+        """The account an account key belongs to."""
+        return key.split(b":a:", 1)[1]
+
+    @staticmethod
+    def session(session_id: bytes) -> bytes:
+        return b"s:" + session_id
+
+    # -- lanes ---------------------------------------------------------------------------------------------------
 
     def journal(self, lane: int) -> bytes:
         return self._tags[lane] + b"journal"
@@ -116,59 +141,69 @@ class Keys:
     def watch(self, lane: int) -> bytes:
         return self._tags[lane] + b"watch"
 
-    def sy_subscriptions(self, account_id: bytes) -> bytes:
-        return self._tags[crc32(account_id) % self.partitions] + b"sy:" + account_id
-
-    @staticmethod
-    def sy_session(session_id: bytes) -> bytes:
-        return b"sy:" + session_id
-
-    @staticmethod
-    def sy_answer(request: bytes) -> bytes:
-        return b"sy-answer:" + request
-
-    @staticmethod
-    def sy_push(session_id: bytes) -> bytes:
-        return b"sy-push:" + session_id
-
     def budgets(self, lane: int) -> bytes:
         return self._tags[lane] + b"budgets"
 
-    @staticmethod
-    def identity(kind: int, value: bytes) -> bytes:
-        return b"id:%d:%b" % (kind, value)
+    def mark(self, lane: int) -> bytes:
+        return self._tags[lane] + b"mark"
 
-    @staticmethod
-    def subscriber(subscriber_id: bytes) -> bytes:
-        return b"sub:" + subscriber_id
+    def transfers(self, lane: int) -> bytes:
+        return self._tags[lane] + b"transfers" if self.clustered else b"transfers"
 
-    @staticmethod
-    def members(account_id: bytes) -> bytes:
-        return b"members:" + account_id
+    # -- the directory -------------------------------------------------------------------------------------------
 
-    @staticmethod
-    def earlier(subscriber_id: bytes) -> bytes:
-        return b"earlier:" + subscriber_id
+    def together(self, name: bytes) -> bytes:
+        """A key that a script uses together with others of no account."""
+        return self._directory + name
 
-    @staticmethod
-    def unit(unit_id: bytes) -> bytes:
-        return b"unit:" + unit_id
+    def identity(self, kind: int, value: bytes) -> bytes:
+        return b"%bid:%d:%b" % (self._directory, kind, value)
 
-    @staticmethod
-    def unit_of(account_id: bytes) -> bytes:
-        return b"unit-of:" + account_id
+    def subscriber(self, subscriber_id: bytes) -> bytes:
+        return self._directory + b"sub:" + subscriber_id
 
-    @staticmethod
-    def units(parent: bytes) -> bytes:
-        return b"units:" + parent
+    def subscriber_of(self, key: bytes) -> bytes:
+        """The subscriber a key of ``subscriber`` belongs to."""
+        return key.removeprefix(self._directory).removeprefix(b"sub:")
 
-    @staticmethod
-    def contact(subscriber_id: bytes) -> bytes:
-        return b"contact:" + subscriber_id
+    def members(self, account_id: bytes) -> bytes:
+        return self._directory + b"members:" + account_id
 
-    @staticmethod
-    def contact_of(account_id: bytes) -> bytes:
-        return b"contact-of:" + account_id
+    def earlier(self, subscriber_id: bytes) -> bytes:
+        return self._directory + b"earlier:" + subscriber_id
+
+    def unit(self, unit_id: bytes) -> bytes:
+        return self._directory + b"unit:" + unit_id
+
+    def unit_of(self, account_id: bytes) -> bytes:
+        return self._directory + b"unit-of:" + account_id
+
+    def units(self, parent: bytes) -> bytes:
+        return self._directory + b"units:" + parent
+
+    def contact(self, subscriber_id: bytes) -> bytes:
+        return self._directory + b"contact:" + subscriber_id
+
+    def contact_of(self, account_id: bytes) -> bytes:
+        return self._directory + b"contact-of:" + account_id
+
+    # -- Sy ------------------------------------------------------------------------------------------------------
+
+    def sy_subscriptions(self, account_id: bytes) -> bytes:
+        if self.clustered:
+            return b"{sy}of:" + account_id
+        return self._tags[crc32(account_id) % self.partitions] + b"sy:" + account_id
+
+    def sy_session(self, session_id: bytes) -> bytes:
+        return self._sy + b"sy:" + session_id
+
+    def sy_answer(self, request: bytes) -> bytes:
+        return self._sy + b"sy-answer:" + request
+
+    def sy_push(self, session_id: bytes) -> bytes:
+        return self._sy + b"sy-push:" + session_id
+
+    # -- notices -------------------------------------------------------------------------------------------------
 
     @staticmethod
     def notice(notice_id: bytes) -> bytes:
@@ -189,12 +224,3 @@ class Keys:
     @staticmethod
     def notice_part(channel: str, message_id: str) -> bytes:
         return b"{notices}:part:%b:%b" % (channel.encode(), message_id.encode())
-
-    @staticmethod
-    def session(session_id: bytes) -> bytes:
-        return b"s:" + session_id
-
-    @staticmethod
-    def account_id_of(key: bytes) -> bytes:
-        """The account an account key belongs to."""
-        return key.split(b":a:", 1)[1]

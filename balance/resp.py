@@ -8,7 +8,7 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Callable
-from typing import Any, cast
+from typing import Any, Final, cast
 
 import hiredis
 
@@ -26,6 +26,43 @@ class StoreError(Exception):
 
 class StoreUnavailableError(StoreError):
     """The connection is down or was lost: whether a pending write took effect is not known."""
+
+
+class NotPrimaryError(StoreUnavailableError):
+    """The server takes no writes: another one is the primary by now. Nothing was written."""
+
+
+_NOT_NOW: Final = ("NOREPLICAS", "LOADING", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN")
+
+
+def as_store_error(reply: Exception, before: str = "") -> StoreError:
+    """What an error reply means to whoever asked; ``before`` stands before its text."""
+    if isinstance(reply, StoreError):
+        return reply
+    text = str(reply)
+    # Before version 7 a refusal within a script stands behind other words.
+    if "READONLY" in text[:200]:
+        return NotPrimaryError(f"the server is no primary any more: {text}")
+    # A server that comes up, or has too few replicas, carries out nothing; another time it will.
+    if text.startswith(_NOT_NOW) or "NOREPLICAS" in text[:200]:
+        return StoreUnavailableError(f"{before}{text}")
+    return StoreError(f"{before}{text}")
+
+
+async def call_by(loop: asyncio.AbstractEventLoop, send: Callable[..., None], command: tuple[Any, ...]) -> Reply:
+    """Send one command and wait for its reply. Raises StoreError if it failed."""
+    future: asyncio.Future[Reply] = loop.create_future()
+
+    def resolve(reply: Reply) -> None:
+        if future.done():
+            return
+        if isinstance(reply, Exception):
+            future.set_exception(as_store_error(reply))
+        else:
+            future.set_result(reply)
+
+    send(command, resolve)
+    return await future
 
 
 class RedisLink(asyncio.Protocol):
@@ -56,18 +93,27 @@ class RedisLink(asyncio.Protocol):
 
     async def call(self, *command: Any) -> Reply:
         """Send one command and wait for its reply. Raises StoreError if it failed."""
-        future: asyncio.Future[Reply] = self._loop.create_future()
+        return await call_by(self._loop, self.send, command)
 
-        def resolve(reply: Reply) -> None:
-            if future.done():
-                return
-            if isinstance(reply, Exception):
-                future.set_exception(reply if isinstance(reply, StoreError) else StoreError(str(reply)))
+    def send_decided(self, command: tuple[Any, ...], on_reply: OnReply) -> None:
+        """As ``send``: this server is the one that was read from, see ``balance.nodes.Route``."""
+        self.send(command, on_reply)
+
+    def send_replicated(self, command: tuple[Any, ...], replicas: int, wait_ms: int, on_reply: OnReply) -> None:
+        """Queue one command; its reply is told when so many replicas have what it wrote, else an error (WAIT)."""
+        kept: list[Reply] = []
+
+        def on_acknowledged(reply: Reply) -> None:
+            (first,) = kept
+            if isinstance(first, Exception) or (isinstance(reply, int) and reply >= replicas):
+                on_reply(first)
+            elif isinstance(reply, Exception):
+                on_reply(reply if isinstance(reply, StoreError) else StoreUnavailableError(f"WAIT: {reply}"))
             else:
-                future.set_result(reply)
+                on_reply(StoreUnavailableError(f"{reply} of {replicas} replicas had the commit within {wait_ms} ms"))
 
-        self.send(command, resolve)
-        return await future
+        self.send(command, kept.append)
+        self.send((b"WAIT", replicas, wait_ms), on_acknowledged)
 
     def flush(self) -> None:
         """Write what was queued now rather than at the end of the loop tick."""
@@ -109,3 +155,8 @@ class RedisLink(asyncio.Protocol):
     def close(self) -> None:
         if self._transport is not None:
             self._transport.close()
+
+    def abort(self) -> None:
+        """Close without waiting for a server that may not read any more."""
+        if self._transport is not None:
+            self._transport.abort()

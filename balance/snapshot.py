@@ -23,9 +23,14 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any, BinaryIO, Final
 
-from balance.embedded import Address, EmbeddedRedis, EmbeddedSettings, find_running
+import hiredis
+
+from balance.address import Address
+from balance.connecting import open_primary, primary_of
+from balance.embedded import EmbeddedRedis, EmbeddedSettings, find_running
+from balance.migrations import FORMAT, MIGRATIONS
 from balance.resp import RedisLink, StoreError, StoreUnavailableError
-from balance.store import FORMAT, Store, StoreSettings
+from balance.store import Store, StoreSettings
 from balance.verify import Report, verify
 
 MAGIC: Final = b"OCC store backup 1\n"
@@ -35,6 +40,11 @@ SILENCE_S: Final = 60.0
 """Longest wait for the next octets of a snapshot; a server that prepares one sends line ends meanwhile."""
 COPIED_AT_ONCE: Final = 200
 """Keys under way when a store is filled over the network."""
+
+PER_NODE: Final = (
+    "a cluster has no data of one moment: save each primary by itself with 'redis-cli -h HOST -p PORT --rdb FILE', "
+    "and keep the append-only files of its replicas; see docs/store.md"
+)
 
 _HEADER_OCTETS: Final = 1 << 20
 _PIECE: Final = 1 << 20
@@ -50,7 +60,7 @@ class Contents:
     created: str
     """ISO 8601, UTC: when the snapshot was asked for."""
     format: int
-    """How accounts are written down (``balance.store.FORMAT``)."""
+    """How accounts are written down (``balance.migrations.FORMAT``)."""
     partitions: int
     octets: int
     """Of the data behind the two lines."""
@@ -148,6 +158,8 @@ async def restore_external(
 
     Raises StoreError, EmbeddedRedisError or OSError.
     """
+    if address.clustered:
+        raise StoreError("a backup goes into a single server or one with replicas, not into a cluster")
     with tempfile.TemporaryDirectory(prefix="occ-restore-") as folder:
         data = Path(folder) / "appendonly.aof"
         contents = _unpack(file, data)
@@ -175,14 +187,25 @@ async def restore_external(
 
 async def _take(address: Address, file: BinaryIO) -> None:
     """What a new replica would get, up to the end of the snapshot. Raises StoreError."""
+    if address.clustered:
+        raise StoreError(PER_NODE)
     try:
+        address = await primary_of(asyncio.get_running_loop(), address)
         if address.unix_path is not None:
             reader, writer = await asyncio.open_unix_connection(str(address.unix_path), limit=_PIECE)
         else:
-            reader, writer = await asyncio.open_connection(address.host, address.port, limit=_PIECE)
+            context = address.access.context()
+            reader, writer = await asyncio.open_connection(address.host, address.port, limit=_PIECE, ssl=context)
     except OSError as error:
         raise StoreError(f"Redis at {address.url} cannot be used: {error}") from error
     try:
+        greeting = address.access.greeting()
+        if greeting is not None:
+            writer.write(hiredis.pack_command(greeting))
+            told = (await _within(reader.readline(), address)).strip()
+            if told != b"+OK":
+                said = told.decode(errors="replace").lstrip("-")
+                raise StoreError(f"Redis at {address.url} does not know us: {said}")
         writer.write(b"SYNC\r\n")
         line = b""
         while not line:
@@ -249,7 +272,7 @@ def _unpack(file: Path, to: Path) -> Contents:
             contents = Contents.parse(line)
         except (ValueError, TypeError, KeyError):
             raise StoreError(f"{file} is damaged: its second line does not say what is in it") from None
-        if contents.format != FORMAT:
+        if contents.format != FORMAT and contents.format not in MIGRATIONS:
             raise StoreError(
                 f"{file} has data of format {contents.format} and this version reads format {FORMAT}; "
                 "use the version that wrote it"
@@ -335,6 +358,7 @@ def _compare(file: Path, contents: Contents, report: Report) -> None:
     found = replace(
         _contents(report, contents.partitions),
         created=contents.created,
+        format=contents.format,  # an older one has been brought forward to be read
         octets=contents.octets,
         sha256=contents.sha256,
     )
@@ -353,13 +377,8 @@ def _difference(said: Contents, found: Contents) -> str:
 @asynccontextmanager
 async def _link(address: Address) -> AsyncIterator[RedisLink]:
     """A connection that writes nothing by itself, as a store's does. Raises StoreUnavailableError."""
-    loop = asyncio.get_running_loop()
-    link = RedisLink(loop, lambda _: None)
     try:
-        if address.unix_path is not None:
-            await loop.create_unix_connection(lambda: link, str(address.unix_path))
-        else:
-            await loop.create_connection(lambda: link, address.host, address.port)
+        link = await open_primary(asyncio.get_running_loop(), address)
     except OSError as error:
         raise StoreUnavailableError(f"Redis at {address.url} cannot be used: {error}") from error
     try:

@@ -9,15 +9,20 @@ Nothing here knows what the plans mean.
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from dataclasses import dataclass, field
+from functools import cache, partial
+from hashlib import sha1
 from pathlib import Path
 from time import perf_counter
 from typing import Any, Final
 
-from balance.embedded import Address
+from balance.address import Address
+from balance.cluster import Cluster, slot_of
 from balance.keys import LAYOUT, Keys
+from balance.migrations import FORMAT, Data, bring_forward, scan_by
 from balance.model import Account, Lookup, Observe, Plan, Session, Step, Subscriber
+from balance.nodes import MovedError, Nodes, Primary, Route, Watcher
 from balance.records import (
     VERSION_BYTES,
     pack_account,
@@ -27,15 +32,12 @@ from balance.records import (
     unpack_session,
     unpack_subscriber,
 )
-from balance.resp import RedisLink, Reply, StoreError, StoreUnavailableError
+from balance.resp import NotPrimaryError, RedisLink, Reply, StoreError, StoreUnavailableError, as_store_error
 
 log = logging.getLogger("balance.store")
 
 ABSENT: Final = Session(b"", b"", "", b"", 0, 0, 0)
 """Passed to a step that asked for an ended session when there is none."""
-
-FORMAT: Final = 2
-"""How accounts and sessions are written down (``balance.records``); raised when older stores can no longer be read."""
 
 MAX_ATTEMPTS: Final = 64
 """Version conflicts in a row after which an operation is given up."""
@@ -112,7 +114,8 @@ class _Line:
         self.lane = lane
         self.value = b""
         """The account as stored; empty: there is none."""
-        self.loaded = False
+        self.loaded = 0
+        """The lane's generation that ``value`` was read in; 0: it is to be read."""
         self.busy = False
         self.waiting: deque[_Operation] | None = None
 
@@ -137,10 +140,14 @@ class _Operation:
 
 
 class _Lane:
-    __slots__ = ("begun", "budgets", "in_flight", "keys", "queue", "transitions")
+    __slots__ = ("begun", "budgets", "generation", "in_flight", "keys", "mark", "queue", "route", "transitions")
 
     def __init__(self, keys: Keys, lane: int) -> None:
         self.keys = (keys.journal(lane), keys.watch(lane), keys.outbox(lane))
+        self.mark = keys.mark(lane)
+        self.route: Route | None = None
+        self.generation = 1
+        """Raised whenever what was read before may not be so any more: another server took over, or may have."""
         self.budgets = keys.budgets(lane)
         self.transitions = keys.transitions(lane)
         self.queue: list[_Operation] = []
@@ -154,14 +161,12 @@ class Store:
 
     def __init__(self, settings: StoreSettings) -> None:
         self.settings = settings
-        self.keys = Keys(settings.partitions, clustered=False)
+        self.keys = Keys(settings.partitions, settings.address.clustered)
         self.statistics = StoreStatistics()
         self.observe: Observe | None = None
         """Looks at every change of an account before it is written."""
         self._script = (Path(__file__).parent / "scripts" / "commit.lua").read_text(encoding="utf-8")
         self._sha = b""
-        self._scripts: dict[str, bytes] = {}
-        self._link: RedisLink | None = None
         self._lines: dict[bytes, _Line] = {}
         self._lanes = {lane: _Lane(self.keys, lane) for lane in self.keys.lanes()}
         self._subscribers: dict[tuple[int, bytes], tuple[Subscriber, int]] = {}
@@ -169,26 +174,26 @@ class Store:
         self.remembers_ended = False
         """What sessions that end were answered is remembered, see ``answers_of_ended``."""
         self._ended: dict[bytes, tuple[bytes, bytes]] = {}
+        self._slots = {slot_of(lane.keys[0]): lane for lane in self._lanes.values()}
         self._flush_due = False
         self._commits_seen = (0, 0.0)
-        self._closing = False
-        self._reconnecting: asyncio.Task[None] | None = None
+        watcher = Watcher(self._prepare, self._forget, self._routes_changed, self._reconnected)
+        self._nodes: Nodes = (Cluster if settings.address.clustered else Primary)(settings.address, watcher)
+        self._replicas, self._wait_ms = settings.address.wait_replicas, settings.address.wait_ms
 
     async def start(self) -> None:
         """Connect. Raises StoreUnavailableError with the reason if Redis cannot be reached."""
         self._loop = asyncio.get_running_loop()
-        await self._connect()
+        await self._nodes.start()
+        if self.settings.address.clustered:
+            await self._check_layout(Data(self._nodes.call, self.scan))
 
     async def stop(self) -> None:
-        self._closing = True
-        if self._reconnecting is not None:
-            self._reconnecting.cancel()
-        if self._link is not None:
-            self._link.close()
+        await self._nodes.stop()
 
     @property
     def available(self) -> bool:
-        return self._link is not None and not self._link.lost
+        return self._nodes.available
 
     @property
     def capacity(self) -> int:
@@ -196,8 +201,11 @@ class Store:
         return len(self._lanes) * self.settings.commits_in_flight * MAX_PLANS
 
     def delay(self, now: float) -> float:
-        """For how many seconds the oldest script call has been under way; ``now`` as ``perf_counter`` has it."""
-        return max((now - lane.begun[0] for lane in self._lanes.values() if lane.begun), default=0.0)
+        """For how many seconds the oldest script call has been under way; ``now`` as ``perf_counter`` has it.
+
+        In a cluster that of the quickest lane: a slot that moves does not keep the others' requests waiting.
+        """
+        return min((now - lane.begun[0] for lane in self._lanes.values() if lane.begun), default=0.0)
 
     def recent_commit(self) -> float:
         """How long script calls took on average, in seconds, since this was last asked; 0: there was none."""
@@ -207,60 +215,50 @@ class Store:
         calls = self._commits_seen[0] - count
         return (self._commits_seen[1] - seconds) / calls if calls else 0.0
 
-    async def _connect(self) -> None:
-        address = self.settings.address
-        link = RedisLink(self._loop, self._lost)
-        try:
-            if address.unix_path is not None:
-                await self._loop.create_unix_connection(lambda: link, str(address.unix_path))
-            else:
-                await self._loop.create_connection(lambda: link, address.host, address.port)
-            self._sha = await link.call("SCRIPT", "LOAD", self._script)
-            await self._check_layout(link)
-        except (OSError, StoreError) as error:
-            link.close()
-            raise StoreUnavailableError(f"Redis at {address.url} cannot be used: {error}") from error
-        self._link = link
+    async def _prepare(self, link: RedisLink) -> None:
+        self._sha = await link.call("SCRIPT", "LOAD", self._script)
+        if not self.settings.address.clustered:
+            await self._check_layout(Data(link.call, partial(scan_by, link.call)))
 
-    async def _check_layout(self, link: RedisLink) -> None:
-        """Agree with the store on its format and on how many partitions it has; the first to come decides."""
-        if await link.call("HSETNX", LAYOUT, "partitions", self.keys.partitions):
-            await link.call("HSET", LAYOUT, "format", FORMAT)
-        written = int(await link.call("HGET", LAYOUT, "format") or 1)
-        if written != FORMAT:
-            raise StoreError(
-                f"its data are of format {written} and this version reads format {FORMAT}; start with an empty store, "
-                "or use the version that wrote it"
-            )
-        found = int(await link.call("HGET", LAYOUT, "partitions"))
+    def _routes_changed(self) -> None:
+        for lane in self._lanes.values():
+            lane.route = self._nodes.route(lane.keys[0])
+
+    def _reconnected(self) -> None:
+        self.statistics.reconnects += 1
+
+    def _forget(self, slots: Collection[int] | None) -> None:
+        """What was read of these hash slots (None: of all) is read again, and decided on again if it was not sent."""
+        if slots is None:
+            lanes = list(self._lanes.values())
+        else:
+            lanes = [self._slots[slot] for slot in slots if slot in self._slots]
+        for lane in lanes:
+            lane.generation += 1
+            queue, lane.queue = lane.queue, []
+            for operation in queue:
+                operation.plan = None
+                self._read(operation)
+
+    async def _check_layout(self, data: Data) -> None:
+        """Agree with the store on its format and how its keys are named; the first to come decides."""
+        if await data.call("HSETNX", LAYOUT, "partitions", self.keys.partitions):
+            await data.call("HSET", LAYOUT, "format", FORMAT)
+            if self.keys.clustered:
+                await data.call("HSET", LAYOUT, "lanes", self.keys.partitions)
+        found = int(await data.call("HGET", LAYOUT, "partitions"))
         if found != self.keys.partitions:
             raise StoreError(
                 f"it was laid out with {found} partitions but store.partitions says {self.keys.partitions}; "
                 f"set store.partitions to {found}"
             )
-
-    def _lost(self, reason: Exception | None) -> None:
-        for line in self._lines.values():
-            line.loaded = False  # what was under way may or may not have been written
-        if self._closing or self._reconnecting is not None or self._link is None:
-            return
-        log.error("the connection to Redis at %s was lost (%s)", self.settings.address.url, reason)
-        self._reconnecting = self._loop.create_task(self._reconnect())
-
-    async def _reconnect(self) -> None:
-        delay = 0.02
-        while not self._closing:
-            try:
-                await self._connect()
-            except StoreUnavailableError as error:
-                log.warning("%s; trying again in %.2f s", error, delay)
-                await asyncio.sleep(delay)
-                delay = min(delay * 2, 1.0)
-                continue
-            self.statistics.reconnects += 1
-            log.warning("connected to Redis at %s again", self.settings.address.url)
-            break
-        self._reconnecting = None
+        if (await data.call("HGET", LAYOUT, "lanes") is not None) != self.keys.clustered:
+            raise StoreError(
+                "it was laid out for a single server, and keys have other names in a cluster"
+                if self.keys.clustered
+                else "it was laid out in a cluster, and keys have other names there"
+            )
+        await bring_forward(data)
 
     # -- accounts ------------------------------------------------------------------------------------------------
 
@@ -289,8 +287,12 @@ class Store:
 
         Nothing is taken back: only a later version replaces the snapshot that is kept, and none that is being changed.
         """
+        if self.keys.clustered:
+            return  # it may have waited for other nodes while its own was replaced by one that lacks it
         line = self._lines.get(account_id)
-        if line is not None and line.loaded and not line.busy and value[:VERSION_BYTES] > line.value[:VERSION_BYTES]:
+        if line is None or line.busy or line.loaded != line.lane.generation:
+            return
+        if value[:VERSION_BYTES] > line.value[:VERSION_BYTES]:
             line.value = value
 
     async def commit(self, account_id: bytes, step: Step) -> Plan:
@@ -318,7 +320,8 @@ class Store:
             self._lines[account_id] = line
 
     def _begin(self, operation: _Operation) -> None:
-        if operation.line.loaded:
+        line = operation.line
+        if line.loaded == line.lane.generation:
             self._decide(operation, None)
         else:
             self._read(operation)
@@ -326,20 +329,22 @@ class Store:
     def _read(self, operation: _Operation) -> None:
         """Decide on the account as the store has it now."""
         line = operation.line
-        link = self._link
-        if link is None or link.lost:
+        route, generation = line.lane.route, line.lane.generation
+        if route is None or route.lost:
             self._finish(operation, StoreUnavailableError("the store cannot be reached"))
             return
 
         def on_value(reply: Reply) -> None:
             if isinstance(reply, Exception):
-                self._finish(operation, _as_store_error(reply))
-                return
-            line.value, line.loaded, operation.fresh = reply or b"", True, True
-            self._decide(operation, None)
+                self._finish(operation, self._failed(reply))
+            elif generation != line.lane.generation:
+                self._read(operation)
+            else:
+                line.value, line.loaded, operation.fresh = reply or b"", generation, True
+                self._decide(operation, None)
 
         self.statistics.reads += 1
-        link.send((b"GET", line.key), on_value)
+        route.send((b"GET", line.key), on_value)
 
     def _decide(self, operation: _Operation, ended: Session | None) -> None:
         line = operation.line
@@ -364,7 +369,10 @@ class Store:
             if plan.replayed and plan.opened:
                 self._session_directory(line.account_id, plan)
             if operation.fresh or plan.replayed:
-                self._finish(operation, plan)
+                if plan.replayed and self._replicas:
+                    self._confirm(operation, plan)
+                else:
+                    self._finish(operation, plan)
             else:
                 # No script compares the version of a plan that writes nothing. What another worker has done since
                 # may be just what is missing here; only an answer that is known stays what it was.
@@ -382,21 +390,37 @@ class Store:
     def _look_up(self, operation: _Operation, session_id: bytes) -> None:
         """Decide knowing of an ended session, and on the account beside it: another worker may have it open."""
         line = operation.line
-        link = self._link
-        if link is None or link.lost:
+        route, generation = line.lane.route, line.lane.generation
+        if route is None or route.lost:
             self._finish(operation, StoreUnavailableError("the store cannot be reached"))
             return
 
         def on_values(reply: Reply) -> None:
             if isinstance(reply, Exception):
-                self._finish(operation, _as_store_error(reply))
+                self._finish(operation, self._failed(reply))
+                return
+            if generation != line.lane.generation:
+                self._look_up(operation, session_id)
                 return
             account, ended = reply
-            line.value, line.loaded, operation.fresh = account or b"", True, True
+            line.value, line.loaded, operation.fresh = account or b"", generation, True
             self._decide(operation, unpack_session(ended) if ended else ABSENT)
 
         self.statistics.reads += 1
-        link.send((b"MGET", line.key, self.keys.ended(line.account_id, session_id)), on_values)
+        route.send((b"MGET", line.key, self.keys.ended(line.account_id, session_id)), on_values)
+
+    def _confirm(self, operation: _Operation, plan: Plan) -> None:
+        """Let an answer that was found leave when the replicas have it: whoever wrote it may not have seen that."""
+        lane = operation.line.lane
+        if lane.route is None or lane.route.lost:
+            self._finish(operation, StoreUnavailableError("the store cannot be reached"))
+            return
+
+        def on_reply(reply: Reply) -> None:
+            self._finish(operation, self._failed(reply) if isinstance(reply, Exception) else plan)
+
+        # A write of our own: what WAIT waits for is the last one of a connection, and all before that.
+        lane.route.send_replicated((b"SET", lane.mark, b""), self._replicas, self._wait_ms, on_reply)
 
     def _flush(self) -> None:
         self._flush_due = False
@@ -414,19 +438,19 @@ class Store:
                 break
             batch, lane.queue = lane.queue[:MAX_PLANS], lane.queue[MAX_PLANS:]
             self._send_batch(lane, batch)
-        if self._link is not None:
-            self._link.flush()
+        if lane.route is not None:
+            lane.route.flush()
 
     def _send_batch(self, lane: _Lane, batch: list[_Operation]) -> None:
-        link = self._link
-        if link is None or link.lost:
+        route = lane.route
+        if route is None or route.lost:
             for operation in batch:
                 self._finish(operation, StoreUnavailableError("the store cannot be reached"))
             return
         command = self._command(lane, batch)
         if not batch:
             return
-        started = perf_counter()
+        started, generation = perf_counter(), lane.generation
         lane.in_flight += 1
         lane.begun.append(started)
         self.statistics.commits += 1
@@ -436,11 +460,14 @@ class Store:
             lane.in_flight -= 1
             lane.begun.popleft()
             self.statistics.round_trip(perf_counter() - started)
-            self._settled(batch, reply)
+            self._settled(lane, generation, batch, reply)
             if lane.queue:
                 self._flush_lane(lane)
 
-        link.send(command, on_reply)
+        if self._replicas:
+            route.send_replicated(command, self._replicas, self._wait_ms, on_reply)
+        else:
+            route.send_decided(command, on_reply)
 
     def _command(self, lane: _Lane, batch: list[_Operation]) -> tuple[Any, ...]:
         """The script call of a batch; operations that cannot be written down are finished and taken out of it."""
@@ -513,27 +540,35 @@ class Store:
 
         That of an ended session is kept for as long as its answers are.
         """
-        link = self._link
-        if link is None or link.lost:
-            return
         if plan.opened:
             if len(self._sessions) >= SESSIONS_REMEMBERED:
                 self._sessions.pop(next(iter(self._sessions)))  # the directory in Redis still knows it
             self._sessions[plan.opened] = account_id
             ttl = self.settings.session_directory_ttl_s
-            link.send((b"SET", self.keys.session(plan.opened), account_id, b"EX", ttl), _ignore)
+            self._note((b"SET", self.keys.session(plan.opened), account_id, b"EX", ttl))
         if plan.closed:
             self._sessions.pop(plan.closed, None)
             ttl_ms = max(1, plan.ended_ttl_ms)
-            link.send((b"SET", self.keys.session(plan.closed), account_id, b"PX", ttl_ms), _ignore)
+            self._note((b"SET", self.keys.session(plan.closed), account_id, b"PX", ttl_ms))
 
-    def _settled(self, batch: list[_Operation], reply: Reply) -> None:
+    def _note(self, command: tuple[Any, ...]) -> None:
+        """A write that only speeds things up: losing one costs a look-up."""
+        route = self._nodes.route(command[1])
+        if route is not None and not route.lost:
+            route.send(command, _ignore)
+
+    def _settled(self, lane: _Lane, generation: int, batch: list[_Operation], reply: Reply) -> None:
+        if isinstance(reply, MovedError):
+            for operation in batch:
+                self._reread(operation)
+            return
         if isinstance(reply, Exception):
             if str(reply).startswith("NOSCRIPT"):
                 self._reload_script(batch)
                 return
+            error = self._failed(reply)
             for operation in batch:
-                self._finish(operation, _as_store_error(reply))
+                self._finish(operation, error)
             return
         if not reply:
             for operation in batch:
@@ -546,8 +581,10 @@ class Store:
             refusal = refused.get(index)
             if refusal is None:
                 self._written(operation)
-            else:
+            elif generation == lane.generation:
                 self._again(operation, *refusal)
+            else:
+                self._reread(operation)
 
     def _written(self, operation: _Operation) -> None:
         plan = operation.plan
@@ -562,6 +599,15 @@ class Store:
             self._ended[plan.ended.session_id] = plan.ended.origin_host, plan.ended.answers
         self._finish(operation, plan)
 
+    def _reread(self, operation: _Operation) -> None:
+        """Nothing was written, and what was read is of a server that may have been replaced: begin anew."""
+        operation.plan = None
+        operation.attempts += 1
+        if operation.attempts < MAX_ATTEMPTS:
+            self._read(operation)
+        else:
+            self._finish(operation, StoreUnavailableError("the servers of the store change faster than they answer"))
+
     def _again(self, operation: _Operation, reason: int, value: bytes) -> None:
         """Decide once more: on a fresher snapshot, or knowing that the session has ended already."""
         operation.plan = None
@@ -571,7 +617,7 @@ class Store:
             return
         self.statistics.conflicts += 1
         if operation.attempts >= MAX_ATTEMPTS:
-            operation.line.loaded = False
+            operation.line.loaded = 0
             self._finish(operation, StoreError("the account changes faster than this operation can follow"))
         else:
             operation.line.value, operation.fresh = value, True
@@ -579,13 +625,12 @@ class Store:
 
     def _reload_script(self, batch: list[_Operation]) -> None:
         """Redis was restarted or its script cache flushed: load the script and put the batch in front again."""
-        link = self._link
-        if link is None or link.lost:
+        lane = batch[0].line.lane
+        if lane.route is None or lane.route.lost:
             for operation in batch:
                 self._finish(operation, StoreUnavailableError("the store cannot be reached"))
             return
-        link.send((b"SCRIPT", b"LOAD", self._script), _ignore)
-        lane = batch[0].line.lane
+        lane.route.send((b"SCRIPT", b"LOAD", self._script), _ignore)
         again: list[_Operation] = []
         for operation in batch:
             operation.attempts += 1
@@ -600,7 +645,7 @@ class Store:
         line = operation.line
         if isinstance(result, StoreError) and result.__cause__ is None:
             self.statistics.failures += 1
-            line.loaded = False
+            line.loaded = 0
         if line.waiting:
             # In a tick of its own: an account with a long queue must not recurse.
             self._loop.call_soon(self._begin, line.waiting.popleft())
@@ -629,14 +674,15 @@ class Store:
         if known is not None and now_ms - known[1] < self.settings.directory_cache_ms:
             done(known[0])
             return
-        link = self._link
-        if link is None or link.lost:
+        key = self.keys.identity(kind, value)
+        route = self._nodes.route(key)
+        if route is None or route.lost:
             done(StoreUnavailableError("the store cannot be reached"))
             return
 
         def on_value(reply: Reply) -> None:
             if isinstance(reply, Exception):
-                done(_as_store_error(reply))
+                done(self._failed(reply))
             elif reply is None:
                 self._subscribers.pop((kind, value), None)
                 done(None)
@@ -648,7 +694,7 @@ class Store:
                 done(subscriber)
 
         self.statistics.reads += 1
-        link.send((b"GET", self.keys.identity(kind, value)), on_value)
+        route.send((b"GET", key), on_value)
 
     def remembered_subscriber(self, kind: int, value: bytes) -> Subscriber | None:
         """What this worker last knew of an identity, however long ago; for when the store cannot be asked."""
@@ -676,39 +722,75 @@ class Store:
 
     def find_session(self, session_id: bytes, done: OnAccountId) -> None:
         """The account that holds a session another worker opened, or None."""
-        link = self._link
-        if link is None or link.lost:
+        key = self.keys.session(session_id)
+        route = self._nodes.route(key)
+        if route is None or route.lost:
             done(StoreUnavailableError("the store cannot be reached"))
             return
 
         def on_value(reply: Reply) -> None:
-            done(_as_store_error(reply) if isinstance(reply, Exception) else reply)
+            done(self._failed(reply) if isinstance(reply, Exception) else reply)
 
         self.statistics.reads += 1
-        link.send((b"GET", self.keys.session(session_id)), on_value)
+        route.send((b"GET", key), on_value)
+
+    # -- off the hot path ----------------------------------------------------------------------------------------
 
     async def call(self, *command: Any) -> Reply:
-        """One command outside the hot path. Raises StoreError."""
-        if self._link is None or self._link.lost:
+        """One command, to the server of its key. Raises StoreError."""
+        try:
+            return await self._nodes.call(*command)
+        except NotPrimaryError:
+            self._nodes.not_primary()
+            raise
+
+    async def call_all(self, *command: Any) -> list[Reply]:
+        """One command to every server that takes writes. Raises StoreError."""
+        routes = self._nodes.routes()
+        if not routes:
             raise StoreUnavailableError("the store cannot be reached")
-        return await self._link.call(*command)
+        return list(await asyncio.gather(*(route.call(*command) for route in routes)))
+
+    async def scan(self, pattern: str | bytes, count: int, kind: str | None = None) -> AsyncIterator[list[bytes]]:
+        """The keys that fit a pattern, a page at a time, in no order, some perhaps twice (SCAN).
+
+        ``kind``: only those of that type. Keys of a cluster that move meanwhile may be missed. Raises StoreError.
+        """
+        typed = () if kind is None else ("TYPE", kind)
+        for route in self._nodes.routes():
+            cursor: Any = 0
+            while True:
+                cursor, found = await route.call("SCAN", cursor, "MATCH", pattern, "COUNT", count, *typed)
+                if found:
+                    yield found
+                if int(cursor) == 0:
+                    break
+
+    async def connect(self, key: bytes) -> RedisLink:
+        """A connection of its own to the server of a key, which may block. Raises OSError, StoreError."""
+        return await self._nodes.connect(key)
 
     async def run_script(self, script: str, keys: Sequence[bytes], *arguments: Any) -> Reply:
-        """Run a script outside the hot path; Redis is told its text once. Raises StoreError."""
-        sha = self._scripts.get(script)
-        if sha is None:
-            sha = self._scripts[script] = await self.call("SCRIPT", "LOAD", script)
+        """Run a script outside the hot path; its keys are of one slot. Raises StoreError."""
         try:
-            return await self.call("EVALSHA", sha, len(keys), *keys, *arguments)
+            return await self.call("EVALSHA", _digest(script), len(keys), *keys, *arguments)
         except StoreError as error:
             if "NOSCRIPT" not in str(error):
                 raise
             return await self.call("EVAL", script, len(keys), *keys, *arguments)
 
+    def _failed(self, reply: Exception) -> StoreError:
+        error = as_store_error(reply, "Redis refused: ")
+        if isinstance(error, NotPrimaryError):
+            self._nodes.not_primary()
+        return error
+
+
+@cache
+def _digest(script: str) -> bytes:
+    """What Redis knows a script by."""
+    return sha1(script.encode(), usedforsecurity=False).hexdigest().encode()
+
 
 def _ignore(reply: Reply) -> None:
-    """Replies of writes that only speed things up: losing one costs a look-up."""
-
-
-def _as_store_error(reply: Exception) -> StoreError:
-    return reply if isinstance(reply, StoreError) else StoreError(f"Redis refused: {reply}")
+    """To what nobody waits for."""

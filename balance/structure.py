@@ -23,7 +23,6 @@ from typing import Final
 import msgpack
 
 from balance import directory
-from balance.keys import UNIT_CHANGES, Keys
 from balance.model import Account, LedgerError, LifeState, Subscriber
 from balance.records import unpack_subscriber
 from balance.resp import StoreError
@@ -117,22 +116,22 @@ class Branch:
 
 async def unit_named(store: Store, unit_id: bytes) -> CustomerUnit | None:
     """Raises StoreError."""
-    value = await store.call("GET", Keys.unit(unit_id))
+    value = await store.call("GET", store.keys.unit(unit_id))
     return None if value is None else _unpack(value)
 
 
 async def unit_of_account(store: Store, account_id: bytes) -> CustomerUnit | None:
     """The unit that an account is of. Raises StoreError."""
-    unit_id = await store.call("GET", Keys.unit_of(account_id))
+    unit_id = await store.call("GET", store.keys.unit_of(account_id))
     return None if unit_id is None else await unit_named(store, unit_id)
 
 
 async def children(store: Store, unit_id: bytes) -> list[CustomerUnit]:
     """The units directly below one, in the order of their names; for no name those at the top. Raises StoreError."""
-    names = sorted(await store.call("SMEMBERS", Keys.units(unit_id)))
+    names = sorted(await store.call("SMEMBERS", store.keys.units(unit_id)))
     if not names:
         return []
-    values = await store.call("MGET", *(Keys.unit(name) for name in names))
+    values = await store.call("MGET", *(store.keys.unit(name) for name in names))
     return [_unpack(value) for value in values if value is not None]
 
 
@@ -165,7 +164,7 @@ async def tree(store: Store, unit_id: bytes = b"") -> AsyncIterator[Branch]:
         waiting = [(0, unit, unit.account_id) for unit in reversed(await children(store, b""))]
     while waiting:
         depth, unit, payer = waiting.pop()
-        count = await store.call("SCARD", Keys.members(unit.account_id))
+        count = await store.call("SCARD", store.keys.members(unit.account_id))
         yield Branch(depth, unit, payer, int(count))
         for child in reversed(await children(store, unit.unit_id)):
             waiting.append((depth + 1, child, payer if child.pays == Pays.PARENT else child.account_id))
@@ -234,7 +233,7 @@ async def change_unit(
     """
     check_reason(reason)
     for _ in range(CHANGE_ATTEMPTS):
-        value = await store.call("GET", Keys.unit(unit_id))
+        value = await store.call("GET", store.keys.unit(unit_id))
         if value is None:
             raise LedgerError(f"there is no customer or unit {unit_id.decode('utf-8', 'replace')}")
         before = _unpack(value)
@@ -287,11 +286,11 @@ async def _write(store: Store, expected: bytes, before: CustomerUnit | None, aft
     """False if somebody else was faster. Raises LedgerError if something is in the way, StoreError."""
     parent_before = after.parent if before is None else before.parent
     keys = [
-        Keys.unit(after.unit_id),
-        Keys.unit_of(after.account_id),
-        Keys.units(after.parent),
-        Keys.units(parent_before),
-        UNIT_CHANGES,
+        store.keys.unit(after.unit_id),
+        store.keys.unit_of(after.account_id),
+        store.keys.units(after.parent),
+        store.keys.units(parent_before),
+        store.keys.unit_changes,
     ]
     result = await store.run_script(_SCRIPT, keys, expected, _pack(after), after.unit_id, after.parent)
     if not result:
@@ -317,7 +316,7 @@ async def settle_payers(store: Store, unit_id: bytes, now_ms: int, reason: str) 
     """
     moved, formerly = 0, set[bytes]()
     for _ in range(CHANGE_ATTEMPTS):
-        changes = await store.call("GET", UNIT_CHANGES)
+        changes = await store.call("GET", store.keys.unit_changes)
         unit = await existing_unit(store, unit_id)
         payer = await _payer_of_unit(store, unit)
         async for page in _paid_accounts(store, unit):
@@ -328,7 +327,7 @@ async def settle_payers(store: Store, unit_id: bytes, now_ms: int, reason: str) 
             for before in results:
                 moved += len(before)
                 formerly.update(before)
-        if await store.call("GET", UNIT_CHANGES) == changes:
+        if await store.call("GET", store.keys.unit_changes) == changes:
             return moved, formerly - {payer}
     raise LedgerError(f"the units around {unit_id.decode()} are changed by others all the time; try again")
 
@@ -379,7 +378,7 @@ async def _move(
         if after == before or old_own not in (None, own_account(before)):
             return False
         if before.account_id != payer:
-            earlier = Keys.earlier(subscriber_id)
+            earlier = store.keys.earlier(subscriber_id)
             await store.call("SADD", earlier, before.account_id)
             await store.call("EXPIRE", earlier, EARLIER_PAYER_S)
         if account is None or account.out_of_service.get(subscriber_id, LifeState.ACTIVE) != before.state:
@@ -424,7 +423,7 @@ async def add_member(store: Store, subscriber: Subscriber, now_ms: int, reason: 
 
 async def _check_new(store: Store, new: Subscriber) -> None:
     """Raises LedgerError for a subscriber that cannot be entered."""
-    keys = [Keys.subscriber(new.subscriber_id), *(Keys.identity(*identity) for identity in new.identities)]
+    keys = [store.keys.subscriber(new.subscriber_id), *(store.keys.identity(*identity) for identity in new.identities)]
     values = await store.call("MGET", *keys)
     holders = [None if value is None else unpack_subscriber(value) for value in values]
     if holders[0] not in (None, new):

@@ -20,7 +20,6 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
 
-from balance.keys import Keys
 from balance.ledger import Draft
 from balance.model import LARGEST, Account, IdentityType, LedgerError, LifeState, Plan, Session, Subscriber
 from balance.records import make_plan, pack_subscriber, unpack_account, unpack_subscriber
@@ -61,13 +60,13 @@ CheckChange = Callable[[int, int], None]
 
 async def subscriber_named(store: Store, subscriber_id: bytes) -> Subscriber | None:
     """The subscriber of that name, or None. Raises StoreError."""
-    packed = await store.call("GET", Keys.subscriber(subscriber_id))
+    packed = await store.call("GET", store.keys.subscriber(subscriber_id))
     return None if packed is None else unpack_subscriber(packed)
 
 
 async def read_subscriber(store: Store, kind: int, value: bytes) -> Subscriber | None:
     """The subscriber an identity belongs to as the store holds it now, or None. Raises StoreError."""
-    packed = await store.call("GET", Keys.identity(kind, value))
+    packed = await store.call("GET", store.keys.identity(kind, value))
     return None if packed is None else unpack_subscriber(packed)
 
 
@@ -79,7 +78,7 @@ async def find_subscribers(store: Store, written: bytes) -> list[tuple[Subscribe
     identities = [
         (int(kind), written.removeprefix(b"+") if kind == IdentityType.E164 else written) for kind in IdentityType
     ]
-    keys = [Keys.subscriber(written), *(Keys.identity(*identity) for identity in identities)]
+    keys = [store.keys.subscriber(written), *(store.keys.identity(*identity) for identity in identities)]
     values = await store.call("MGET", *keys)
     kinds = (-1, *(kind for kind, _ in identities))
     return [(unpack_subscriber(value), kind) for kind, value in zip(kinds, values, strict=True) if value is not None]
@@ -92,9 +91,9 @@ async def members(store: Store, account_id: bytes) -> AsyncIterator[list[Subscri
     """
     cursor: Any = 0
     while True:
-        cursor, names = await store.call("SSCAN", Keys.members(account_id), cursor, "COUNT", MEMBERS_A_PAGE)
+        cursor, names = await store.call("SSCAN", store.keys.members(account_id), cursor, "COUNT", MEMBERS_A_PAGE)
         if names:
-            values = await store.call("MGET", *(Keys.subscriber(name) for name in names))
+            values = await store.call("MGET", *(store.keys.subscriber(name) for name in names))
             yield [unpack_subscriber(value) for value in values if value is not None]
         if int(cursor) == 0:
             return
@@ -127,7 +126,7 @@ async def add_subscriber(store: Store, subscriber: Subscriber) -> bool:
     known = known or await _read(store, subscriber.subscriber_id)
     if known is None or known[1] != subscriber:
         raise LedgerError(f"subscriber {subscriber.subscriber_id.decode()} exists already; nothing was changed")
-    identities = [Keys.identity(*identity) for identity in subscriber.identities]
+    identities = [store.keys.identity(*identity) for identity in subscriber.identities]
     values = await store.call("MGET", *identities) if identities else []
     return None in values and await write_subscriber(store, known, subscriber)
 
@@ -145,7 +144,7 @@ async def read_known(store: Store, subscriber_id: bytes) -> Known:
 
 
 async def _read(store: Store, subscriber_id: bytes) -> Known | None:
-    packed = await store.call("GET", Keys.subscriber(subscriber_id))
+    packed = await store.call("GET", store.keys.subscriber(subscriber_id))
     return None if packed is None else (packed, unpack_subscriber(packed))
 
 
@@ -157,11 +156,12 @@ async def write_subscriber(store: Store, known: Known | None, after: Subscriber)
     check_subscriber(after)
     expected, before = (b"", None) if known is None else known
     held = () if before is None else before.identities
-    wanted = [Keys.identity(*identity) for identity in after.identities]
-    lost = [Keys.identity(*identity) for identity in held if identity not in after.identities]
-    enter = Keys.members(own_account(after))
-    leave = [] if before is None or own_account(before) == own_account(after) else [Keys.members(own_account(before))]
-    keys = [Keys.subscriber(after.subscriber_id), *wanted, *lost, *leave, enter]
+    wanted = [store.keys.identity(*identity) for identity in after.identities]
+    lost = [store.keys.identity(*identity) for identity in held if identity not in after.identities]
+    enter = store.keys.members(own_account(after))
+    stays = before is None or own_account(before) == own_account(after)
+    leave = [] if before is None or stays else [store.keys.members(own_account(before))]
+    keys = [store.keys.subscriber(after.subscriber_id), *wanted, *lost, *leave, enter]
     counts = (len(wanted), len(lost), len(leave))
     result = await store.run_script(_SCRIPT, keys, expected, pack_subscriber(after), *counts, after.subscriber_id)
     if not result:
@@ -354,7 +354,7 @@ async def agree_on_state(store: Store, subscriber_id: bytes, now_ms: int, reason
 
 async def session_accounts(store: Store, subscriber: Subscriber) -> list[bytes]:
     """The accounts that sessions of a subscriber may run on: who pays now, and who did before. Raises StoreError."""
-    earlier = await store.call("SMEMBERS", Keys.earlier(subscriber.subscriber_id))
+    earlier = await store.call("SMEMBERS", store.keys.earlier(subscriber.subscriber_id))
     return [subscriber.account_id, *sorted(bytes(each) for each in earlier if each != subscriber.account_id)]
 
 
@@ -416,7 +416,7 @@ async def _forgotten(store: Store, account_id: bytes, subscriber_id: bytes) -> l
     gone = [name for name, state in account.out_of_service.items() if state == LifeState.TERMINATED]
     if len(gone) <= TERMINATED_KEPT:
         return []
-    values = await store.call("MGET", *(Keys.subscriber(name) for name in gone))
+    values = await store.call("MGET", *(store.keys.subscriber(name) for name in gone))
     free = [
         name
         for name, packed in zip(gone, values, strict=True)

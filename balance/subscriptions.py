@@ -8,11 +8,10 @@ in the same script call, so that a repeat of the request gets that answer whatev
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import msgpack
 
-from balance.keys import SY_SUBSCRIPTIONS, Keys
 from balance.resp import StoreError
 from balance.store import Store
 
@@ -92,7 +91,7 @@ class Answer:
 
 async def find_subscription(store: Store, session_id: bytes) -> Kept | None:
     """The subscription of a Session-Id, or None. Raises StoreError."""
-    account_id = await store.call("GET", Keys.sy_session(session_id))
+    account_id = await store.call("GET", store.keys.sy_session(session_id))
     return None if account_id is None else await read_subscription(store, account_id, session_id)
 
 
@@ -113,22 +112,19 @@ async def subscriptions_of(store: Store, account_id: bytes) -> list[Kept]:
 
 async def accounts_with_subscriptions(store: Store) -> AsyncIterator[list[bytes]]:
     """Accounts that subscriptions are kept with, a page at a time, by SCAN: some perhaps twice. Raises StoreError."""
-    cursor: Any = 0
-    while True:
-        cursor, found = await store.call("SCAN", cursor, "MATCH", "{p*}:sy:*", "COUNT", SCAN_COUNT, "TYPE", "hash")
-        accounts = [account for key in found for _, mark, account in (key.partition(b"}:sy:"),) if mark]
+    pattern, begin = ("{sy}of:*", b"{sy}of:") if store.keys.clustered else ("{p*}:sy:*", b"}:sy:")
+    async for found in store.scan(pattern, SCAN_COUNT, "hash"):
+        accounts = [account for key in found for _, mark, account in (key.partition(begin),) if mark]
         # The pattern alone would also match what a client put into a Session-Id.
         keys = set(found)
         ours = [each for each in accounts if store.keys.sy_subscriptions(each) in keys]
         if ours:
             yield ours
-        if int(cursor) == 0:
-            return
 
 
 async def count_subscriptions(store: Store) -> int:
     """How many subscriptions the store has. Raises StoreError."""
-    return int(await store.call("GET", SY_SUBSCRIPTIONS) or 0)
+    return int(await store.call("GET", store.keys.sy_count) or 0)
 
 
 # -- writing -----------------------------------------------------------------------------------------------------
@@ -164,9 +160,9 @@ async def write_subscription(
         _SCRIPT,
         [
             store.keys.sy_subscriptions(one.account_id),
-            Keys.sy_session(one.session_id),
-            Keys.sy_answer(answer.request if answer is not None else b""),
-            SY_SUBSCRIPTIONS,
+            store.keys.sy_session(one.session_id),
+            store.keys.sy_answer(answer.request if answer is not None else b""),
+            store.keys.sy_count,
         ],
         one.session_id,
         known.value if known is not None else b"",
@@ -185,13 +181,13 @@ async def write_subscription(
 
 async def find_answer(store: Store, request: bytes) -> bytes | None:
     """What a request was answered a short while ago, or None. Raises StoreError."""
-    value: bytes | None = await store.call("GET", Keys.sy_answer(request))
+    value: bytes | None = await store.call("GET", store.keys.sy_answer(request))
     return value
 
 
 async def keep_answer(store: Store, answer: Answer) -> bytes:
     """Keep the answer to a request that changes nothing; the one that it has already, if it has. Raises StoreError."""
-    key = Keys.sy_answer(answer.request)
+    key = store.keys.sy_answer(answer.request)
     if await store.call("SET", key, answer.answer, "NX", "PX", answer.kept_ms) is not None:
         return answer.answer
     return await store.call("GET", key) or answer.answer
@@ -205,12 +201,12 @@ async def begin_push(store: Store, session_id: bytes, worker: bytes, for_ms: int
 
     So what the PCRF is told comes in the order in which it changed. Raises StoreError.
     """
-    return bool(await store.run_script(_CLAIM, [Keys.sy_push(session_id)], worker, for_ms))
+    return bool(await store.run_script(_CLAIM, [store.keys.sy_push(session_id)], worker, for_ms))
 
 
 async def end_push(store: Store, session_id: bytes, worker: bytes) -> None:
     """Let others. Raises StoreError."""
-    await store.run_script(_RELEASE, [Keys.sy_push(session_id)], worker)
+    await store.run_script(_RELEASE, [store.keys.sy_push(session_id)], worker)
 
 
 # -- as it is written down ---------------------------------------------------------------------------------------

@@ -25,7 +25,6 @@ from balance.directory import (
     read_accounts,
     take,
 )
-from balance.keys import TRANSFERS
 from balance.ledger import Draft, top_up
 from balance.model import MAIN_BUCKET, AccountKind, Bucket, LedgerError, LifeState
 from balance.resp import StoreError
@@ -111,10 +110,10 @@ async def transfer_money(
         raise
     if not debit.repeated:
         # Another call of the same transfer may have been refused meanwhile and have struck it off.
-        await store.call("HSETNX", TRANSFERS, _field(transfer), _pack(transfer))
+        await store.call("HSETNX", _unfinished(store, transfer), _field(transfer), _pack(transfer))
     credit = await _credit(store, transfer, now_ms, valid_for_ms)
     # Off the list before its postings are forgotten: what the list has can be repeated at any time.
-    await store.call("HDEL", TRANSFERS, _field(transfer))
+    await store.call("HDEL", _unfinished(store, transfer), _field(transfer))
     # The debit last: it is what a repeat is known by.
     for key in reversed(_postings(store, transfer)):
         await store.call("PEXPIRE", key, REFERENCE_TTL_MS)
@@ -124,7 +123,9 @@ async def transfer_money(
 async def unfinished_transfers(store: Store) -> list[Unfinished]:
     """Transfers that were cut off, or are under way, the oldest first. Raises StoreError."""
     found = []
-    values = await store.call("HVALS", TRANSFERS)
+    values: list[bytes] = []
+    for lane in store.keys.lanes():
+        values += await store.call("HVALS", store.keys.transfers(lane))
     for transfer in sorted((_unpack(value) for value in values), key=lambda each: (each.at_ms, each.reference)):
         debited, credited = [bool(await store.call("EXISTS", key)) for key in _postings(store, transfer)]
         found.append(Unfinished(transfer, debited, credited))
@@ -149,7 +150,7 @@ async def _enter(store: Store, transfer: Transfer) -> bool:
 
 async def _list(store: Store, transfer: Transfer, value: bytes) -> tuple[bytes, bytes]:
     debit, _ = _postings(store, transfer)
-    stage, known = await store.run_script(_SCRIPT, [TRANSFERS, debit], _field(transfer), value)
+    stage, known = await store.run_script(_SCRIPT, [_unfinished(store, transfer), debit], _field(transfer), value)
     return bytes(stage), bytes(known)
 
 
@@ -225,6 +226,11 @@ async def _post(
         why=(transfer.reason, transfer.reference, told),
         once=once,
     )
+
+
+def _unfinished(store: Store, transfer: Transfer) -> bytes:
+    """The list, which is with the account that pays."""
+    return store.keys.transfers(store.keys.lane(transfer.from_id))
 
 
 def _field(transfer: Transfer) -> bytes:

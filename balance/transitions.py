@@ -8,12 +8,11 @@ twice only where somebody died, or stood still for long, in the middle of it.
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from balance.commands import connect
-from balance.resp import RedisLink, StoreError
+from balance.resp import Reply, StoreError
 from balance.store import Store
 
 log = logging.getLogger("balance.transitions")
@@ -23,6 +22,9 @@ GROUP: Final = "policies"
 SHORTEST_PAUSE_S: Final = 0.05
 LONGEST_PAUSE_S: Final = 2.0
 """Before a server that has lost Redis looks again."""
+
+Call = Callable[..., Awaitable[Reply]]
+"""Sends one command; the connection's or the store's."""
 
 _LAST_ID: Final = b"18446744073709551615-0"
 """Behind every entry."""
@@ -46,6 +48,8 @@ class TransitionSettings:
     """Taken at once: what they set off must not keep charging waiting for long."""
     a_claim: int = 200
     """Taken over at once from one that is dead."""
+    poll_s: float = 0.1
+    """Between two looks for what is new, in a cluster."""
     gather_s: float = 0.02
     """How long transitions that are finished wait for others to be struck with them."""
 
@@ -160,72 +164,93 @@ class TransitionReader:
 
     async def _read(self) -> None:
         """Raises OSError or StoreError when the connection ends, or what was read from is gone."""
-        settings, clock = self._settings, asyncio.get_running_loop().time
-        link = await connect(self._store.settings.address)
+        if self._store.keys.clustered:
+            await self._read_by(self._store.call, self._poll)
+            return
+        link = await self._store.connect(self._streams[0])
+
+        async def block() -> None:
+            block_ms, new = int(self._settings.read_s * 1000), [b">"] * len(self._streams)
+            async with asyncio.timeout(self._settings.read_s + 5.0):
+                reply = await link.call(*self._reading(), "BLOCK", block_ms, "STREAMS", *self._streams, *new)
+            self._take_all(reply)
+
         try:
-            for stream in self._streams:
-                await _make_group(link, stream)
-            await self._own_pending(link)
-            look_at = clock()
-            block_ms, new = int(settings.read_s * 1000), [b">"] * len(self._streams)
-            while True:
-                if self._given_back:
-                    self._given_back = False
-                    await asyncio.sleep(SHORTEST_PAUSE_S)
-                    await self._own_pending(link)
-                if clock() >= look_at:
-                    await self._claim_of_the_dead(link)
-                    look_at = clock() + settings.look_s
-                if self._worked_on >= settings.at_once:
-                    self._room.clear()
-                    await _no_longer_than(self._room, settings.read_s)
-                    await self._show_life(link)
-                    continue
-                async with asyncio.timeout(settings.read_s + 5.0):
-                    reply = await link.call(*self._reading(), "BLOCK", block_ms, "STREAMS", *self._streams, *new)
-                self._take_all(reply)
-                if not reply and self._taken:
-                    await self._show_life(link)
+            await self._read_by(link.call, block)
         finally:
             link.close()
+
+    async def _poll(self) -> None:
+        """What is new, of the streams of a cluster: no command can wait for those of several nodes."""
+        calls = (self._store.call(*self._reading(), "STREAMS", stream, b">") for stream in self._streams)
+        replies = await asyncio.gather(*calls)
+        for reply in replies:
+            self._take_all(reply)
+        if not any(replies):
+            await asyncio.sleep(self._settings.poll_s)
+
+    async def _read_by(self, call: Call, read_new: Callable[[], Awaitable[None]]) -> None:
+        settings, clock = self._settings, asyncio.get_running_loop().time
+        for stream in self._streams:
+            await _make_group(call, stream)
+        await self._own_pending(call)
+        look_at = clock()
+        alive_at = clock() + settings.read_s
+        while True:
+            if self._given_back:
+                self._given_back = False
+                await asyncio.sleep(SHORTEST_PAUSE_S)
+                await self._own_pending(call)
+            if clock() >= look_at:
+                await self._claim_of_the_dead(call)
+                look_at = clock() + settings.look_s
+            if self._worked_on >= settings.at_once:
+                self._room.clear()
+                await _no_longer_than(self._room, settings.read_s)
+                await self._show_life(call)
+                continue
+            await read_new()
+            if self._taken and clock() >= alive_at:
+                await self._show_life(call)
+                alive_at = clock() + settings.read_s
 
     def _reading(self) -> tuple[Any, ...]:
         return ("XREADGROUP", "GROUP", GROUP, self._worker, "COUNT", self._settings.a_read)
 
-    async def _show_life(self, link: RedisLink) -> None:
+    async def _show_life(self, call: Call) -> None:
         """A read that finds nothing, so that others do not take this server for dead while it holds transitions.
 
         Before Redis 7.2 a read that blocked and found nothing does not count as a sign of life; one in the past does.
         """
         for stream in self._streams:
-            await link.call(*self._reading(), "STREAMS", stream, _LAST_ID)
+            await call(*self._reading(), "STREAMS", stream, _LAST_ID)
 
-    async def _own_pending(self, link: RedisLink) -> None:
+    async def _own_pending(self, call: Call) -> None:
         """What this server took, in this life or the one before, and has not finished."""
         for stream in self._streams:
             since = b"0"
             while True:
-                reply = await link.call(*self._reading(), "STREAMS", stream, since)
+                reply = await call(*self._reading(), "STREAMS", stream, since)
                 found = [entry for _, entries in reply or () for entry in entries]
                 if not found:
                     break
                 since = bytes(found[-1][0])
                 self._take_all(reply)
 
-    async def _claim_of_the_dead(self, link: RedisLink) -> None:
+    async def _claim_of_the_dead(self, call: Call) -> None:
         """Take over what servers hold that have not read for long."""
         dead_ms = int(self._settings.dead_s * 1000)
         for stream in self._streams:
-            for row in await link.call("XINFO", "CONSUMERS", stream, GROUP):
+            for row in await call("XINFO", "CONSUMERS", stream, GROUP):
                 about = dict(zip(row[::2], row[1::2], strict=False))
                 name = bytes(about[b"name"])
                 if name == self._worker or not int(about[b"pending"]) or int(about[b"idle"]) < dead_ms:
                     continue
-                held = await link.call("XPENDING", stream, GROUP, "-", "+", self._settings.a_claim, name)
+                held = await call("XPENDING", stream, GROUP, "-", "+", self._settings.a_claim, name)
                 wanted = [bytes(each[0]) for each in held]
                 if not wanted:
                     continue
-                reply = await link.call("XCLAIM", stream, GROUP, self._worker, dead_ms, *wanted)
+                reply = await call("XCLAIM", stream, GROUP, self._worker, dead_ms, *wanted)
                 claimed = [each for each in reply if each]
                 log.warning("took over %d transitions of %s, which is silent", len(claimed), name.decode())
                 self._take_all([(stream, claimed)])
@@ -241,9 +266,9 @@ class TransitionReader:
                 self._take(Entry(*key, bytes(told.get(b"t", b""))))
 
 
-async def _make_group(link: RedisLink, stream: bytes) -> None:
+async def _make_group(call: Call, stream: bytes) -> None:
     try:
-        await link.call("XGROUP", "CREATE", stream, GROUP, "0", "MKSTREAM")
+        await call("XGROUP", "CREATE", stream, GROUP, "0", "MKSTREAM")
     except StoreError as error:
         if "BUSYGROUP" not in str(error):
             raise

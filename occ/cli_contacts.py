@@ -17,7 +17,6 @@ from balance.contacts import (
     quiet_text,
     read_contact,
 )
-from balance.keys import Keys
 from balance.notices import CLASSES
 from balance.store import Store
 from occ.cli_shell import (
@@ -63,7 +62,7 @@ def show_subscriber_contact(
 
     async def work(store: Store) -> tuple[str, Contact, Contact]:
         found = await found_subscriber(store, subscriber)
-        stored = await read_contact(store, Keys.contact(found.subscriber_id)) or Contact()
+        stored = await read_contact(store, store.keys.contact(found.subscriber_id)) or Contact()
         recipient = await find_recipient(store, found.account_id, found.subscriber_id)
         return text_of(found.subscriber_id), stored, recipient.contact
 
@@ -78,7 +77,7 @@ def show_account_contact(
 
     async def work(store: Store) -> tuple[str, Contact, Contact]:
         found = await existing_account(store, account)
-        stored = await read_contact(store, Keys.contact_of(found.account_id)) or Contact()
+        stored = await read_contact(store, store.keys.contact_of(found.account_id)) or Contact()
         recipient = await find_recipient(store, found.account_id, b"")
         return account, stored, recipient.contact
 
@@ -102,7 +101,7 @@ def set_subscriber_contact(
 
     async def work(store: Store) -> tuple[str, Contact, Contact]:
         found = await found_subscriber(store, subscriber)
-        stored = await change_contact(store, Keys.contact(found.subscriber_id), change)
+        stored = await change_contact(store, store.keys.contact(found.subscriber_id), change)
         recipient = await find_recipient(store, found.account_id, found.subscriber_id)
         return text_of(found.subscriber_id), stored, recipient.contact
 
@@ -126,7 +125,7 @@ def set_account_contact(
 
     async def work(store: Store) -> tuple[str, Contact, Contact]:
         found = await existing_account(store, account)
-        stored = await change_contact(store, Keys.contact_of(found.account_id), change)
+        stored = await change_contact(store, store.keys.contact_of(found.account_id), change)
         recipient = await find_recipient(store, found.account_id, b"")
         return account, stored, recipient.contact
 

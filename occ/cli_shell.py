@@ -254,8 +254,9 @@ async def store_address(settings: "Settings") -> "Address":
     from balance.embedded import find_running
     from occ.yamlmap import shown
 
-    if settings.store.url is not None:
-        return settings.store.url
+    address = settings.store.address
+    if address is not None:
+        return address
     address = await find_running(settings.store.redis_dir)
     if address is None:
         raise RefusedError(

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from balance.migrations import FORMAT
 from balance.snapshot import Contents, backup, check, restore_embedded, restore_external
 from balance.store import Store
 from balance.verify import Report
@@ -49,15 +50,25 @@ def check_backup(context: typer.Context, file: Backup, as_json: AsJson = False) 
 def restore_store(context: typer.Context, file: Backup, as_json: AsJson = False) -> None:
     """Make the store of the settings from a backup, while no server runs. It must be empty; a failure leaves it so."""
     settings = settings_of(context)
-    where = str(settings.store.redis_dir) if settings.store.url is None else settings.store.url.url
+    address = settings.store.address
+    where = str(settings.store.redis_dir) if address is None else address.url
     _run(_restored(settings, file), f"{where} is restored from {file}.", as_json)
 
 
 async def _restored(settings: Settings, file: Path) -> tuple[Contents, Report]:
     store = settings.store
-    if store.url is None:
+    address = store.address
+    if address is None:
         return await restore_embedded(file, store.redis_dir, server_binary=store.server_binary)
-    return await restore_external(file, store.url, store.partitions, server_binary=store.server_binary)
+    return await restore_external(file, address, store.partitions, server_binary=store.server_binary)
+
+
+@store_app.command("migrate")
+def migrate_store(context: typer.Context) -> None:
+    """Bring the data of an earlier version to the format of this one, and say which that is. Servers do it at start."""
+    quiet_logs()
+    on_store(context, _nothing)
+    console().print(f"The data are of format {FORMAT}.")
 
 
 async def _nothing(store: Store) -> None:

@@ -112,6 +112,24 @@ def read_info(text: str) -> RedisInfo:
     )
 
 
+def in_all(servers: Sequence[RedisInfo]) -> RedisInfo:
+    """What the servers of a store come to together; one does for most."""
+    first, *others = servers
+    if not others:
+        return first
+    return RedisInfo(
+        version=min(each.version for each in servers),
+        memory_octets=sum(each.memory_octets for each in servers),
+        memory_limit_octets=sum(each.memory_limit_octets for each in servers),
+        cpu_seconds=sum(each.cpu_seconds for each in servers),
+        commands=sum(each.commands for each in servers),
+        delayed_synchronisations=sum(each.delayed_synchronisations for each in servers),
+        writes_to_disk=all(each.writes_to_disk for each in servers),
+        replicas=sum(each.replicas for each in servers),
+        replication_lag_octets=max(each.replication_lag_octets for each in servers),
+    )
+
+
 class ConditionWatch:
     """Looks at a store and the peers of a node. ``clock``: ms since the Unix epoch, UTC."""
 
@@ -159,14 +177,14 @@ class ConditionWatch:
             first = await store.call("ZRANGE", watch, 0, 0, "WITHSCORES")
             if first:
                 due_ms = min(due_ms, int(float(first[1])))
-        info = await store.call("INFO")
+        told = await store.call_all("INFO")
         return replace(
             self.condition,
             outbox_entries=entries,
             outbox_oldest_seconds=(now_ms - oldest_ms) / 1000,
             overdue_accounts=overdue,
             overdue_seconds=(now_ms - due_ms) / 1000,
-            redis=read_info(info.decode("utf-8", "replace")),
+            redis=in_all([read_info(each.decode("utf-8", "replace")) for each in told]),
         )
 
 

@@ -25,7 +25,7 @@ from tempfile import NamedTemporaryFile
 from typing import Final
 
 from balance.embedded import Address, EmbeddedRedisError, find_running
-from balance.inspection import ServerFacts, inspect_server
+from balance.inspection import ServerFacts, inspect_servers
 from balance.resp import StoreError
 from balance.server_program import MINIMUM_VERSION, find_server
 from occ.clock import now_ms
@@ -47,6 +47,8 @@ CLOCKS_DIFFER_MS: Final = 1000
 FILES_WANTED: Final = 4096
 DISK_WANTED: Final = 2 << 30
 DISK_NEEDED: Final = 256 << 20
+
+_WHERE: Final = {"sentinel": "store.sentinels and store.master_name", "cluster": "store.cluster_nodes"}
 
 _UNSYNCHRONISED: Final = 0x40
 _TIME_ERROR: Final = 5
@@ -196,7 +198,7 @@ def rules(settings: Settings) -> Iterator[Finding]:
 
 def store(settings: Settings, *, running: bool) -> Iterator[Finding]:
     """The Redis server: the program of the embedded one, or the one that runs."""
-    address = settings.store.url
+    address = settings.store.address
     if settings.store.mode == "embedded":
         try:
             program = find_server(settings.store.server_binary)
@@ -220,18 +222,25 @@ def store(settings: Settings, *, running: bool) -> Iterator[Finding]:
 
 def _running_store(settings: Settings, address: Address) -> Iterator[Finding]:
     try:
-        facts = asyncio.run(inspect_server(address))
+        found = asyncio.run(inspect_servers(address))
     except (OSError, StoreError) as error:
+        where = _WHERE.get(settings.store.mode, "store.url")
         yield bad(
-            "redis", f"{address.url}: {error}", "start it, or correct store.url; its own log says why it is not there"
+            "redis", f"{address.url}: {error}", f"start it, or correct {where}; its own log says why it is not there"
         )
         return
+    for url, facts in found:
+        yield from _one_server(settings, url, facts)
+    yield from _replication(settings, [facts for _, facts in found])
+
+
+def _one_server(settings: Settings, url: str, facts: ServerFacts) -> Iterator[Finding]:
     number = ".".join(map(str, facts.version))
     if facts.name == "Redis" and facts.version < MINIMUM_VERSION:
         wanted = ".".join(map(str, MINIMUM_VERSION[:2]))
         yield bad("redis", f"{facts.name} {number}", f"install Redis {wanted} or later, or Valkey")
     else:
-        yield good("redis", f"{facts.name} {number} at {address.url}")
+        yield good("redis", f"{facts.name} {number} at {url}")
     if facts.is_replica:
         yield bad("redis", "it is a replica, and takes no writes", "name the primary in store.url")
     yield from durability(settings, facts)
@@ -249,6 +258,38 @@ def _running_store(settings: Settings, address: Address) -> Iterator[Finding]:
             "redis clock",
             f"it is {abs(apart) / 1000:.1f} s {'ahead of' if apart > 0 else 'behind'} ours",
             "synchronise both machines by NTP: what one server asks another would else seem too old",
+        )
+
+
+def _replication(settings: Settings, found: list[ServerFacts]) -> Iterator[Finding]:
+    """Whether what is answered is on more than one server, where others are to take over."""
+    store = settings.store
+    if store.mode in ("embedded", "external") and not store.wait_replicas:
+        return
+    fewest = min(facts.replicas for facts in found)
+    if fewest < store.wait_replicas:
+        yield bad(
+            "redis replicas",
+            f"a primary has {fewest}, and every debit waits for {store.wait_replicas}",
+            "start the replicas that are missing, or lower store.wait_replicas",
+        )
+    elif not fewest:
+        yield bad("redis replicas", "a primary has none: nobody takes over", "give every primary a replica")
+    elif not store.wait_replicas:
+        yield doubtful(
+            "redis replicas",
+            f"each primary has {fewest} or more, and answers do not wait for them: the last debits before a primary "
+            "is lost can be lost with it",
+            "set store.wait_replicas to 1",
+        )
+    else:
+        text = f"each primary has {fewest} or more, and every debit waits for {store.wait_replicas}"
+        yield good("redis replicas", text)
+    if any(facts.settings.get("min-replicas-to-write", "1") == "0" for facts in found):
+        yield doubtful(
+            "redis replicas",
+            "a primary that is cut off from all others goes on writing (min-replicas-to-write is 0)",
+            "set 'min-replicas-to-write 1' on all servers",
         )
 
 

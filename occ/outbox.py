@@ -204,7 +204,7 @@ async def _work(store: Store, files: CdrFiles, stop: asyncio.Event) -> None:
 
 
 async def _main(job: dict[str, Any]) -> None:
-    store = Store(StoreSettings(Address.parse(job["store"]), job["partitions"], account_cache_entries=1))
+    store = Store(StoreSettings(Address.from_job(job["store"]), job["partitions"], account_cache_entries=1))
     await store.start()
     settings = CdrSettings(
         Path(job["directory"]), job["rotate_bytes"], job["rotate_ms"], tuple(job["formats"]), job["node"]
@@ -231,7 +231,7 @@ class OutboxProcess(ChildProcess):
         journal: JournalSettings = KEEP_ALL,
     ) -> None:
         job = {
-            "store": address.url,
+            "store": address.as_job(),
             "partitions": partitions,
             "directory": str(settings.directory),
             "rotate_bytes": settings.rotate_bytes,

@@ -39,7 +39,6 @@ from pathlib import Path
 from typing import Final
 
 from balance import directory, structure, subscribers
-from balance.keys import Keys
 from balance.model import AccountKind, IdentityType, LedgerError, Subscriber
 from balance.store import Store
 from balance.structure import CustomerUnit, Pays, UnitKind
@@ -338,12 +337,12 @@ async def _accounts(
 
 async def _subscribers(store: Store, members: Sequence[Subscriber], seeded: Seeded) -> list[Subscriber]:
     """Enter those that are missing; those that were entered."""
-    keys = [Keys.identity(*identity) for subscriber in members for identity in subscriber.identities]
+    keys = [store.keys.identity(*identity) for subscriber in members for identity in subscriber.identities]
     known = {key for key, value in zip(keys, await store.call("MGET", *keys), strict=True) if value is not None}
     missing = [
         subscriber
         for subscriber in members
-        if not all(Keys.identity(*identity) in known for identity in subscriber.identities)
+        if not all(store.keys.identity(*identity) in known for identity in subscriber.identities)
     ]
     results = await asyncio.gather(
         *(subscribers.add_subscriber(store, subscriber) for subscriber in missing), return_exceptions=True

@@ -293,9 +293,9 @@ class OnlineChargingServer:
 
     async def _redis(self) -> Address:
         store = self.settings.store
-        if store.mode == "external":
-            assert store.url is not None
-            return store.url
+        there = store.address
+        if there is not None:
+            return there
         if self._part is not None and self._part.redis is not None:
             return self._part.redis
         embedded = KeptRedis(self.settings, self._fail)

@@ -13,12 +13,13 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 
-from balance.embedded import Address
+from balance.address import Access, Address, HostPort, parse_host_port
 from occ.notices.settings import NoticesSettings
 from occ.rating.currency import parse_amount
 from occ.yamlmap import (
     ConfigError,
     Node,
+    Reader,
     build,
     choice,
     integer,
@@ -109,6 +110,20 @@ def _address(node: Node) -> Address:
         raise node.error(f"{node.path} {error}") from None
 
 
+def _server(default_port: int) -> Reader[HostPort]:
+    def read(node: Node) -> HostPort:
+        try:
+            return parse_host_port(node.text(), default_port)
+        except ValueError as error:
+            raise node.error(f"{node.path} {error}") from None
+
+    return read
+
+
+def _boolean(node: Node) -> bool:
+    return node.boolean()
+
+
 def _web_address(node: Node) -> str:
     written = node.text()
     try:
@@ -140,6 +155,13 @@ def _keep_days(node: Node) -> int:
             "payments and imports are recognised"
         )
     return days
+
+
+def _variable(node: Node) -> str:
+    written = node.text()
+    if not re.fullmatch("[A-Za-z_][A-Za-z0-9_]*", written):
+        raise node.error(f"{node.path} must be the name of an environment variable, not {written[:40]!r}")
+    return written
 
 
 def _path(node: Node) -> Path:
@@ -298,13 +320,45 @@ class MetricsSettings:
     None: into none. Absolute once loaded."""
 
 
+_NEEDED: Final[dict[str, dict[str, str]]] = {
+    "embedded": {},
+    "external": {"url": "where the server is"},
+    "sentinel": {
+        "sentinels": "where the sentinels are",
+        "master_name": "under which name the sentinels know the primary",
+    },
+    "cluster": {"cluster_nodes": "where nodes of the cluster are"},
+}
+"""By `store.mode`, what else must be given, and what it says."""
+
+
 @dataclass(frozen=True, slots=True)
 class StoreSettings:
-    """Redis: a private one that starts and stops with the server, or one that is there."""
+    """Redis: a private one that starts and stops with the server, or one that is there (docs/store.md)."""
 
-    mode: str = setting(choice("embedded", "external"), "embedded")
+    mode: str = setting(choice(*_NEEDED), "embedded")
     url: Address | None = setting(optional(_address), None)
-    """The external server, written `redis://host:port` or `unix:///path`."""
+    """The external server, written `redis://host:port` or `unix:///path`; never with a password."""
+    sentinels: tuple[HostPort, ...] = setting(list_of(_server(26379)), ())
+    """They tell which server is the primary of `master_name`."""
+    master_name: str | None = setting(optional(text()), None)
+    cluster_nodes: tuple[HostPort, ...] = setting(list_of(_server(6379)), ())
+    """Some of them; they know the others."""
+    username: str | None = setting(optional(text()), None)
+    """A user of Redis's access control list; None: the default user."""
+    password_file: Path | None = setting(optional(_path), None)
+    password_env: str | None = setting(optional(_variable), None)
+    tls: bool = setting(_boolean, False)
+    """To the servers, and to the sentinels."""
+    ca_file: Path | None = setting(optional(_path), None)
+    """Who must have issued the servers' certificates; None: whom this machine trusts."""
+    certificate: Path | None = setting(optional(_path), None)
+    key: Path | None = setting(optional(_path), None)
+    """For servers that want a certificate of their clients."""
+    wait_replicas: int = setting(integer(0, 100), 0)
+    """So many replicas must have a debit before it is answered."""
+    wait_ms: int = setting(integer(1, 60_000), 1000)
+    """Longest wait for them; then the request is answered as if the store were away."""
     server_binary: str | None = setting(optional(text()), None)
     """Program of the embedded server, a path or a name on PATH; None: the first that is found."""
     data_dir: Path = setting(_path, Path("../data"))
@@ -316,10 +370,56 @@ class StoreSettings:
     """How large the journal of requests grows that are answered while the store cannot be reached."""
 
     def __post_init__(self) -> None:
-        if self.mode == "external" and self.url is None:
-            raise ValueError("store.mode is external, but store.url does not say where the server is")
-        if self.mode == "embedded" and self.url is not None:
-            raise ValueError("store.url is set, but store.mode is embedded; set store.mode to external as well")
+        given = {
+            "url": self.url is not None,
+            "sentinels": bool(self.sentinels),
+            "master_name": self.master_name is not None,
+            "cluster_nodes": bool(self.cluster_nodes),
+        }
+        for name, is_given in given.items():
+            if is_given and name not in _NEEDED[self.mode]:
+                (wanted,) = (mode for mode, needed in _NEEDED.items() if name in needed)
+                raise ValueError(
+                    f"store.{name} is set, but store.mode is {self.mode}; set store.mode to {wanted} as well"
+                )
+            if name in _NEEDED[self.mode] and not is_given:
+                raise ValueError(f"store.mode is {self.mode}, but store.{name} does not say {_NEEDED[self.mode][name]}")
+        self._check_access()
+
+    def _check_access(self) -> None:
+        if self.password_file is not None and self.password_env is not None:
+            raise ValueError("store.password_file and store.password_env are both set; give one of them")
+        if self.username is not None and self.password_file is None and self.password_env is None:
+            raise ValueError("store.username needs a password: give store.password_file or store.password_env")
+        if (self.certificate is None) != (self.key is None):
+            raise ValueError("a certificate for Redis needs both store.certificate and store.key")
+        if not self.tls and (self.ca_file is not None or self.certificate is not None):
+            raise ValueError("store.ca_file, store.certificate and store.key are for TLS; set store.tls to yes as well")
+        if self.tls and self.url is not None and self.url.unix_path is not None:
+            raise ValueError("store.url is a Unix socket, which has no TLS; set store.tls to no")
+        if self.mode == "embedded" and (self.tls or self.wait_replicas or self.password_file or self.password_env):
+            raise ValueError(
+                "store.mode is embedded: its Redis has neither TLS, passwords nor replicas; leave store.tls, "
+                "store.password_file, store.password_env and store.wait_replicas out"
+            )
+
+    @property
+    def address(self) -> Address | None:
+        """How the store is reached; None: it is embedded."""
+        if self.mode == "embedded":
+            return None
+        access = Access(
+            self.username, self.password_file, self.password_env, self.tls, self.ca_file, self.certificate, self.key
+        )
+        return replace(
+            self.url or Address(),
+            sentinels=self.sentinels,
+            master_name=self.master_name or "",
+            nodes=self.cluster_nodes,
+            access=access,
+            wait_replicas=self.wait_replicas,
+            wait_ms=self.wait_ms,
+        )
 
     @property
     def redis_dir(self) -> Path:

@@ -124,15 +124,14 @@ class Supervisor:
         leaving = self._file.claim()
         self._cleanup.callback(self._file.release)
         self._bind(leaving)
-        store = self.settings.store
-        if store.mode == "embedded":
+        there = self.settings.store.address
+        if there is None:
             redis = KeptRedis(self.settings, self._fail)
             self._cleanup.push_async_callback(redis.stop)
             self._redis = self.redis_address = await redis.start()
             self.redis_program = str(redis.server.program)
         else:
-            assert store.url is not None
-            self.redis_address = store.url
+            self.redis_address = there
         self._deliveries = Deliveries(self.redis_address, self.settings)
         self._cleanup.push_async_callback(self._stop_deliveries)
         await self._deliveries.start()

@@ -11,10 +11,12 @@ local current = redis.call('GET', KEYS[1]) or ''
 if current ~= ARGV[1] then return {'changed'} end
 local holder = redis.call('GET', KEYS[2])
 if holder and holder ~= ARGV[3] then return {'account', holder} end
+-- What stands before the name of a unit; in a cluster all of this has one hash tag.
+local before = string.sub(KEYS[1], 1, #KEYS[1] - #ARGV[3])
 local above = ARGV[4]
 while above ~= '' do
   if above == ARGV[3] then return {'cycle'} end
-  local value = redis.call('GET', 'unit:' .. above)
+  local value = redis.call('GET', before .. above)
   if not value then return {'parent', above} end
   above = cmsgpack.unpack(value)[4]
 end

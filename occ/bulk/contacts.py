@@ -21,7 +21,7 @@ class _Said(NamedTuple):
 
 async def settle_contacts(store: Store, items: Sequence[Item], rules: Rules, *, dry_run: bool) -> None:
     """Do what rows say of contacts, and judge those whose subscriber or account is there already. Raises StoreError."""
-    wanted = [said for item in items if (said := _said(item)) is not None]
+    wanted = [said for item in items if (said := _said(item, store.keys)) is not None]
     if not wanted:
         return
     stored = await store.call("MGET", *(each.key for each in wanted))
@@ -48,22 +48,37 @@ async def settle_contacts(store: Store, items: Sequence[Item], rules: Rules, *, 
             each.item.judge(Verdict.ACCEPTED)
 
 
-async def contacts_of(store: Store, keys: Sequence[bytes]) -> dict[bytes, dict[str, str]]:
-    """What is stored under keys of contacts, by columns; without those that have nothing. Raises StoreError."""
+class Contacts(NamedTuple):
+    """What is stored, by columns; without those of whom nothing is."""
+
+    accounts: dict[bytes, dict[str, str]]
+    subscribers: dict[bytes, dict[str, str]]
+
+
+async def contacts_of(store: Store, accounts: Sequence[bytes], subscribers: Sequence[bytes]) -> Contacts:
+    """The contacts of accounts and of subscribers. Raises StoreError."""
+    of_accounts = await _stored(store, accounts, [store.keys.contact_of(each) for each in accounts])
+    of_subscribers = await _stored(store, subscribers, [store.keys.contact(each) for each in subscribers])
+    return Contacts(of_accounts, of_subscribers)
+
+
+async def _stored(store: Store, names: Sequence[bytes], keys: Sequence[bytes]) -> dict[bytes, dict[str, str]]:
     stored = await store.call("MGET", *keys) if keys else []
     return {
-        key: as_fields(unpack_contact(packed)) for key, packed in zip(keys, stored, strict=True) if packed is not None
+        name: as_fields(unpack_contact(packed))
+        for name, packed in zip(names, stored, strict=True)
+        if packed is not None
     }
 
 
-def _said(item: Item) -> _Said | None:
+def _said(item: Item, keys: Keys) -> _Said | None:
     """What a row says that was taken, or is there already; None: nothing of contacts."""
     row = item.row
     if item.verdict not in (Verdict.ACCEPTED, Verdict.UNCHANGED):
         return None
     if not isinstance(row, AccountRow | SubscriberRow) or not row.contact:
         return None
-    key = Keys.contact_of(row.account) if isinstance(row, AccountRow) else Keys.contact(row.subscriber)
+    key = keys.contact_of(row.account) if isinstance(row, AccountRow) else keys.contact(row.subscriber)
     return _Said(item, key, dict(row.contact))
 
 

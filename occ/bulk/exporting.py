@@ -17,14 +17,13 @@ from typing import IO, Any, Final
 
 from balance import directory, structure, subscribers
 from balance.bulk import subscribers_in_store
-from balance.keys import Keys
 from balance.model import MAIN_BUCKET, Account, Subscriber
 from balance.records import pack_subscriber, unpack_subscriber
 from balance.resp import StoreError
 from balance.store import Store
 from balance.structure import CustomerUnit
 from balance.subscribers import own_account
-from occ.bulk.contacts import contacts_of
+from occ.bulk.contacts import Contacts, contacts_of
 from occ.bulk.files import guarded
 from occ.bulk.rows import COLUMNS, IDENTITY_COLUMNS, LIST_COLUMNS, Kind
 from occ.bulk.spool import Place, Spool
@@ -59,9 +58,6 @@ class Exported:
     """Accounts that were asked for and are not there."""
 
 
-Contacts = dict[bytes, dict[str, str]]
-"""By their keys in the store, what they say by columns."""
-
 Row = dict[str, str]
 """What a row says, by columns; what it does not say is left out."""
 
@@ -93,7 +89,7 @@ async def _all(
         for account_id in page:
             spool.first_seen("account", account_id, _NOWHERE)
     async for names in subscribers_in_store(store):
-        values = await store.call("MGET", *(Keys.subscriber(name) for name in names))
+        values = await store.call("MGET", *(store.keys.subscriber(name) for name in names))
         found = [unpack_subscriber(value) for value in values if value is not None]
         new = [each for each in found if spool.first_seen("subscriber", each.subscriber_id, _NOWHERE) is None]
         spool.keep_details((own_account(each), _NOWHERE, pack_subscriber(each)) for each in new)
@@ -109,7 +105,7 @@ async def _all(
     for _, _, packed in spool.details_without("account"):
         exported.orphans += 1
         orphan = unpack_subscriber(packed)
-        sheets.orphan(orphan, await contacts_of(store, [Keys.contact(orphan.subscriber_id)]), exported)
+        sheets.orphan(orphan, await contacts_of(store, [], [orphan.subscriber_id]), exported)
 
 
 async def _some(
@@ -133,7 +129,7 @@ async def _some(
 
 async def _read(store: Store, account_ids: list[bytes]) -> list[tuple[Account, CustomerUnit | None]]:
     accounts = await directory.read_accounts(store, account_ids)
-    units = await store.call("MGET", *(Keys.unit_of(each) for each in account_ids))
+    units = await store.call("MGET", *(store.keys.unit_of(each) for each in account_ids))
     found = []
     for account, unit_id in zip(accounts, units, strict=True):
         if account is not None:
@@ -149,9 +145,9 @@ async def _write(
     found: list[tuple[Account, CustomerUnit | None, list[Subscriber]]],
 ) -> None:
     """Write accounts, each with its unit and its members."""
-    keys = [Keys.contact_of(account.account_id) for account, _, _ in found]
-    keys += [Keys.contact(each.subscriber_id) for _, _, members in found for each in members]
-    contacts = await contacts_of(store, keys)
+    of_accounts = [account.account_id for account, _, _ in found]
+    of_members = [each.subscriber_id for _, _, members in found for each in members]
+    contacts = await contacts_of(store, of_accounts, of_members)
     for account, unit, members in found:
         members.sort(key=lambda each: each.subscriber_id)
         exported.totals.add(account)
@@ -184,7 +180,7 @@ def _rows(
                 state=account.state,
                 expires=account.expires_ms,
                 **({"cycle_day": account.cycle_day} if account.cycle_day != 1 else {}),
-                **contacts.get(Keys.contact_of(account.account_id), {}),
+                **contacts.accounts.get(account.account_id, {}),
             )
         ],
         Kind.BUCKETS: list(_buckets(account)),
@@ -278,7 +274,7 @@ def _subscriber(subscriber: Subscriber, contacts: Contacts) -> Row:
         friends=subscriber.friends,
         next_plan=subscriber.next_plan,
         **({"next_plan_from": subscriber.next_plan_ms} if subscriber.next_plan else {}),
-        **contacts.get(Keys.contact(subscriber.subscriber_id), {}),
+        **contacts.subscribers.get(subscriber.subscriber_id, {}),
     )
 
 

@@ -7,7 +7,6 @@ from typing import Any, Final
 
 from balance import directory, structure, subscribers
 from balance.bulk import IMPORT, add_members
-from balance.keys import Keys
 from balance.model import Account, IdentityType, LedgerError, LifeState, Subscriber
 from balance.records import unpack_subscriber
 from balance.store import Store
@@ -44,7 +43,7 @@ class Members:
         Raises StoreError.
         """
         rows = [_subscriber_row(item) for item in items]
-        values_known = await self.store.call("MGET", *(Keys.subscriber(row.subscriber) for row in rows))
+        values_known = await self.store.call("MGET", *(self.store.keys.subscriber(row.subscriber) for row in rows))
         accounts = await directory.read_accounts(self.store, [row.account for row in rows])
         new: list[tuple[Item, Subscriber]] = []
         known: list[tuple[Item, SubscriberRow, Subscriber]] = []
@@ -82,7 +81,8 @@ class Members:
             return
         if not entered:
             return
-        values_now = await self.store.call("MGET", *(Keys.subscriber(each.subscriber_id) for each in entered))
+        keys = [self.store.keys.subscriber(each.subscriber_id) for each in entered]
+        values_now = await self.store.call("MGET", *keys)
         as_entered = [unpack_subscriber(value) for value in values_now if value is not None]
         now_ms, catalogue = self.rules.now_ms, self.rules.catalogue
         await bring_all_up_to_date(self.store, catalogue, as_entered, now_ms, self.reference, paid=True)
@@ -129,7 +129,7 @@ class Members:
         """What entering them would come to."""
         refusals: list[LedgerError | None] = []
         wanted = [identity for each in added for identity in each.identities]
-        held = await self.store.call("MGET", *(Keys.identity(*each) for each in wanted)) if wanted else []
+        held = await self.store.call("MGET", *(self.store.keys.identity(*each) for each in wanted)) if wanted else []
         holders = dict(zip(wanted, held, strict=True))
         for each in added:
             refusal = None

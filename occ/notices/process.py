@@ -42,7 +42,7 @@ class NoticesProcess(ChildProcess):
     ) -> None:
         """``lease_margin_s``: see ``delivery``."""
         job = {
-            "store": address.url,
+            "store": address.as_job(),
             "partitions": partitions,
             "settings": as_job(settings),
             "log_level": log_level,
@@ -66,7 +66,7 @@ def load_templates(settings: NoticesSettings) -> Templates:
 async def _main(job: dict[str, Any]) -> None:
     settings = from_job(NoticesSettings, job["settings"])
     templates = load_templates(settings)
-    store = Store(StoreSettings(Address.parse(job["store"]), job["partitions"], account_cache_entries=1))
+    store = Store(StoreSettings(Address.from_job(job["store"]), job["partitions"], account_cache_entries=1))
     await store.start()
 
     async def receipt(channel: str, message_id: str, delivered: bool, detail: str) -> None:

@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 from balance.contacts import (
     Contact,
     _pack,
-    _unpack,
     as_fields,
     change_contact,
     find_recipient,
@@ -20,15 +19,15 @@ from balance.contacts import (
     parse_consent,
     parse_quiet,
     read_contact,
+    unpack_contact,
 )
 from balance.directory import create_account
 from balance.embedded import Address
-from balance.keys import Keys
 from balance.model import AccountKind, IdentityType, LedgerError, LifeState, Subscriber
 from balance.store import Store, StoreSettings
 from balance.subscribers import add_subscriber
 
-KEY = Keys.contact(b"sub-1")
+KEY = b"contact:sub-1"
 
 
 @pytest.fixture
@@ -133,7 +132,7 @@ def test_a_contact_is_the_same_after_it_was_text(contact: Contact) -> None:
 
 @given(contacts)
 def test_what_is_written_is_read(contact: Contact) -> None:
-    assert _unpack(_pack(contact)) == contact
+    assert unpack_contact(_pack(contact)) == contact
 
 
 async def test_changes_at_once_are_all_made(store: Store) -> None:
@@ -161,7 +160,8 @@ async def test_whom_a_notice_to_a_subscriber_goes_to(store: Store) -> None:
     # A language without addresses leaves the number as the address.
     await change_contact(store, KEY, lambda _: Contact(language="de"))
     assert (await find_recipient(store, b"acc-1", b"sub-1")).contact == Contact("de", (("sms", "491700000001"),))
-    await change_contact(store, Keys.contact_of(b"acc-1"), lambda _: Contact("ru", (("email", "ann@example.net"),)))
+    email = ("email", "ann@example.net")
+    await change_contact(store, store.keys.contact_of(b"acc-1"), lambda _: Contact("ru", (email,)))
     assert (await find_recipient(store, b"acc-1", b"sub-1")).contact.language == "de"
     assert (await find_recipient(store, b"acc-1", b"sub-2")).contact.channels == (("email", "ann@example.net"),)
 
@@ -172,8 +172,8 @@ async def test_whom_a_notice_to_an_account_goes_to(store: Store) -> None:
     await add(store, b"c", (IdentityType.E164, b"4903"))
     await add(store, b"a", (IdentityType.E164, b"4901"), state=LifeState.TERMINATED)
     assert (await find_recipient(store, b"acc-1", b"")).contact.channels == (("sms", "4902"),)
-    await change_contact(store, Keys.contact_of(b"acc-1"), lambda _: Contact("ru"))
+    await change_contact(store, store.keys.contact_of(b"acc-1"), lambda _: Contact("ru"))
     found = await find_recipient(store, b"acc-1", b"")
     assert (found.contact.language, found.contact.channels) == ("ru", (("sms", "4902"),))
-    await change_contact(store, Keys.contact_of(b"acc-1"), lambda _: Contact("ru", (("telegram", "7"),)))
+    await change_contact(store, store.keys.contact_of(b"acc-1"), lambda _: Contact("ru", (("telegram", "7"),)))
     assert (await find_recipient(store, b"acc-1", b"")).contact.channels == (("telegram", "7"),)

@@ -281,7 +281,7 @@ async def test_an_identity_belongs_to_one_subscriber(store: Store) -> None:
 async def test_a_subscriber_half_entered_is_completed(store: Store) -> None:
     await create(store)
     await subscribers.add_subscriber(store, subscriber(b"first", MSISDN, IMSI))
-    await store.call("DEL", Keys.identity(*IMSI))
+    await store.call("DEL", store.keys.identity(*IMSI))
     assert await subscribers.add_subscriber(store, subscriber(b"first", MSISDN, IMSI))
     assert await subscribers.read_subscriber(store, *IMSI) is not None
 

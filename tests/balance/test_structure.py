@@ -400,8 +400,7 @@ async def test_a_change_of_state_while_the_structure_changes(store: Store, other
 
 async def test_a_lost_connection_is_told(store: Store) -> None:
     await unit(store, "acme")
-    assert store._link is not None
-    store._link.close()
+    store._nodes.not_primary()
     await asyncio.sleep(0)
     with pytest.raises(StoreUnavailableError):
         await move(store, "acme", "")

@@ -10,7 +10,6 @@ import pytest
 from balance import directory, structure, subscribers
 from balance.embedded import Address
 from balance.journal import history
-from balance.keys import Keys
 from balance.model import Account, AccountKind, IdentityType, LedgerError, LifeState, Subscriber
 from balance.records import pack_subscriber
 from balance.store import Store, StoreSettings
@@ -165,7 +164,7 @@ async def test_subscribers_of_an_earlier_release_can_be_changed(store: Store) ->
     old = Subscriber(b"anna", b"acc-1", "standard", (MSISDN,))
     value = msgpack.packb((old.subscriber_id, old.account_id, old.plan, old.identities))
     assert len(value) < len(pack_subscriber(old))
-    await store.call("MSET", Keys.subscriber(b"anna"), value, Keys.identity(*MSISDN), value)
+    await store.call("MSET", store.keys.subscriber(b"anna"), value, store.keys.identity(*MSISDN), value)
     assert await subscribers.subscriber_named(store, b"anna") == old
     await subscribers.swap_identity(store, b"anna", MSISDN, OTHER_MSISDN, NOW, "test")
     assert (await named(store)).identities == (OTHER_MSISDN,)

@@ -9,7 +9,6 @@ from balance import directory
 from balance.directory import REFERENCE_TTL_MS
 from balance.embedded import Address
 from balance.journal import history
-from balance.keys import TRANSFERS
 from balance.ledger import Draft, reserve
 from balance.model import Account, AccountKind, LedgerError, LifeState, Plan, ServiceUse, Session, Unit
 from balance.records import make_plan
@@ -204,7 +203,7 @@ async def test_a_transfer_that_is_cut_off_is_completed(
     done = await send(store, b"a", b"b", 1000, "T-1", now_ms=NOW + 1)
     assert done.repeated == (writes >= 4)
     assert await balances(store) == [0, 1500, 0]
-    assert await store.call("EXISTS", TRANSFERS) == 0
+    assert await store.call("EXISTS", store.keys.transfers(0)) == 0
     assert [len(await history(store, name, 10)) for name in (b"a", b"b")] == [2, 2]
 
 
@@ -265,4 +264,4 @@ async def test_more_than_there_is_by_many_at_once(store: Store, connect: Callabl
     assert sum(await balances(store)) == 1500
     assert (await balances(store))[0] == 100
     assert await unfinished_transfers(store) == []
-    assert await store.call("EXISTS", TRANSFERS) == 0
+    assert await store.call("EXISTS", store.keys.transfers(0)) == 0

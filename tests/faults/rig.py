@@ -13,13 +13,15 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
 from urllib.error import HTTPError
 from urllib.request import ProxyHandler, build_opener
 
+from balance.address import OPEN
 from balance.directory import accounts, create_account
 from balance.embedded import Address, EmbeddedRedis, EmbeddedSettings, find_running
 from balance.journal import BEGINNING, entries, last_entry_id, read_record
@@ -85,6 +87,27 @@ def await_it(what: Callable[[], T], why: str, patience_s: float = PATIENCE_S) ->
     return found
 
 
+def written(address: Address) -> str:
+    """The settings of a store, as YAML has them within braces."""
+    settings: dict[str, object]
+    if address.sentinels:
+        settings = {"mode": "sentinel", "sentinels": _listed(address.sentinels), "master_name": address.master_name}
+    elif address.nodes:
+        settings = {"mode": "cluster", "cluster_nodes": _listed(address.nodes)}
+    else:
+        settings = {"mode": "external", "url": replace(address, access=OPEN).url}
+    access = address.access
+    for name in ("username", "password_file", "ca_file", "certificate", "key"):
+        if getattr(access, name) is not None:
+            settings[name] = str(getattr(access, name))
+    settings |= {"tls": access.tls, "wait_replicas": address.wait_replicas, "wait_ms": address.wait_ms}
+    return json.dumps(settings)[1:-1]
+
+
+def _listed(places: Iterable[tuple[str, int]]) -> list[str]:
+    return [f"{host}:{port}" for host, port in places]
+
+
 class Redis:
     """A store of its own, which outlives the servers that use it; with ``appendfsync always``."""
 
@@ -112,7 +135,7 @@ class Redis:
 
 
 class Server:
-    """``occ serve`` in a process of its own. ``store``: a URL; None: with a Redis of its own.
+    """``occ serve`` in a process of its own. ``store``: a URL, or how it is reached; None: with a Redis of its own.
 
     ``settings``: lines of YAML by section, beside those that the rig needs.
     """
@@ -120,7 +143,7 @@ class Server:
     def __init__(
         self,
         folder: Path,
-        store: str | None = None,
+        store: str | Address | None = None,
         name: str = "occ1",
         settings: dict[str, str] | None = None,
         catalogue: str = CATALOGUE,
@@ -134,7 +157,8 @@ class Server:
         self.metrics_port = free_ports(workers or 1)
         self.origin_host = f"{name}.ocs.example.net"
         (folder / "catalogue.yaml").write_text(catalogue)
-        where = f"mode: external, url: '{store}'" if store else "mode: embedded"
+        self.address = Address.parse(store) if isinstance(store, str) else store
+        where = "mode: embedded" if self.address is None else written(self.address)
         sections = {
             "diameter": f"host: 127.0.0.1, port: {self.port}, origin_host: {self.origin_host}",
             "metrics": f"port: {self.metrics_port}",
@@ -278,7 +302,8 @@ class Server:
         """Something done with its store."""
 
         async def connected() -> T:
-            store = Store(StoreSettings(Address.parse(self.announced["redis"]), PARTITIONS, account_cache_entries=1))
+            address = self.address or Address.parse(self.announced["redis"])
+            store = Store(StoreSettings(address, PARTITIONS, account_cache_entries=1))
             await store.start()
             try:
                 return await work(store)

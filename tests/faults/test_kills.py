@@ -28,6 +28,7 @@ from pathlib import Path
 
 import pytest
 
+from balance.address import Address
 from protocols.credit_control import decode_answer
 from tests.failover import CENT, Session, Way, again
 from tests.faults.clients import NOT_CARRIED_OUT, Load
@@ -48,14 +49,17 @@ SUPERVISION_S = 30.0
 class Scene:
     """Servers on one store, and what can be killed of them."""
 
-    def __init__(self, folder: Path, stack: ExitStack, *, shared: bool, servers: int = 1) -> None:
+    def __init__(
+        self, folder: Path, stack: ExitStack, *, shared: bool, servers: int = 1, address: Address | None = None
+    ) -> None:
+        """``shared``: on a Redis of the test's own. ``address``: on a store that is there."""
         self.redis: Redis | None = None
         if shared:
             self.redis = Redis()
             stack.callback(self.redis.stop)
             self.redis.start()
-        url = self.redis.url if self.redis is not None else None
-        self.servers = [Server(folder / str(number), url, f"occ{number}") for number in range(1, servers + 1)]
+        store = self.redis.url if self.redis is not None else address
+        self.servers = [Server(folder / str(number), store, f"occ{number}") for number in range(1, servers + 1)]
         for server in self.servers:
             stack.callback(server.end)
             server.start()

@@ -12,7 +12,6 @@ from balance import notices
 from balance.contacts import Contact, change_contact
 from balance.directory import create_account
 from balance.embedded import Address
-from balance.keys import Keys
 from balance.model import AccountKind, IdentityType, Subscriber
 from balance.notices import Delivery, Notice
 from balance.store import Store, StoreSettings
@@ -105,7 +104,8 @@ class Lab:
         return dict((await notices.figures(self.store)).counts)
 
     async def contact(self, *channels: tuple[str, str], **fields: Any) -> None:
-        await change_contact(self.store, Keys.contact(SUBSCRIBER), lambda _: Contact(channels=channels, **fields))
+        key = self.store.keys.contact(SUBSCRIBER)
+        await change_contact(self.store, key, lambda _: Contact(channels=channels, **fields))
 
 
 @asynccontextmanager

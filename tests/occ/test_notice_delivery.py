@@ -15,7 +15,6 @@ import pytest
 from balance import notices
 from balance.contacts import Contact, change_contact
 from balance.embedded import Address
-from balance.keys import Keys
 from balance.model import IdentityType, Subscriber
 from balance.notices import Notice
 from balance.store import Store
@@ -122,8 +121,9 @@ async def test_an_account_without_a_contact_is_told_by_its_first_subscriber(stor
         async with lab(store, settings(tmp_path, sms_http=gateway.url)) as found:
             await found.hand_in(of_account)
             await found.comes_to("n1", "sent")
+            sms = ("sms", "4930123456")
             await change_contact(
-                store, Keys.contact_of(ACCOUNT), lambda _: Contact(language="de", channels=(("sms", "4930123456"),))
+                store, store.keys.contact_of(ACCOUNT), lambda _: Contact(language="de", channels=(sms,))
             )
             await found.hand_in(replace(of_account, notice_id=b"n2"))
             await found.comes_to("n2", "sent")
@@ -245,7 +245,7 @@ async def test_a_slow_channel_slows_no_other(store: Store, tmp_path: Path) -> No
 async def test_marketing_stands_behind_all_others(store: Store, tmp_path: Path) -> None:
     with HttpPeer() as gateway:
         made = settings(tmp_path, sms_http=f"{gateway.url}/{{{{ id }}}}")
-        await change_contact(store, Keys.contact(SUBSCRIBER), lambda _: Contact(consent={"marketing": True}))
+        await change_contact(store, store.keys.contact(SUBSCRIBER), lambda _: Contact(consent={"marketing": True}))
         await notices.enqueue(store, [notice(f"ad{number}", "marketing") for number in range(30)])
         await notices.enqueue(store, [notice("zero")])
         made = replace(made, sms_http=replace(made.sms_http, in_flight=1, per_second=20))

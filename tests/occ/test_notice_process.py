@@ -22,7 +22,6 @@ from balance import notices
 from balance.contacts import Contact, change_contact
 from balance.directory import adjust_account, set_credit_limit
 from balance.embedded import Address
-from balance.keys import Keys
 from balance.model import IdentityType
 from balance.notices import Notice
 from balance.store import Store
@@ -148,7 +147,7 @@ async def test_no_secret_is_in_its_log_or_its_arguments(store: Store, tmp_path: 
                "log_level": "debug", "lease_margin_s": 1.0}  # fmt: skip
         await notices.enqueue(store, [now("n1"), now("n2"), now("n3")])
         addresses = (("telegram", "42"), ("webhook", f"{peer.url}/hook"), ("sms", NUMBER))
-        await change_contact(store, Keys.contact(b"sub-1"), lambda _: Contact(channels=addresses))
+        await change_contact(store, store.keys.contact(b"sub-1"), lambda _: Contact(channels=addresses))
         process = await asyncio.create_subprocess_exec(
             sys.executable, "-m", "occ.notices.process", json.dumps(job),
             stdin=subprocess.PIPE, stderr=subprocess.PIPE, env={**os.environ, "PYTHONPATH": str(SHIPPED.parent)},

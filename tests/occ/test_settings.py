@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from balance.embedded import Address
+from balance.address import Access, Address
 from occ import yamlmap
 from occ.notices.secret import Secret, SecretError
 from occ.settings import Settings, default_config_path, load, of_worker, option_name, variable_name, worker_identity
@@ -52,6 +52,34 @@ def test_the_shipped_file_holds_the_defaults(config: Path) -> None:
     shown = [path.rpartition(".")[2] for path in leaf_paths(Settings)]
     text = default_config_path().read_text()
     assert [name for name in shown if f"{name}:" not in text] == []
+
+
+EXTERNAL = "store: {mode: external, url: 'redis://h', "
+
+
+def test_stores_of_several_servers_are_read(config: Path) -> None:
+    config.write_text(
+        """
+store:
+  mode: sentinel
+  sentinels: [s1.example.net, "[2001:db8::1]:26380"]
+  master_name: occ
+  username: charging
+  password_file: secret/redis
+  tls: yes
+  ca_file: ca.pem
+  wait_replicas: 1
+  wait_ms: 250
+"""
+    )
+    address = load(config, environ={}).store.address
+    here = config.absolute().parent
+    access = Access("charging", here / "secret/redis", None, True, here / "ca.pem")
+    sentinels = (("s1.example.net", 26379), ("2001:db8::1", 26380))
+    assert address == Address(sentinels=sentinels, master_name="occ", access=access, wait_replicas=1, wait_ms=250)
+    config.write_text("store: {mode: cluster, cluster_nodes: [r1, 'r2:7000'], password_env: REDIS}")
+    address = load(config, environ={}).store.address
+    assert address == Address(nodes=(("r1", 6379), ("r2", 7000)), access=Access(password_env="REDIS"))
 
 
 def test_values_are_read(config: Path) -> None:
@@ -150,6 +178,21 @@ def test_cdrs_go_where_the_data_goes(config: Path) -> None:
         ("store:\n  fsync: no", ":2: store.fsync must be one of always, everysec, not 'no'"),
         ("store:\n\n  mode: external", ":3: store.mode is external, but store.url does not say where the server is"),
         ("store:\n  url: redis://h", "store.url is set, but store.mode is embedded"),
+        (
+            "store:\n  mode: sentinel\n  sentinels: [h]",
+            ":2: store.mode is sentinel, but store.master_name does not say under which name the sentinels know",
+        ),
+        ("store: {mode: cluster}", ":1: store.mode is cluster, but store.cluster_nodes does not say where nodes"),
+        ("store: {mode: cluster, cluster_nodes: ['h:x']}", "must be host:port, not 'h:x'"),
+        ("store: {sentinels: [h]}", "store.sentinels is set, but store.mode is embedded; set store.mode to sentinel"),
+        (f"{EXTERNAL}username: occ}}", "store.username needs a password: give store.password_file or"),
+        (f"{EXTERNAL}password_env: A, password_file: b}}", "store.password_file and store.password_env are both set"),
+        (f"{EXTERNAL}password_env: a-b}}", "store.password_env must be the name of an environment variable"),
+        (f"{EXTERNAL}tls: yes, certificate: a}}", "a certificate for Redis needs both store.certificate and store.key"),
+        (f"{EXTERNAL}ca_file: a}}", "are for TLS; set store.tls to yes as well"),
+        ("store: {mode: external, url: 'unix:///s', tls: yes}", "store.url is a Unix socket, which has no TLS"),
+        ("store: {tls: yes}", "store.mode is embedded: its Redis has neither TLS, passwords nor replicas"),
+        ("store: {wait_replicas: 1}", "store.mode is embedded: its Redis has neither TLS, passwords nor replicas"),
         ("store:\n  url: redis://h:x", ":2: store.url must be redis://host:port or unix:///path/to/socket"),
         ("diameter:\n  peers:\n    mode: strict", ":3: strict mode with an empty list of allowed peers"),
         (

@@ -11,6 +11,7 @@ from typing import Any, Final
 from balance.directory import NewBucket, create_account, top_up_account
 from balance.embedded import Address
 from balance.model import Account, AccountKind, Outcome, Subscriber, Unit
+from balance.nodes import Primary
 from balance.records import JournalRecord, unpack_account, unpack_journal, unpack_outbox
 from balance.resp import StoreError
 from balance.store import Store, StoreSettings
@@ -128,11 +129,13 @@ class Worker:
         self.is_up = False
         for task in self.tasks:
             task.cancel()
+        nodes = self.store._nodes
+        assert isinstance(nodes, Primary)
         for connection in tuple(self.world.redis.connections):
-            if connection.protocol is self.store._link:
+            if connection.protocol is nodes._link:
                 connection.break_off(forgotten=True)
-        if self.store._reconnecting is not None:
-            self.store._reconnecting.cancel()
+        if nodes._reconnecting is not None:
+            nodes._reconnecting.cancel()
 
 
 class World:
