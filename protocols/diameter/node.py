@@ -121,14 +121,13 @@ class Node:
         With `tls`, TLS runs from the first octet. May be called again for another address or port. Raises OSError
         if the address cannot be had.
         """
-        handshake_s = None if tls is None else self.settings.capabilities_timeout_seconds
         server = await asyncio.get_running_loop().create_server(
             lambda: DiameterConnection(self, self._accepted),
             host,
             port,
             ssl=tls,
             backlog=_BACKLOG,
-            ssl_handshake_timeout=handshake_s,
+            ssl_handshake_timeout=self._handshake_seconds(tls),
         )
         self._servers.append(server)
         self.start_dialing()
@@ -142,9 +141,17 @@ class Node:
         loop = asyncio.get_running_loop()
         for each in listening:
             server = await loop.create_server(
-                lambda: DiameterConnection(self, self._accepted), sock=each, ssl=tls, backlog=_BACKLOG
+                lambda: DiameterConnection(self, self._accepted),
+                sock=each,
+                ssl=tls,
+                backlog=_BACKLOG,
+                ssl_handshake_timeout=self._handshake_seconds(tls),
             )
             self._servers.append(server)
+
+    def _handshake_seconds(self, tls: ssl.SSLContext | None) -> float | None:
+        """A stranger has as long to finish a TLS handshake as for its CER after it."""
+        return None if tls is None else self.settings.capabilities_timeout_seconds
 
     def stop_listening(self) -> None:
         """Take no further connections; those there are stay."""

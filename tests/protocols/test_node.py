@@ -635,6 +635,25 @@ async def test_connections_beyond_the_limit_are_closed_at_once() -> None:
 
 
 @on_both_loops
+async def test_strangers_of_one_address_are_bounded_and_open_peers_are_not() -> None:
+    """Limits on everything: max_strangers_per_address; one that goes, or shows its capabilities, makes room."""
+    async with serving(changed(OURS, max_strangers_per_address=2)) as (node, port, _):
+        callers = [await Caller.open_to(port, f"pgw{number}.example.org") for number in range(3)]
+        strangers = [await Caller.to(port) for _ in range(2)]
+        await until(lambda: len(node._connections) == 5)
+        surplus = await Caller.to(port)
+        assert await surplus.is_closed_by_peer()
+        strangers.pop().close()
+        await until(lambda: len(node._connections) == 4)
+        callers.append(await Caller.open_to(port, "pgw9.example.org"))
+        for caller in (*callers, *strangers, surplus):
+            caller.close()
+        await until(lambda: not node._connections)
+        assert not node._strangers
+        assert not node._strangers_from
+
+
+@on_both_loops
 async def test_a_peer_that_does_not_read_is_no_longer_read_from() -> None:
     """Back-pressure: requests of a peer that leaves its answers unread wait in the network, not in memory."""
     large = codec.avp("Session-Id", "x" * 4000)
@@ -714,6 +733,18 @@ def certificate(tmp_path: Path) -> tuple[Path, Path]:
         capture_output=True,
     )
     return key, cert
+
+
+@on_both_loops
+async def test_a_handshake_that_is_not_finished_is_given_up(certificate: tuple[Path, Path]) -> None:
+    """Who connects to the TLS port and says nothing keeps no file open for a minute."""
+    key, cert = certificate
+    server_side = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    server_side.load_cert_chain(cert, key)
+    async with serving(changed(OURS, capabilities_timeout_seconds=0.2), tls=server_side) as (_, port, _):
+        caller = await Caller.to(port)
+        assert await caller.is_closed_by_peer()
+        caller.close()
 
 
 @pytest.mark.shows("relay-tls")
