@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 from balance.contacts import (
     Contact,
     _pack,
-    _unpack,
     as_fields,
     change_contact,
     find_recipient,
@@ -20,6 +19,7 @@ from balance.contacts import (
     parse_consent,
     parse_quiet,
     read_contact,
+    unpack_contact,
 )
 from balance.directory import create_account
 from balance.embedded import Address
@@ -133,7 +133,7 @@ def test_a_contact_is_the_same_after_it_was_text(contact: Contact) -> None:
 
 @given(contacts)
 def test_what_is_written_is_read(contact: Contact) -> None:
-    assert _unpack(_pack(contact)) == contact
+    assert unpack_contact(_pack(contact)) == contact
 
 
 async def test_changes_at_once_are_all_made(store: Store) -> None:
