@@ -12,6 +12,9 @@ from typing import Final, NamedTuple
 PROJECT: Final = Path(__file__).parents[2]
 PROGRAMS: Final = ("make", "occ", ".venv/bin/occ", "python", "pip", "pipx", "docker", "curl")
 
+ANY_ORDER: Final = "<!-- in any order -->"
+"""Before a block: what its commands print comes in any order."""
+
 _BLOCK: Final = re.compile(
     r"(?P<marks>(?:^<!-- .*? -->\n+)*)^(?P<indent> *)```(?P<kind>\w*)\n(?P<text>.*?)^ *```$", re.M | re.S
 )
@@ -27,6 +30,14 @@ class Command(NamedTuple):
     """The lines that follow it on the page; none: whatever it prints."""
     reason: str
     """Why it is not run; empty: it is run."""
+    in_any_order: bool = False
+    """Its lines come as things happen that do not wait for each other."""
+
+    def is_told_by(self, output: str) -> bool:
+        """Whether it has printed what the page says."""
+        if self.in_any_order:
+            return all(re.search(f"^{as_pattern([line])}", output, re.M) for line in self.printed if line.strip(" …"))
+        return not self.printed or re.fullmatch(as_pattern(self.printed), output) is not None
 
 
 class Page(NamedTuple):
@@ -78,7 +89,8 @@ def _commands(found: re.Match[str]) -> list[Command]:
     commands = [(re.sub(r"\s+# .*$", "", line).strip(), printed) for line, printed in typed]
     unknown = {named for named in marks if named is not None} - {line for line, _ in commands}
     assert not unknown, f"no block has {unknown}"
-    return [Command(line, printed, marks.get(line, marks.get(None, ""))) for line, printed in commands]
+    unordered = ANY_ORDER in found["marks"]
+    return [Command(line, printed, marks.get(line, marks.get(None, "")), unordered) for line, printed in commands]
 
 
 def as_pattern(printed: list[str]) -> str:
