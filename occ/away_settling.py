@@ -102,19 +102,23 @@ class Settling(Charge):
 
     # -- what came of it -------------------------------------------------------------------------------------------
 
+    def _end(self, result: Result) -> None:
+        self._done = _nothing  # which was a method of this object: nothing collects cycles while the server runs
+        self._on_result(self, result)
+
     def _refused_at_once(self, outcome: Outcome) -> None:
         """No plan was made, or it came to nothing."""
         if outcome.result_code == TOO_BUSY:
-            self._on_result(self, Result.NOT_YET)
+            self._end(Result.NOT_YET)
             return
         self.reason = outcome.result_code
-        self._on_result(self, Result.LOST if reports(self.request) else Result.VOID)
+        self._end(Result.LOST if reports(self.request) else Result.VOID)
 
     def _on_plan(self, result: Plan | StoreError) -> None:
         if isinstance(result, StoreError):
             super()._on_plan(result)
         elif result.replayed:
-            self._on_result(self, Result.REPEATED)
+            self._end(Result.REPEATED)
         elif result.account is None and result.ended is None:
             super()._on_plan(result)
         else:
@@ -123,7 +127,7 @@ class Settling(Charge):
                 self.rules.budgets.add(result.spent)
             self.leaked_micro = result.leaked_micro
             lost = self._unsold and reports(self.request)
-            self._on_result(self, Result.LOST if lost else Result.SETTLED)
+            self._end(Result.LOST if lost else Result.SETTLED)
 
     # -- the decision ----------------------------------------------------------------------------------------------
 
@@ -251,6 +255,10 @@ class Settling(Charge):
 
     def _supervised_until(self, services: RequestServices, outcome: Outcome, longest_s: int) -> int:
         return super()._supervised_until(services, outcome, longest_s) + max(0, self._settled_ms - self.now_ms)
+
+
+def _nothing(outcome: Outcome) -> None:
+    """Told what nobody waits for any more."""
 
 
 def mark(journal: bytes, number: int) -> bytes:

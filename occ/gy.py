@@ -206,10 +206,9 @@ class Gy:
             request.origin_state_id = self._client_states.get(via.lower())
         statistics.in_flight += 1
         admission = self.admission
-        away = self.away
 
         def done(outcome: Outcome) -> None:
-            if outcome is UNREACHABLE and away is not None and away.take(request, message, profile, via, done):
+            if outcome is UNREACHABLE and self._stood_in(peer, request, message, started):
                 return
             statistics.in_flight -= 1
             if admission.waiting:
@@ -218,6 +217,7 @@ class Gy:
 
         try:
             profile = self._profiles.choose(said, request.origin_host)
+            away = self.away
             if away is not None and away.sessions and away.holds(request):
                 begin = partial(self._charge_held, request, profile, via, done)
                 away.in_turn(request, message, profile, via, begin, done)
@@ -226,6 +226,25 @@ class Gy:
         except Exception:  # a fault of ours must cost one request, not the process
             log.exception("session %r could not be charged", request.session_id)
             done(Outcome(UNABLE_TO_COMPLY))
+
+    def _stood_in(self, peer: Peer, request: CreditControlRequest, message: bytes, started: float) -> bool:
+        """Whether a request that the store could not be asked about is answered without it."""
+        if self.away is None:
+            return False
+
+        def done(outcome: Outcome) -> None:
+            self.statistics.in_flight -= 1
+            if self.admission.waiting:
+                self.admission.answered()
+            self._answer(peer, request, outcome, started)
+
+        said = peer.capabilities
+        try:
+            profile = self._profiles.choose(said, request.origin_host)
+            return self.away.take(request, message, profile, said.origin_host.encode(), done)
+        except Exception:  # as in _begin
+            log.exception("session %r could not be answered without the store", request.session_id)
+            return False
 
     def _charge_held(
         self, request: CreditControlRequest, profile: Profile, via: bytes, done: Callable[[Outcome], None]

@@ -6,6 +6,7 @@ lost); each line of ``Outage.room`` left out.
 """
 
 import asyncio
+import gc
 import json
 import os
 import shutil
@@ -337,6 +338,17 @@ async def test_newer_requests_wait_until_their_session_is_settled(away: AwayLab)
     await begun.wait()
     assert order == ["begun"]
     assert not away.away.holds(request)
+
+
+async def test_settling_leaves_no_cycles(away: AwayLab) -> None:
+    """Nothing collects them while the server runs."""
+    requests = [ccr("a", "s1", 1, 0), *(ccr("a", "s1", 2, number, used=1) for number in range(1, 60))]
+    await away.ask(requests[0])
+    gc.collect()
+    for request in requests[1:]:
+        await away.ask(request)
+    await away.settle()
+    assert gc.collect() < len(requests)
 
 
 async def test_an_answer_waits_for_the_disk_and_a_full_one_refuses(away: AwayLab) -> None:
