@@ -103,8 +103,10 @@ class Settling(Charge):
     # -- what came of it -------------------------------------------------------------------------------------------
 
     def _end(self, result: Result) -> None:
-        self._done = _nothing  # which was a method of this object: nothing collects cycles while the server runs
-        self._on_result(self, result)
+        on_result = self._on_result
+        # Both would close a cycle, and nothing collects these while the server runs.
+        self._done, self._on_result = _nothing, _no_result
+        on_result(self, result)
 
     def _refused_at_once(self, outcome: Outcome) -> None:
         """No plan was made, or it came to nothing."""
@@ -257,8 +259,12 @@ class Settling(Charge):
         return super()._supervised_until(services, outcome, longest_s) + max(0, self._settled_ms - self.now_ms)
 
 
-def _nothing(outcome: Outcome) -> None:
+def _nothing(_: Outcome) -> None:
     """Told what nobody waits for any more."""
+
+
+def _no_result(_: Settling, __: Result) -> None:
+    """As ``_nothing``."""
 
 
 def mark(journal: bytes, number: int) -> bytes:
