@@ -143,7 +143,7 @@ async def test_no_secret_is_in_its_log_or_its_arguments(store: Store, tmp_path: 
             webhook=WebhookSettings(enabled=True, secret_file=tmp_path / "secret", allow_http=True),
             smpp=SmppSettings(enabled=True, port=1, password_file=tmp_path / "password"),
         )
-        job = {"store": store.settings.address.url, "partitions": PARTITIONS, "settings": as_job(made),
+        job = {"store": store.settings.address.as_job(), "partitions": PARTITIONS, "settings": as_job(made),
                "log_level": "debug", "lease_margin_s": 1.0}  # fmt: skip
         await notices.enqueue(store, [now("n1"), now("n2"), now("n3")])
         addresses = (("telegram", "42"), ("webhook", f"{peer.url}/hook"), ("sms", NUMBER))
