@@ -37,7 +37,7 @@ key                              type        value
 ``{notices}:part:<channel>:<m>`` string      notice that a channel's message belongs to, for its receipt; expires
 ``{notices}:counts``             hash        how often a channel (``<channel>|<result>``) had which result
 ``import:<reference>``           hash        where in the journal an import of that name first began
-``s:<session>``                  string      session directory: account that holds an open session; expires
+``s:<digest of session>``        string      session directory: account that holds an open session; expires
 ``{pNNNN}:sy:<account>``         hash        Sy subscriptions by Session-Id (``balance.subscriptions``)
 ``sy:<session>``                 string      account that a Sy subscription is kept with
 ``sy-answer:<request>``          string      the answer that a request of Sy was given, for its repeats; expires
@@ -53,6 +53,7 @@ key                              type        value
 ===============================  ==========  =====================================================================
 """
 
+from hashlib import blake2b
 from typing import Final
 from zlib import crc32
 
@@ -192,6 +193,12 @@ class Keys:
 
     @staticmethod
     def session(session_id: bytes) -> bytes:
+        """By a digest of the Session-Id: every open session has one of these keys, and Session-Ids are long."""
+        return b"s:" + blake2b(session_id, digest_size=12).digest()
+
+    @staticmethod
+    def named_session(session_id: bytes) -> bytes:
+        """The same as earlier releases called it."""
         return b"s:" + session_id
 
     @staticmethod

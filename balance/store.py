@@ -682,6 +682,12 @@ class Store:
             return
 
         def on_value(reply: Reply) -> None:
+            if reply is None:
+                link.send((b"GET", self.keys.named_session(session_id)), on_named)
+            else:
+                on_named(reply)
+
+        def on_named(reply: Reply) -> None:
             done(_as_store_error(reply) if isinstance(reply, Exception) else reply)
 
         self.statistics.reads += 1
