@@ -45,7 +45,7 @@ key                              type        value
 ``{notices}:part:<channel>:<m>`` string      notice that a channel's message belongs to, for its receipt; expires
 ``{notices}:counts``             hash        how often a channel (``<channel>|<result>``) had which result
 ``import:<reference>``           hash        where in the journal an import of that name first began
-``s:<session>``                  string      session directory: account that holds an open session; expires
+``o:<digest of session>``        string      session directory: account that holds an open session; expires
 ``{pNNNN}:sy:<account>`` S       hash        Sy subscriptions by Session-Id (``balance.subscriptions``)
 ``sy:<session>`` S               string      account that a Sy subscription is kept with
 ``sy-answer:<request>`` S        string      the answer that a request of Sy was given, for its repeats; expires
@@ -63,6 +63,7 @@ key                              type        value
 ===============================  ==========  =====================================================================
 """
 
+from hashlib import blake2b
 from typing import Final
 from zlib import crc32
 
@@ -116,7 +117,8 @@ class Keys:
 
     @staticmethod
     def session(session_id: bytes) -> bytes:
-        return b"s:" + session_id
+        """By a digest of the Session-Id: every open session has one of these keys, and Session-Ids are long."""
+        return b"o:" + blake2b(session_id, digest_size=12).digest()
 
     # -- lanes ---------------------------------------------------------------------------------------------------
 

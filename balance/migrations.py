@@ -18,13 +18,13 @@ from typing import Any, Final
 import msgpack
 
 from balance import answers
-from balance.keys import LAYOUT, MIGRATION
+from balance.keys import LAYOUT, MIGRATION, Keys
 from balance.records import VERSION_BYTES
 from balance.resp import Reply, StoreError
 
 log = logging.getLogger("balance.store")
 
-FORMAT: Final = 2
+FORMAT: Final = 3
 """How accounts and sessions are written down (``balance.records``); raised when older ones cannot be read any more."""
 
 LOCK_MS: Final = 15_000
@@ -212,5 +212,26 @@ def _service_of_1(fields: tuple[Any, ...]) -> tuple[Any, ...]:
     return (*usual, (), 0, *rest, *_SERVICE_OF_1[len(rest) :], None)
 
 
-MIGRATIONS: Final[Mapping[int, Migration]] = {1: to_format_2}
+# -- from format 2 to 3: sessions are found by digests -----------------------------------------------------------------
+
+_NAMED_SESSION: Final = b"s:"
+"""Before the Session-Id, in the session directory of format 2."""
+
+
+async def to_format_3(data: Data) -> int:
+    """What format 3 leaves out of accounts and sessions need not be taken out: they are read either way."""
+    moved = 0
+    async for page in data.scan(_NAMED_SESSION.decode() + "*", PAGE):
+        for key in page:
+            account_id, left_ms = await asyncio.gather(data.call("GET", key), data.call("PTTL", key))
+            if account_id is None:
+                continue
+            lasts = ("PX", left_ms) if left_ms > 0 else ()
+            await data.call("SET", Keys.session(key[len(_NAMED_SESSION) :]), account_id, "NX", *lasts)
+            await data.call("DEL", key)
+            moved += 1
+    return moved
+
+
+MIGRATIONS: Final[Mapping[int, Migration]] = {1: to_format_2, 2: to_format_3}
 """By the format that each begins with."""

@@ -10,7 +10,7 @@ import pytest
 from balance import answers
 from balance.directory import create_account, read_account
 from balance.embedded import Address
-from balance.keys import LAYOUT, MIGRATION
+from balance.keys import LAYOUT, MIGRATION, Keys
 from balance.migrations import FORMAT, Data, bring_forward, replace_values
 from balance.model import AccountKind
 from balance.records import VERSION_BYTES, pack_account, unpack_account, unpack_session
@@ -82,6 +82,23 @@ async def test_format_1_is_brought_forward_when_a_process_connects(store: Store)
     # What it reads as it also writes: nothing of the old form is left.
     value = await again.call("GET", store.keys.account(ACCOUNT))
     assert unpack_account(ACCOUNT, pack_account(account)) == unpack_account(ACCOUNT, value)
+    await again.stop()
+
+
+async def test_format_2_named_sessions_whole_in_its_directory(store: Store) -> None:
+    """A session whose client names no subscriber goes on, and an account written in full is read."""
+    await create_account(store, ACCOUNT, AccountKind.PREPAID, 978, now_ms=1, reason="test", balance_micro=1_000_000)
+    await store.call("SET", b"s:pgw;1;1", ACCOUNT, "PX", 600_000)
+    await store.call("SET", b"s:pgw;1;2", ACCOUNT)
+    await store.call("HSET", LAYOUT, "format", 2)
+    again = await open_again(store)
+    for name in (b"pgw;1;1", b"pgw;1;2"):
+        found = asyncio.get_running_loop().create_future()
+        again.find_session(name, found.set_result)
+        assert await found == ACCOUNT
+    assert 0 < await again.call("PTTL", Keys.session(b"pgw;1;1")) <= 600_000
+    assert await again.call("EXISTS", b"s:pgw;1;1", b"s:pgw;1;2") == 0
+    assert int(await again.call("HGET", LAYOUT, "format")) == FORMAT
     await again.stop()
 
 

@@ -10,7 +10,6 @@ import pytest
 
 from balance.embedded import EmbeddedRedis, EmbeddedSettings
 from occ.listening import bound
-from occ.settings import load
 from occ.worker import Job, Worker
 
 
