@@ -797,6 +797,8 @@ class Plan:
         amended: Session | None = None,
         amended_ttl_ms: int = 0,
         first_of: bytes = b"",
+        mark: bytes = b"",
+        mark_ttl_ms: int = 0,
         opened: bytes = b"",
         closed: bytes = b"",
         debited_micro: int = 0,
@@ -824,6 +826,8 @@ class Plan:
         self.amended = amended
         self.amended_ttl_ms = amended_ttl_ms
         self.first_of = first_of
+        self.mark = mark
+        self.mark_ttl_ms = mark_ttl_ms
         self.opened = opened
         self.closed = closed
         self.debited_micro = debited_micro

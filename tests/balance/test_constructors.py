@@ -1,0 +1,27 @@
+"""Constructors that are written out, so that they can be compiled, take and set what their classes have, in order."""
+
+import inspect
+import re
+from dataclasses import fields, is_dataclass
+from types import ModuleType
+
+import pytest
+
+from balance import model
+from occ import services
+from protocols.credit_control import model as credit_control
+
+
+def written_out(module: ModuleType) -> list[type]:
+    own = (each for each in vars(module).values() if inspect.isclass(each) and each.__module__ == module.__name__)
+    return [each for each in own if is_dataclass(each)]
+
+
+@pytest.mark.parametrize("kind", [each for at in (model, services, credit_control) for each in written_out(at)])
+def test_every_field_is_taken(kind: type) -> None:
+    taken = list(inspect.signature(kind).parameters)
+    assert taken == [each.name for each in fields(kind) if each.init]  # type: ignore[arg-type]
+    source = inspect.getsource(kind)
+    if "def __init__" in source:
+        for each in fields(kind):  # type: ignore[arg-type]
+            assert re.search(rf"self\.{each.name}\b[^=\n]* = ", source), each.name
