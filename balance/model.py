@@ -73,7 +73,7 @@ class Rate(Protocol):
         """The greatest number of units whose price is at most ``amount_micro``, ``UNLIMITED`` at most."""
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, init=False)
 class Bucket:
     """One kind of credit on an account: money, or an allowance of octets, seconds or events.
 
@@ -93,6 +93,26 @@ class Bucket:
     owner: bytes = b""
     """The only subscriber it serves; empty: all of the account."""
 
+    def __init__(
+        self,
+        bucket_id: int,
+        unit: int,
+        balance: int,
+        reserved: int = 0,
+        priority: int = 100,
+        expires_ms: int = 0,
+        name: str = "",
+        owner: bytes = b"",
+    ) -> None:
+        self.bucket_id = bucket_id
+        self.unit = unit
+        self.balance = balance
+        self.reserved = reserved
+        self.priority = priority
+        self.expires_ms = expires_ms
+        self.name = name
+        self.owner = owner
+
     def copy(self) -> "Bucket":
         return Bucket(
             self.bucket_id,
@@ -106,7 +126,7 @@ class Bucket:
         )
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, init=False)
 class Meter:
     """Counts what was used or spent within a period, for tiers and caps."""
 
@@ -117,11 +137,23 @@ class Meter:
     units: int = 0
     micro: int = 0
 
+    def __init__(
+        self,
+        name: str,
+        resets_ms: int,
+        units: int = 0,
+        micro: int = 0,
+    ) -> None:
+        self.name = name
+        self.resets_ms = resets_ms
+        self.units = units
+        self.micro = micro
+
     def copy(self) -> "Meter":
         return Meter(self.name, self.resets_ms, self.units, self.micro)
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, init=False)
 class Offer:
     """A recurring thing that the account has: a rental, a bundle that renews; the catalogue says what it is."""
 
@@ -145,6 +177,32 @@ class Offer:
     """When the period that was paid for began; 0: not known, as with what an earlier release charged."""
     given: tuple[int, ...] = ()
     """What it gave for this period into each of ``buckets``, in the bucket's unit; empty: not known."""
+
+    def __init__(
+        self,
+        name: str,
+        since_ms: int,
+        next_ms: int,
+        owner: bytes = b"",
+        unpaid_ms: int = 0,
+        until_ms: int = 0,
+        plan: str = "",
+        paid_micro: int = 0,
+        buckets: tuple[int, ...] = (),
+        paid_from_ms: int = 0,
+        given: tuple[int, ...] = (),
+    ) -> None:
+        self.name = name
+        self.since_ms = since_ms
+        self.next_ms = next_ms
+        self.owner = owner
+        self.unpaid_ms = unpaid_ms
+        self.until_ms = until_ms
+        self.plan = plan
+        self.paid_micro = paid_micro
+        self.buckets = buckets
+        self.paid_from_ms = paid_from_ms
+        self.given = given
 
     def copy(self) -> "Offer":
         return Offer(
@@ -177,7 +235,7 @@ class LifeState(IntEnum):
     TERMINATED = 5
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, init=False)
 class ServiceUse:
     """One Rating-Group or Service-Identifier within a session: what it has used and what is reserved for it."""
 
@@ -231,6 +289,58 @@ class ServiceUse:
     """The account's meters that count it, as ``occ.pricing`` needs them; the second of each is the name."""
     notes: "Notes | None" = None
     """What else its next charging data record has to know; None: it runs since the session began, at one price."""
+
+    def __init__(
+        self,
+        rating_group: int,
+        service_identifier: int,
+        name: str,
+        unit: int,
+        used: int = 0,
+        paid_units: int = 0,
+        priced_micro: int = 0,
+        leaked_micro: int = 0,
+        granted: int = 0,
+        parts: list[tuple[int, int]] | None = None,
+        disbelieved: int = 0,
+        step_units: int = 1,
+        step_price_micro: int = 0,
+        taken: tuple[int, ...] = (),
+        reasons: int = 0,
+        earlier_micro: int = 0,
+        ahead: tuple[int, ...] = (),
+        pool: int = 0,
+        final: int = 0,
+        terms: tuple[int, ...] = (),
+        allowances: tuple[str, ...] = (),
+        zone: str = "",
+        meters: tuple[tuple[Any, ...], ...] = (),
+        notes: "Notes | None" = None,
+    ) -> None:
+        self.rating_group = rating_group
+        self.service_identifier = service_identifier
+        self.name = name
+        self.unit = unit
+        self.used = used
+        self.paid_units = paid_units
+        self.priced_micro = priced_micro
+        self.leaked_micro = leaked_micro
+        self.granted = granted
+        self.parts = [] if parts is None else parts
+        self.disbelieved = disbelieved
+        self.step_units = step_units
+        self.step_price_micro = step_price_micro
+        self.taken = taken
+        self.reasons = reasons
+        self.earlier_micro = earlier_micro
+        self.ahead = ahead
+        self.pool = pool
+        self.final = final
+        self.terms = terms
+        self.allowances = allowances
+        self.zone = zone
+        self.meters = meters
+        self.notes = notes
 
     def copy(self) -> "ServiceUse":
         return ServiceUse(
@@ -338,7 +448,7 @@ class FinalUnits(IntEnum):
     """They are used up: the client redirects or restricts until it asks again."""
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, init=False)
 class Session:
     """An open credit-control session (RFC 8506), or one that ended a short while ago.
 
@@ -382,6 +492,54 @@ class Session:
     catalogue: str = ""
     """Version of the catalogue that was in force when it began."""
 
+    def __init__(
+        self,
+        session_id: bytes,
+        subscriber_id: bytes,
+        plan: str,
+        origin_host: bytes,
+        origin_state_id: int,
+        started_ms: int,
+        expires_ms: int,
+        forgotten_number: int = -1,
+        state: int = 0,
+        facts: bytes = b"",
+        services: list[ServiceUse] | None = None,
+        answers: bytes = b"",
+        answer_count: int = 0,
+        realm: bytes = b"",
+        via: bytes = b"",
+        refused: bool = False,
+        customer: tuple[Any, ...] = (),
+        caps: tuple[int, ...] = (),
+        requests: int = 0,
+        first_number: int = 0,
+        recorded_ms: int = 0,
+        catalogue: str = "",
+    ) -> None:
+        self.session_id = session_id
+        self.subscriber_id = subscriber_id
+        self.plan = plan
+        self.origin_host = origin_host
+        self.origin_state_id = origin_state_id
+        self.started_ms = started_ms
+        self.expires_ms = expires_ms
+        self.forgotten_number = forgotten_number
+        self.state = state
+        self.facts = facts
+        self.services = [] if services is None else services
+        self.answers = answers
+        self.answer_count = answer_count
+        self.realm = realm
+        self.via = via
+        self.refused = refused
+        self.customer = customer
+        self.caps = caps
+        self.requests = requests
+        self.first_number = first_number
+        self.recorded_ms = recorded_ms
+        self.catalogue = catalogue
+
     def copy(self) -> "Session":
         """A copy whose lists are its own; the services in it are shared until ``Draft.service`` copies one."""
         return Session(
@@ -420,7 +578,7 @@ class SessionState(IntEnum):
     """Never opened: kept only so that a repeat of the refused request gets the same answer."""
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, init=False)
 class Account:
     """One paying account as of ``version``; every change raises the version by one."""
 
@@ -448,6 +606,40 @@ class Account:
     levels: tuple[str, ...] = ()
     """What it was at as of this version, by the policies in force (``policies.levels``); opaque to the ledger."""
 
+    def __init__(
+        self,
+        account_id: bytes,
+        version: int,
+        kind: int,
+        currency: int,
+        credit_limit_micro: int,
+        watch_ms: int,
+        buckets: list[Bucket],
+        sessions: dict[bytes, Session],
+        state: int = 0,
+        expires_ms: int = 0,
+        meters: list[Meter] | None = None,
+        offers: list[Offer] | None = None,
+        out_of_service: dict[bytes, int] | None = None,
+        cycle_day: int = 1,
+        levels: tuple[str, ...] = (),
+    ) -> None:
+        self.account_id = account_id
+        self.version = version
+        self.kind = kind
+        self.currency = currency
+        self.credit_limit_micro = credit_limit_micro
+        self.watch_ms = watch_ms
+        self.buckets = buckets
+        self.sessions = sessions
+        self.state = state
+        self.expires_ms = expires_ms
+        self.meters = [] if meters is None else meters
+        self.offers = [] if offers is None else offers
+        self.out_of_service = {} if out_of_service is None else out_of_service
+        self.cycle_day = cycle_day
+        self.levels = levels
+
     def bucket(self, bucket_id: int) -> Bucket | None:
         for bucket in self.buckets:
             if bucket.bucket_id == bucket_id:
@@ -455,7 +647,7 @@ class Account:
         return None
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, init=False)
 class Grant:
     """The outcome for one service of a request, in terms of RFC 8506 section 8.16."""
 
@@ -473,8 +665,30 @@ class Grant:
     avps: bytes = b""
     """What else the client is told of the service, encoded as it is sent: final units, thresholds, ..."""
 
+    def __init__(
+        self,
+        rating_group: int,
+        service_identifiers: tuple[int, ...],
+        result_code: int,
+        unit: int = 0,
+        units: int = -1,
+        validity_time_s: int = 0,
+        final: bool = False,
+        switch_s: int = 0,
+        avps: bytes = b"",
+    ) -> None:
+        self.rating_group = rating_group
+        self.service_identifiers = service_identifiers
+        self.result_code = result_code
+        self.unit = unit
+        self.units = units
+        self.validity_time_s = validity_time_s
+        self.final = final
+        self.switch_s = switch_s
+        self.avps = avps
 
-@dataclass(slots=True)
+
+@dataclass(slots=True, init=False)
 class Outcome:
     """What a credit-control request came to; all that is needed to answer it, now and when it is repeated."""
 
@@ -493,8 +707,28 @@ class Outcome:
     currency: int = 0
     """Of the money in it, ISO 4217 numeric code; 0: that of the catalogue."""
 
+    def __init__(
+        self,
+        result_code: int,
+        grants: list[Grant] | None = None,
+        command_level: bool = False,
+        failed_avp: bytes = b"",
+        cost_micro: int = -1,
+        check_balance_result: int = -1,
+        avps: bytes = b"",
+        currency: int = 0,
+    ) -> None:
+        self.result_code = result_code
+        self.grants = [] if grants is None else grants
+        self.command_level = command_level
+        self.failed_avp = failed_avp
+        self.cost_micro = cost_micro
+        self.check_balance_result = check_balance_result
+        self.avps = avps
+        self.currency = currency
 
-@dataclass(slots=True)
+
+@dataclass(slots=True, init=False)
 class Plan:
     """All that one operation writes, computed before anything is written; the store applies all or nothing."""
 
@@ -549,6 +783,62 @@ class Plan:
     """Names of the policy rules that made the outcome what it is, for the statistics."""
     transition: bytes = b""
     """Set by whoever watches accounts (``Store.observe``): what this operation changed that others must be told of."""
+
+    def __init__(
+        self,
+        outcome: Outcome | None,
+        account: Account | None = None,
+        expected_version: int = 0,
+        journal: bytes = b"",
+        outbox: bytes = b"",
+        watch_ms: int = -1,
+        ended: Session | None = None,
+        ended_ttl_ms: int = 0,
+        amended: Session | None = None,
+        amended_ttl_ms: int = 0,
+        first_of: bytes = b"",
+        opened: bytes = b"",
+        closed: bytes = b"",
+        debited_micro: int = 0,
+        leaked_micro: int = 0,
+        refunded_micro: int = 0,
+        sessions_delta: int = 0,
+        reservations_delta: int = 0,
+        disbelieved_reports: int = 0,
+        spent: dict[str, int] | None = None,
+        replayed: bool = False,
+        late: bool = False,
+        at_ms: int = 0,
+        asked_by: bytes = b"",
+        acted: tuple[str, ...] = (),
+        transition: bytes = b"",
+    ) -> None:
+        self.outcome = outcome
+        self.account = account
+        self.expected_version = expected_version
+        self.journal = journal
+        self.outbox = outbox
+        self.watch_ms = watch_ms
+        self.ended = ended
+        self.ended_ttl_ms = ended_ttl_ms
+        self.amended = amended
+        self.amended_ttl_ms = amended_ttl_ms
+        self.first_of = first_of
+        self.opened = opened
+        self.closed = closed
+        self.debited_micro = debited_micro
+        self.leaked_micro = leaked_micro
+        self.refunded_micro = refunded_micro
+        self.sessions_delta = sessions_delta
+        self.reservations_delta = reservations_delta
+        self.disbelieved_reports = disbelieved_reports
+        self.spent = spent
+        self.replayed = replayed
+        self.late = late
+        self.at_ms = at_ms
+        self.asked_by = asked_by
+        self.acted = acted
+        self.transition = transition
 
 
 @dataclass(slots=True, frozen=True)

@@ -62,7 +62,7 @@ FUTURE_ALLOWED_MS: Final = 60_000
 _AMOUNT: Final = int(Unit.AMOUNT)
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, init=False)
 class Part:
     """One service of a request: what is asked, what is granted, its place in the catalogue and in the session."""
 
@@ -76,6 +76,24 @@ class Part:
     """The grant for after a tariff switch, where it is one of its own."""
     reach_micro: int | None = None
     """The policies let no more be granted than costs so much; None: any."""
+
+    def __init__(
+        self,
+        asked: ServiceRequest,
+        grant: Grant,
+        service: Service,
+        rate: Rate,
+        use: ServiceUse | None,
+        after: Grant | None = None,
+        reach_micro: int | None = None,
+    ) -> None:
+        self.asked = asked
+        self.grant = grant
+        self.service = service
+        self.rate = rate
+        self.use = use
+        self.after = after
+        self.reach_micro = reach_micro
 
 
 def _runs_on(part: Part) -> bool:
