@@ -16,19 +16,25 @@ from typing import Any, Final
 from setuptools import setup
 from setuptools.command.build_py import build_py
 
-# What a request is decided by. Codec, sockets and store are not among them: they spend their time in C already.
+# What a request is read, decided, written down and answered by. Sockets, links and the state machine of peers are not
+# among them: most of their time is spent in C, or their classes have subclasses that are not compiled.
 HOT: Final = [
+    "balance/answers.py",
+    "balance/keys.py",
     "balance/ledger.py",
     "balance/model.py",
     "balance/records.py",
+    "balance/store.py",
     "occ/advice.py",
     "occ/cdr.py",
     "occ/charging.py",
     "occ/codes.py",
     "occ/events.py",
+    "occ/gy.py",
     "occ/indications.py",
     "occ/lifecycle.py",
     "occ/policing.py",
+    "occ/policy/watching.py",
     "occ/pricing.py",
     "occ/rating/offered.py",
     "occ/rating/price.py",
@@ -40,7 +46,12 @@ HOT: Final = [
     "policies/levels.py",
     "policies/policy.py",
     "policies/rules.py",
+    "protocols/credit_control/answer.py",
+    "protocols/credit_control/encoding.py",
+    "protocols/credit_control/members.py",
     "protocols/credit_control/model.py",
+    "protocols/credit_control/wire.py",
+    "protocols/diameter/shape.py",
 ]
 
 

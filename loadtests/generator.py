@@ -77,7 +77,7 @@ class Connection:
     __slots__ = ("buffer", "origin_host", "outgoing", "socket", "templates", "unsent")
 
     def __init__(self, host: str, port: int, number: int, at_s: int) -> None:
-        self.origin_host = f"gw{number:02d}.{REALM}"
+        self.origin_host = f"gw{number:03d}.{REALM}"
         length = len(session_id(self.origin_host, at_s, 0))
         self.templates = tuple(Template(self.origin_host, step, length, at_s) for step in range(STEPS))
         self.outgoing: list[bytes] = []
@@ -167,7 +167,7 @@ class Generator:
         self._sessions = self._first_session = first_session
         self._end_to_end = Random(seed).getrandbits(32)
         self._random = Random(seed)
-        self._result_code_at = _HEADER.size + 8 + (len(session_id("gw00." + REALM, 0, 0)) + 3 & ~3)
+        self._result_code_at = _HEADER.size + 8 + (len(session_id("gw000." + REALM, 0, 0)) + 3 & ~3)
         self._measured_from = self._measured_to = 0.0
         self._latencies_us = array("L")
         self.answers = 0
