@@ -11,6 +11,8 @@ all accounts in turn. Then it takes one command per line on standard input and a
 
 open_sessions   I and U for every session; all S are open afterwards
 stagger         spread the sessions over the four steps, so that every kind of request is always under way
+open_more       {sessions}: I for as many sessions more as are missing to that number
+connect         {peers}: open so many connections more, which stay idle until `disconnect`
 closed_loop     {window, warm_up_s, seconds}: keep `window` requests under way: the server's maximum
 open_loop       {rate, warm_up_s, seconds}: send by the clock at random (exponential) intervals, whatever is answered
 finish          T for every open session
@@ -141,7 +143,16 @@ class Slot:
 class Generator:
     """Connections, slots, and the loop that drives them."""
 
-    COMMANDS: ClassVar[tuple[str, ...]] = ("open_sessions", "stagger", "closed_loop", "open_loop", "finish")
+    COMMANDS: ClassVar[tuple[str, ...]] = (
+        "open_sessions",
+        "open_more",
+        "stagger",
+        "connect",
+        "disconnect",
+        "closed_loop",
+        "open_loop",
+        "finish",
+    )
 
     def __init__(
         self,
@@ -156,7 +167,11 @@ class Generator:
         first_session: int = 0,
     ) -> None:
         self._started_s = int(time())
-        self._connections = [Connection(host, port, first_peer + number, self._started_s) for number in range(peers)]
+        self._address = (host, port)
+        self._first_peer = first_peer
+        self._idle: list[Connection] = []
+        numbers = range(first_peer, first_peer + peers)
+        self._connections = [Connection(host, port, number, self._started_s) for number in numbers]
         self._by_socket = {connection.socket: connection for connection in self._connections}
         self._accounts = accounts
         self._first_account = first_account
@@ -303,6 +318,28 @@ class Generator:
     def open_sessions(self) -> dict[str, Any]:
         for step in (0, 1):
             self._step_all([(slot, step) for slot in self._slots])
+        return self._result(0.0)
+
+    def open_more(self, sessions: int) -> dict[str, Any]:
+        """One more session each, up to so many at a time; they stay as they are until `finish`."""
+        peers = self._connections
+        more = [Slot(index, peers[index % len(peers)]) for index in range(len(self._slots), sessions)]
+        self._slots += more
+        self._step_all([(slot, 0) for slot in more])
+        return self._result(0.0)
+
+    def connect(self, peers: int) -> dict[str, Any]:
+        """Connections that only exchange capabilities."""
+        first = self._first_peer + len(self._connections)
+        at_s = self._started_s
+        self._idle += [Connection(*self._address, number, at_s) for number in range(first, first + peers)]
+        return self._result(0.0)
+
+    def disconnect(self) -> dict[str, Any]:
+        """Close them again."""
+        for connection in self._idle:
+            connection.socket.close()
+        self._idle.clear()
         return self._result(0.0)
 
     def stagger(self) -> dict[str, Any]:

@@ -23,6 +23,7 @@ POSITIVE = (
     "half_p999_ms",
     "idle_account_octets",
     "session_octets",
+    "worker_sessions_mb",
     "worker_octets",
     "redis_octets",
     "floor",
@@ -57,7 +58,21 @@ def test_a_quick_run_is_sound_and_complete(tmp_path: Path) -> None:
     for key in NONE:
         assert figures[key] == 0, key
     assert figures["requests"] > 1000
-    for fact in ("machine", "cores", "Redis", "load", "disk", "maximum", "latency", "ledger", "floor", "rating call"):
+    for fact in (
+        "machine",
+        "cores",
+        "hot path",
+        "versions",
+        "settings",
+        "Redis",
+        "load",
+        "disk",
+        "maximum",
+        "latency",
+        "ledger",
+        "floor",
+        "rating call",
+    ):
         assert written["facts"][fact], fact
     assert "appendfsync always" in written["facts"]["Redis"]
     assert list(tmp_path.iterdir()) == [tmp_path / "figures.json"]
