@@ -1,8 +1,9 @@
 """The answers a session has been given, kept so that a repeat gets its first answer again.
 
 One byte string, record after record, oldest first: 8 octets of key, 4 of age (seconds after the session started), 4 of
-length, then the packed outcome. A session of 64 answers is written at every request; as one string that costs next to
-nothing, and a repeat is found, or found missing, by one search.
+length, then the packed outcome; length 0 and nothing behind it where the outcome is that of the first record, as most
+are. All of it is written at every request: so it has to be short, and as one string it costs next to nothing to carry
+along, and a repeat is found, or found missing, by one search.
 """
 
 from struct import Struct
@@ -26,31 +27,58 @@ def find(answers: bytes, key: int) -> bytes | None:
         found, _, length = _HEAD.unpack_from(answers, at)
         at += _HEAD.size
         if found == key:
-            return answers[at : at + length]
+            return answers[at : at + length] if length else _first(answers)
         at += length
     return None  # the octets of the key stand within an outcome
 
 
 def add(answers: bytes, key: int, outcome: bytes, age_s: int) -> bytes:
-    """The answers with one more."""
+    """The answers with one more; ``outcome`` must not be empty."""
+    if answers and _first(answers) == outcome:
+        return answers + _HEAD.pack(key, age_s, 0)
     return answers + _HEAD.pack(key, age_s, len(outcome)) + outcome
 
 
 def exchanged(answers: bytes, key: int, outcome: bytes) -> bytes:
     """The answers with another outcome of one of them, which is there."""
-    found, at = b"", 0
+    found, at, first = b"", 0, _first(answers)
     while at < len(answers):
         this, age_s, length = _HEAD.unpack_from(answers, at)
-        kept = outcome if this == key else answers[at + _HEAD.size : at + _HEAD.size + length]
-        found = add(found, this, kept, age_s)
-        at += _HEAD.size + length
+        at += _HEAD.size
+        kept = answers[at : at + length] if length else first
+        found = add(found, this, outcome if this == key else kept, age_s)
+        at += length
     return found
 
 
-def oldest(answers: bytes) -> tuple[int, int, int]:
-    """Of the first answer: its CC-Request-Number, its age, and how many octets it takes."""
-    key, age_s, length = _HEAD.unpack_from(answers)
-    return key & 0xFFFFFFFF, age_s, _HEAD.size + length
+def _first(answers: bytes) -> bytes:
+    """The outcome of the first record."""
+    length = _HEAD.unpack_from(answers)[2]
+    return answers[_HEAD.size : _HEAD.size + length]
+
+
+def oldest(answers: bytes) -> tuple[int, int]:
+    """Of the first answer: its CC-Request-Number, and its age."""
+    key, age_s, _ = _HEAD.unpack_from(answers)
+    return key & 0xFFFFFFFF, age_s
+
+
+def without_oldest(answers: bytes) -> bytes:
+    """The answers without the first."""
+    outcome = _first(answers)
+    at = _HEAD.size + len(outcome)
+    if at == len(answers):
+        return b""
+    key, age_s, length = _HEAD.unpack_from(answers, at)
+    if not length:  # the next one has the same outcome, and is the first from now on
+        return _HEAD.pack(key, age_s, len(outcome)) + outcome + answers[at + _HEAD.size :]
+    kept = b""
+    while at < len(answers):
+        key, age_s, length = _HEAD.unpack_from(answers, at)
+        at += _HEAD.size
+        kept = add(kept, key, answers[at : at + length] if length else outcome, age_s)
+        at += length
+    return kept
 
 
 def newest_key(answers: bytes) -> int:

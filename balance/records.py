@@ -46,7 +46,7 @@ def pack_account(account: Account) -> bytes:
             account.credit_limit_micro,
             account.watch_ms,
             [_bucket_fields(bucket) for bucket in account.buckets],
-            [_session_fields(session) for session in account.sessions.values()],
+            [_session_fields(session, account.account_id) for session in account.sessions.values()],
             account.state,
             account.expires_ms,
             [(meter.name, meter.resets_ms, meter.units, meter.micro) for meter in account.meters],
@@ -71,7 +71,7 @@ def unpack_account(account_id: bytes, value: bytes) -> Account:
             fields[2],
             fields[3],
             [_bucket(each) for each in fields[4]],
-            {each[0]: _session(each) for each in fields[5]},
+            {each[0]: _session(each, account_id) for each in fields[5]},
         )
         known = len(fields)
         if known > 6:  # stores of the first release have neither states nor meters
@@ -116,13 +116,19 @@ def _offer_fields(offer: Offer) -> tuple[object, ...]:
     return fields if rare == (0, "", 0, (), 0, ()) else fields + rare
 
 
-def _session_fields(session: Session) -> tuple[object, ...]:
-    """What is written of a session; what most sessions do not have is left out."""
+def _session_fields(session: Session, account_id: bytes) -> tuple[object, ...]:
+    """What is written of a session; what most sessions do not have is left out.
+
+    Names that are part of other names are written as how long they are: a Session-Id begins with the Origin-Host of its
+    client (RFC 6733 section 8.8), which most often ends with its realm and is the peer that it comes by. A subscriber
+    is often called as the account that pays, ``account_id``.
+    """
+    session_id, origin_host, realm, via = session.session_id, session.origin_host, session.realm, session.via
     fields = (
-        session.session_id,
-        session.subscriber_id,
+        session_id,
+        None if session.subscriber_id == account_id else session.subscriber_id,
         session.plan,
-        session.origin_host,
+        len(origin_host) if session_id.startswith(origin_host) else origin_host,
         session.origin_state_id,
         session.started_ms,
         session.expires_ms,
@@ -132,8 +138,8 @@ def _session_fields(session: Session) -> tuple[object, ...]:
         [_service_fields(use) for use in session.services],
         session.answers,
         session.answer_count,
-        session.realm,
-        session.via,
+        len(realm) if origin_host.endswith(realm) else realm,
+        None if via == origin_host else via,
         session.refused,
         session.customer,
         session.caps,
@@ -165,8 +171,7 @@ def _service_fields(use: ServiceUse) -> tuple[object, ...]:
         use.reasons,
     )
     if not (
-        use.allowances
-        or use.zone
+        use.zone
         or use.notes is not None
         or use.earlier_micro
         or use.ahead
@@ -175,7 +180,7 @@ def _service_fields(use: ServiceUse) -> tuple[object, ...]:
         or use.terms
         or use.meters
     ):
-        return fields
+        return (*fields, use.allowances) if use.allowances else fields
     return (
         *fields,
         use.earlier_micro,
@@ -203,7 +208,7 @@ def _grant_fields(grant: Grant) -> tuple[object, ...]:
     return (*fields, grant.switch_s, grant.avps) if grant.avps or grant.switch_s else fields
 
 
-def _session(fields: tuple[Any, ...]) -> Session:
+def _session(fields: tuple[Any, ...], account_id: bytes) -> Session:
     if len(fields) == 20:
         fields += (0, 0)
     (
@@ -230,9 +235,13 @@ def _session(fields: tuple[Any, ...]) -> Session:
         first_number,
         recorded_ms,
     ) = fields
+    if type(origin_host) is int:
+        origin_host = session_id[:origin_host]
+    if type(realm) is int:
+        realm = origin_host[len(origin_host) - realm :]
     return Session(
         session_id,
-        subscriber_id,
+        account_id if subscriber_id is None else subscriber_id,
         plan,
         origin_host,
         origin_state_id,
@@ -245,7 +254,7 @@ def _session(fields: tuple[Any, ...]) -> Session:
         answers,
         answer_count,
         realm,
-        via,
+        origin_host if via is None else via,
         refused,
         customer,
         caps,
@@ -257,8 +266,11 @@ def _session(fields: tuple[Any, ...]) -> Session:
 
 
 def _service(fields: tuple[Any, ...]) -> ServiceUse:
-    if len(fields) == 15:
+    known = len(fields)
+    if known == 15:
         fields += _NOTHING_RARE
+    elif known == 16:
+        fields = (*fields[:15], 0, (), 0, 0, (), fields[15], "", (), None)
     (
         rating_group,
         service_identifier,
@@ -317,12 +329,12 @@ _NOTHING_RARE: Final = (0, (), 0, 0, (), (), "", (), None)
 
 
 def pack_session(session: Session) -> bytes:
-    packed: bytes = _pack(_session_fields(session))
+    packed: bytes = _pack(_session_fields(session, b""))
     return packed
 
 
 def unpack_session(value: bytes) -> Session:
-    return _session(_unpack(value))
+    return _session(_unpack(value), b"")
 
 
 def pack_outcome(outcome: Outcome) -> bytes:

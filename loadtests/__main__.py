@@ -302,7 +302,7 @@ class Bench:
         if status:
             self.errors[f"the server ended with status {status}"] = 1
         if complaints := self.worker.complaints():
-            self.errors["errors in the server's log"] = complaints
+            self.errors[f"errors in the server's log, of which the first is: {complaints[0]}"] = len(complaints)
         found = await check(self.redis.address)
         debited = sum(total.debited for total in found.totals if total.unit == Unit.MONEY)
         self.report.facts["ledger"] = (

@@ -321,7 +321,7 @@ class PolicyRun:
         self._report(clients, changed_at, without, during)
         self.figures["transitions_left"] = left
         self.figures["discrepancies"] = found.discrepancy_count
-        self.figures["errors"] = sum(clients.errors.values()) + worker.complaints()
+        self.figures["errors"] = sum(clients.errors.values()) + len(worker.complaints())
         for what, count in clients.errors.items():
             self._console.print(f"[red]{count} × {what}[/red]", highlight=False)
         return self.figures

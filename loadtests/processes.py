@@ -87,10 +87,10 @@ class Worker:
         lines = self._log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
         return " / ".join(lines[-5:]) or "it said nothing"
 
-    def complaints(self) -> int:
+    def complaints(self) -> list[str]:
         """Lines of its log at level ERROR or above."""
         text = self._log.read_text(encoding="utf-8", errors="replace")
-        return sum(" ERROR " in row or " CRITICAL " in row for row in text.splitlines())
+        return [row for row in text.splitlines() if " ERROR " in row or " CRITICAL " in row]
 
     def signal(self, number: int) -> None:
         """Send it a signal."""

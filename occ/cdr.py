@@ -61,26 +61,27 @@ def facts(request: CreditControlRequest, member_of: bytes = b"") -> bytes:
 
     ``member_of``: the account that the subscriber belongs to, where another one pays.
     """
-    packed: bytes = _pack(
-        (
-            request.service_context_id,
-            member_of or None,
-            request.calling_party,
-            request.called_party,
-            request.called_station_id,
-            request.sgsn_mcc_mnc,
-            request.rat_type,
-            request.user_location,
-            request.sip_method,
-            request.role_of_node,
-            request.number_portability,
-            request.user_name,
-            request.correlation_id,
-            request.access_network,
-            request.visited_network,
-            request.recipients or None,
-        )
-    )
+    told: list[object] = [
+        request.service_context_id,
+        member_of or None,
+        request.calling_party,
+        request.called_party,
+        request.called_station_id,
+        request.sgsn_mcc_mnc,
+        request.rat_type,
+        request.user_location,
+        request.sip_method,
+        request.role_of_node,
+        request.number_portability,
+        request.user_name,
+        request.correlation_id,
+        request.access_network,
+        request.visited_network,
+        request.recipients or None,
+    ]
+    while told[-1] is None:  # the Service-Context-Id never is
+        told.pop()
+    packed: bytes = _pack(told)
     return packed
 
 

@@ -542,10 +542,10 @@ class Charge:
         age_s = (self.now_ms - session.started_ms) // 1000
         oldest_s = age_s - self.rules.settings.answer_replay_ms // 1000
         while session.answer_count:
-            number, first_s, size = answers.oldest(session.answers)
+            number, first_s = answers.oldest(session.answers)
             if first_s >= oldest_s and session.answer_count < ANSWERS_KEPT:
                 break
-            session.answers = session.answers[size:]
+            session.answers = answers.without_oldest(session.answers)
             session.answer_count -= 1
             session.forgotten_number = max(session.forgotten_number, number)
         number = self.request.request_number
