@@ -1,6 +1,7 @@
 # make run         set everything up and start the server; Ctrl-C stops it
 # make test        set everything up and run the tests
-# make bench       set everything up and measure speed
+# make bench       set everything up and measure speed; the figures go into docs/performance.md
+# make bench-scale the same with few and many accounts, peers, prefixes and rules, and a picture of it
 # make sim         simulate clients, crashes and lost messages (make sim SEEDS=1000; make sim SEED=417 for one alone)
 # make noc         start server, simulated traffic and Prometheus (if installed), and say where to look
 # make setup       only set up: a virtual environment in .venv with the locked dependencies
@@ -25,7 +26,7 @@ SHELL := /bin/sh
 SEEDS ?= 200
 KILLS ?= 10
 
-.PHONY: help run test bench sim faults noc setup plain lint audit lock conformance dashboards clean FORCE
+.PHONY: help run test bench bench-scale sim faults noc setup plain lint audit lock conformance dashboards clean FORCE
 
 # An environment that was moved or copied holds paths of its former place.
 INSTALLED := .venv/installed
@@ -51,8 +52,19 @@ noc: setup
 test: setup
 	@.venv/bin/python -m pytest $(ARGS)
 
+# Quick runs say nothing about speed: they are not recorded.
+RECORDED = $(if $(findstring --quick,$(ARGS)),build,docs/benchmarks)
+KIND = $(if $(COMPILED),-compiled)
+
 bench: setup
-	@.venv/bin/python -m loadtests $(ARGS)
+	@mkdir -p $(RECORDED)
+	@.venv/bin/python -m loadtests --json $(RECORDED)/bench$(KIND).json $(ARGS)
+	@.venv/bin/python -m loadtests.page
+
+bench-scale: setup
+	@mkdir -p $(RECORDED)
+	@.venv/bin/python -m loadtests.scale --json $(RECORDED)/scale$(KIND).json --plot $(RECORDED)/scale$(KIND).svg $(ARGS)
+	@.venv/bin/python -m loadtests.page
 
 sim: setup
 	@.venv/bin/python -m tests.simulation $(if $(SEED),--seed $(SEED),--seeds $(SEEDS)) $(ARGS)

@@ -14,6 +14,7 @@ from balance.embedded import Address
 from balance.notices import DEAD, SENT, WAITING, Delivery, Event, Notice
 from balance.resp import StoreError
 from balance.store import Store, StoreSettings
+from tests.plain import PLAIN_ONLY
 
 
 @pytest.fixture
@@ -92,6 +93,7 @@ async def test_a_queue_is_in_the_order_of_what_is_due_and_marketing_stands_behin
     assert await notices.due(store, "smpp", 50, 10) == []
 
 
+@PLAIN_ONLY
 @pytest.mark.parametrize("ended", [False, True])
 async def test_what_somebody_took_while_it_was_looked_up_is_not_due(
     store: Store, monkeypatch: pytest.MonkeyPatch, ended: bool

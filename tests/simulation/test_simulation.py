@@ -16,6 +16,7 @@ from balance import answers, ledger
 from balance.model import Account, Session
 from balance.store import Store
 from occ.charging import Charge
+from tests.plain import PLAIN_ONLY
 from tests.simulation.world import Result, World, run
 
 SEEDS = range(1, 41)
@@ -67,6 +68,7 @@ def _first_failing(seeds: range, change: Callable[[World], None] | None = None) 
 # -- mutations -----------------------------------------------------------------------------------------------------
 
 
+@PLAIN_ONLY
 def test_it_notices_repeats_that_are_charged_again(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(answers, "find", lambda kept, key: None)
     assert _first_failing(SEEDS) is not None
@@ -90,6 +92,7 @@ def test_it_notices_first_requests_that_come_back_after_their_session() -> None:
     assert _first_failing(SEEDS, change) is not None
 
 
+@PLAIN_ONLY
 def test_it_notices_reservations_that_are_not_given_back(monkeypatch: pytest.MonkeyPatch) -> None:
     release = ledger.Draft.release_session
 
@@ -102,6 +105,7 @@ def test_it_notices_reservations_that_are_not_given_back(monkeypatch: pytest.Mon
     assert _first_failing(SEEDS) is not None
 
 
+@PLAIN_ONLY
 def test_it_notices_late_usage_that_is_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
     late = Charge._late
 
@@ -114,6 +118,7 @@ def test_it_notices_late_usage_that_is_dropped(monkeypatch: pytest.MonkeyPatch) 
     assert _first_failing(SEEDS) is not None
 
 
+@PLAIN_ONLY
 def test_it_notices_answers_that_leave_before_the_money_is_written(monkeypatch: pytest.MonkeyPatch) -> None:
     send = Store._send_batch
 

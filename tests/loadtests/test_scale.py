@@ -1,0 +1,77 @@
+"""`python -m loadtests.scale --quick` from end to end, its picture and its page."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+
+from loadtests.page import page
+from loadtests.plot import plot
+from loadtests.scale import BUDGET, write_configuration
+from occ.policy.reading import load_policies
+from occ.rating.catalogue import load_catalogue
+
+REPOSITORY = Path(__file__).parents[2]
+PATIENCE_S = 400
+MARGIN = 3.0
+"""A ratio of two figures of one run; how much a busy machine may bend it."""
+
+
+def result(ratio: float = 1.2) -> dict[str, object]:
+    rows = [
+        {"size": size, "label": f"{size:,} of them", "worker_cpu_us": 40.0, "redis_cpu_us": 10.0, "ratio": of}
+        for size, of in ((10, 1.0), (1000, ratio))
+    ]
+    return {"facts": {"machine": "a <test>", "hot path": "plain"}, "axes": dict.fromkeys(BUDGET, rows)}
+
+
+@pytest.mark.slow
+def test_a_quick_run_compares_small_and_large(tmp_path: Path) -> None:
+    files = ["--json", "scale.json", "--plot", "scale.svg", "--directory", str(tmp_path)]
+    done = subprocess.run(
+        [sys.executable, "-m", "loadtests.scale", "--quick", *files],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY), "COLUMNS": "160"},
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_S,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    written = json.loads((tmp_path / "scale.json").read_text(encoding="utf-8"))
+    for axis in BUDGET:
+        rows = written["axes"][axis]
+        assert rows[0]["ratio"] == 1
+        assert rows[-1]["ratio"] < MARGIN, axis
+        assert all(row["worker_cpu_us"] > 0 < row["redis_cpu_us"] for row in rows)
+    assert (tmp_path / "scale.svg").read_text(encoding="utf-8").startswith("<svg")
+    assert sorted(each.name for each in tmp_path.iterdir()) == ["scale.json", "scale.svg"]
+
+
+def test_the_rules_of_a_run_are_all_read(tmp_path: Path) -> None:
+    settings = write_configuration(tmp_path / "config", 300, 300)
+    catalogue = load_catalogue(Path(settings["OCC_CATALOGUE"]))
+    policies = load_policies(Path(settings["OCC_POLICIES"]), catalogue)
+    assert catalogue.destinations is not None
+    assert len(catalogue.destinations) > 300
+    assert len(policies.policies.rules) == 300
+
+
+def test_the_picture_shows_every_ratio() -> None:
+    root = ElementTree.fromstring(plot(result(1.37)))
+    texts = [each.text for each in root.iter() if each.text]
+    assert texts.count("1.37") == len(BUDGET)
+    assert any("a <test>" in text for text in texts)
+
+
+def test_the_page_has_what_was_recorded_and_nothing_else(tmp_path: Path) -> None:
+    assert "|" not in page(tmp_path)
+    (tmp_path / "scale-compiled.json").write_text(json.dumps(result()), encoding="utf-8")
+    text = page(tmp_path)
+    assert "benchmarks/scale-compiled.svg" in text
+    assert "| 1,000 of them | 40.0 µs | 10.0 µs | 1.20 |" in text
+    assert "benchmarks/scale.svg" not in text
