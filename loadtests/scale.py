@@ -71,8 +71,8 @@ class Scale:
 
 
 FULL: Final = Scale((1_000, 100_000, 1_000_000), (1, 10, 100), (10, 1_000, 100_000), rounds=5, seconds=4.0)
-QUICK: Final = Scale((1_000, 3_000), (1, 10), (10, 1_000), rounds=2, seconds=1.0)
-OTHERWISE_ACCOUNTS: Final = 10_000
+QUICK: Final = Scale((500, 1_500), (1, 10), (10, 1_000), rounds=2, seconds=0.5)
+OTHERWISE_ACCOUNTS: Final = 5_000
 """Accounts where the question is about something else."""
 BUDGET: Final = {"accounts": (1.25, 1.1), "peers": (1.25, 1.1), "rules": (1.15, 1.05)}
 """The ratio of the largest subject to the smallest that must be kept to, and the one aimed at."""
