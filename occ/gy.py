@@ -25,6 +25,7 @@ from protocols.credit_control import (
     Units,
     decode_request,
     encode_answer,
+    encode_service,
 )
 from protocols.credit_control.refusal import Refusals, request_type
 from protocols.diameter.codec import error_answer
@@ -40,6 +41,9 @@ OTHER_GROUPS: Final = -2
 
 CLIENTS_REMEMBERED: Final = 10_000
 """Origin-Hosts whose Origin-State-Id is kept."""
+
+GRANTS_REMEMBERED: Final = 1024
+"""Grants whose encoding is kept."""
 
 
 SLOW_S: Final = 0.05
@@ -151,6 +155,7 @@ class Gy:
             limits, self.statistics, charging.store, request_type, self._begin, self._turn_away
         )
         self._client_states: dict[bytes, int] = {}
+        self._grants: dict[tuple[object, ...], bytes] = {}
         self.on_client_state: Callable[[bytes, int], None] | None = None
         """Told (Origin-Host, Origin-State-Id) when a client's is first seen, and whenever it has risen."""
         self.away: Away | None = None
@@ -277,14 +282,35 @@ class Gy:
         if outcome.check_balance_result >= 0:
             answer.check_balance_result = outcome.check_balance_result
         answer.members = outcome.avps
+        services = b""
         if outcome.command_level:
             _grant_at_command_level(answer, outcome.grants[0], currency)
         elif outcome.grants:
-            answer.services = [_service_answer(grant, currency) for grant in outcome.grants]
-        peer.send(encode_answer(request, answer, self._origin))
+            services = b"".join([self._encoded(grant, currency) for grant in outcome.grants])
+        peer.send(encode_answer(request, answer, self._origin, services))
         for grant in outcome.grants:
             self.statistics.service_answered(grant.rating_group, grant.result_code)
         self.statistics.answered(request.request_type, result_code, perf_counter() - started, request.session_id)
+
+    def _encoded(self, grant: Grant, currency: int) -> bytes:
+        """A grant as it is sent. Most are like others: the same units of the same services."""
+        key = (
+            grant.rating_group,
+            grant.service_identifiers,
+            grant.result_code,
+            grant.unit,
+            grant.units,
+            grant.validity_time_s,
+            grant.switch_s,
+            grant.avps,
+            currency,
+        )
+        found = self._grants.get(key)
+        if found is None:
+            if len(self._grants) >= GRANTS_REMEMBERED:
+                self._grants.clear()
+            found = self._grants[key] = encode_service(_service_answer(grant, currency))
+        return found
 
 
 def _service_answer(grant: Grant, currency: int) -> ServiceAnswer:

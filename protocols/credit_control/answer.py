@@ -39,11 +39,14 @@ _AUTH_APPLICATION: Final[bytes] = unsigned32(wire.AUTH_APPLICATION_ID, _APPLICAT
 _CC_REQUEST_NUMBER: Final[bytes] = header32(wire.CC_REQUEST_NUMBER)
 
 
-def encode_answer(request: CreditControlRequest, answer: CreditControlAnswer, origin: bytes) -> bytes:
+def encode_answer(
+    request: CreditControlRequest, answer: CreditControlAnswer, origin: bytes, services: bytes = b""
+) -> bytes:
     """The whole message that answers ``request``.
 
-    ``origin``: our encoded Origin-Host and Origin-Realm. The P bit and every Proxy-Info of the request
-    come back; the E bit is set for a Result-Code of 3xxx. Raises struct.error for a number that its AVP
+    ``origin``: our encoded Origin-Host and Origin-Realm. ``services``: Multiple-Services-Credit-Controls that are
+    encoded already (``encode_service``) and go before those of ``answer``. The P bit and every Proxy-Info of the
+    request come back; the E bit is set for a Result-Code of 3xxx. Raises struct.error for a number that its AVP
     cannot hold, and ValueError as ``encode_service_members`` does.
     """
     result_code = answer.result_code
@@ -60,7 +63,9 @@ def encode_answer(request: CreditControlRequest, answer: CreditControlAnswer, or
         parts.append(unsigned64(wire.CC_SUB_SESSION_ID, request.sub_session_id))
     if answer.granted is not None:
         parts.append(group(wire.GRANTED_SERVICE_UNIT, unit_members(answer.granted)))
-    parts.extend([_service(service) for service in answer.services])
+    if services:
+        parts.append(services)
+    parts.extend([encode_service(service) for service in answer.services])
     if answer.validity_time is not None:
         parts.append(_U32(_VALIDITY_TIME, answer.validity_time))
     parts.append(encode_command_members(answer))
@@ -84,8 +89,8 @@ def encode_answer(request: CreditControlRequest, answer: CreditControlAnswer, or
     )
 
 
-def _service(service: ServiceAnswer) -> bytes:
-    """Multiple-Services-Credit-Control (RFC 8506 section 8.16)."""
+def encode_service(service: ServiceAnswer) -> bytes:
+    """Multiple-Services-Credit-Control (RFC 8506 section 8.16). Raises as ``encode_answer`` does."""
     members = b""
     for identifier in service.service_identifiers:
         members += _U32(_SERVICE_IDENTIFIER, identifier)
