@@ -355,6 +355,8 @@ class Store:
             return
         try:
             plan = operation.step(account, ended)
+            if isinstance(plan, Plan) and plan.account is not None and self.observe is not None:
+                self.observe(account, plan)
         except Exception as error:
             refusal = StoreError(str(error))
             refusal.__cause__ = error
@@ -363,8 +365,6 @@ class Store:
         if isinstance(plan, Lookup):
             self._look_up(operation, plan.session_id)
             return
-        if plan.account is not None and self.observe is not None:
-            self.observe(account, plan)
         if plan.account is None and plan.ended is None:
             if plan.replayed and plan.opened:
                 self._session_directory(line.account_id, plan)
@@ -387,6 +387,16 @@ class Store:
             self._flush_due = True
             self._loop.call_soon(self._flush)
 
+    def _decide_after(self, operation: _Operation, value: bytes) -> None:
+        """Decide knowing of an ended session; one that cannot be read costs this operation, not those behind it."""
+        try:
+            ended = unpack_session(value)
+        except Exception as error:  # whatever msgpack and the fields make of foreign octets
+            account_id = operation.line.account_id
+            self._finish(operation, StoreError(f"an ended session of account {account_id!r} cannot be read: {error}"))
+            return
+        self._decide(operation, ended)
+
     def _look_up(self, operation: _Operation, session_id: bytes) -> None:
         """Decide knowing of an ended session, and on the account beside it: another worker may have it open."""
         line = operation.line
@@ -404,7 +414,10 @@ class Store:
                 return
             account, ended = reply
             line.value, line.loaded, operation.fresh = account or b"", generation, True
-            self._decide(operation, unpack_session(ended) if ended else ABSENT)
+            if ended:
+                self._decide_after(operation, ended)
+            else:
+                self._decide(operation, ABSENT)
 
         self.statistics.reads += 1
         route.send((b"MGET", line.key, self.keys.ended(line.account_id, session_id)), on_values)
@@ -613,7 +626,7 @@ class Store:
         operation.plan = None
         operation.attempts += 1
         if reason == 1 and operation.attempts < MAX_ATTEMPTS:
-            self._decide(operation, unpack_session(value))
+            self._decide_after(operation, value)
             return
         self.statistics.conflicts += 1
         if operation.attempts >= MAX_ATTEMPTS:
@@ -687,7 +700,12 @@ class Store:
                 self._subscribers.pop((kind, value), None)
                 done(None)
             else:
-                subscriber = unpack_subscriber(reply)
+                try:
+                    subscriber = unpack_subscriber(reply)
+                except Exception as error:  # whatever msgpack and the fields make of foreign octets
+                    log.error("the record of identity %r cannot be read: %s", value, error)
+                    done(StoreError(f"the record of an identity cannot be read: {error}"))
+                    return
                 if len(self._subscribers) >= self.settings.account_cache_entries:
                     self._subscribers.pop(next(iter(self._subscribers)))
                 self._subscribers[(kind, value)] = (subscriber, now_ms)

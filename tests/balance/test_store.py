@@ -103,6 +103,55 @@ async def test_a_step_that_fails_does_not_block_the_account(store: Store) -> Non
     assert await balance(store) == 7
 
 
+async def test_a_fault_of_who_looks_at_changes_does_not_block_the_account(store: Store) -> None:
+    def observe(account: Account | None, plan: Plan) -> None:
+        raise ZeroDivisionError("a fault")
+
+    store.observe = observe
+    with pytest.raises(ZeroDivisionError):
+        await store.commit(ACCOUNT, add(7))
+    store.observe = None
+    async with asyncio.timeout(5):
+        await store.commit(ACCOUNT, add(7))
+    assert await balance(store) == 7
+
+
+async def test_an_ended_session_that_cannot_be_read_costs_its_own_operation_alone(store: Store) -> None:
+    """Looked up beforehand, and found by the script that writes a batch."""
+    await store.call("SET", store.keys.ended(ACCOUNT, b"s"), b"no session")
+    await create_account(store, b"other", AccountKind.PREPAID, 978, now_ms=1, reason="test")
+
+    def knowing(account: Account | None, ended: Session | None) -> Plan | Lookup:
+        return Lookup(b"s") if ended is None else Plan(None)
+
+    def first(account: Account | None, ended: Session | None) -> Plan | Lookup:
+        plan = add(5)(account, ended)
+        assert isinstance(plan, Plan)
+        plan.first_of = b"s"
+        return plan
+
+    async with asyncio.timeout(5):
+        for step in (knowing, first):
+            results = await asyncio.gather(
+                store.commit(ACCOUNT, step),
+                store.commit(b"other", add(1)),
+                store.commit(ACCOUNT, add(1)),
+                return_exceptions=True,
+            )
+            assert isinstance(results[0], StoreError)
+            assert "an ended session of account b'acc-1' cannot be read" in str(results[0])
+            assert not any(isinstance(each, Exception) for each in results[1:])
+    assert await balance(store) == 2
+
+
+async def test_an_identity_that_cannot_be_read_is_answered(store: Store) -> None:
+    await store.call("SET", store.keys.identity(0, b"49"), b"no subscriber")
+    told: asyncio.Future[object] = asyncio.get_running_loop().create_future()
+    store.find_subscriber(0, b"49", 1, told.set_result)
+    async with asyncio.timeout(5):
+        assert isinstance(await told, StoreError)
+
+
 async def test_the_script_is_loaded_again_after_a_flush(store: Store) -> None:
     await store.call("SCRIPT", "FLUSH")
     await store.commit(ACCOUNT, add(3))
