@@ -118,7 +118,9 @@ class Worker:
         await server.prepare()
         loop.add_signal_handler(signal.SIGHUP, self._reload)
         try:
-            while server.hindrances():  # noqa: ASYNC110 - the store is another process
+            while server.hindrances():
+                if self._stop.is_set() or self._told.at_eof():
+                    return  # while the store is away nobody else would notice that the supervisor is gone
                 await asyncio.sleep(READY_CHECK_S)
             _tell(done=Step.PREPARE.value)
             ends = [asyncio.create_task(each) for each in (self._obey(), self._stop.wait(), server.failed.wait())]
@@ -149,7 +151,7 @@ class Worker:
             _tell(done=step.value)
 
     async def _take_over(self) -> None:
-        while True:
+        while not self._told.at_eof():
             try:
                 await self._server.take_over()
             except StoreError as error:

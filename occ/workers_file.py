@@ -87,7 +87,10 @@ class WorkersFile:
                     ) from None
                 time.sleep(0.02)
         self._lock = descriptor
-        return self._path.exists()
+        was_left = self._path.exists()
+        # Whoever reads it from here on would take it for ours: the process it names may be anybody's by now.
+        self._path.unlink(missing_ok=True)
+        return was_left
 
     def write(self, running: RunningWorkers) -> None:
         """Raises OSError."""

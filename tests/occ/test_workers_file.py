@@ -65,6 +65,7 @@ def test_what_a_killed_supervisor_left_is_not_believed(tmp_path: Path) -> None:
     assert running_workers(tmp_path) is None
     after = WorkersFile(tmp_path)
     assert after.claim(), "there was one before, which may still be leaving"
+    assert running_workers(tmp_path) is None, "who has the lock now has not told yet, and must not be signalled"
     after.release()
 
 
