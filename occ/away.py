@@ -21,7 +21,7 @@ from balance.records import pack_outcome, unpack_outcome
 from balance.resp import StoreError
 from occ.away_grants import Known, Outage, Refused, decide
 from occ.away_journal import AwayJournal, AwayJournalError, Entry, entry_record, settled_record
-from occ.away_settling import Result, Settling, lost_record, mark
+from occ.away_settling import Result, Settling, mark
 from occ.charging import Charging, OnOutcome, request_kind, session_key
 from occ.codes import INITIAL, TERMINATION, TOO_BUSY, UNKNOWN_SESSION_ID, UPDATE
 from occ.profiles import Profile
@@ -382,7 +382,7 @@ class Away:
             if result is not Result.SETTLED and settling.reason == UNKNOWN_SESSION_ID and self._waits(session):
                 result = Result.NOT_YET
             if result is Result.LOST:
-                result = await self._record_loss(pending.entry, settling)
+                result = await self._record_loss(settling)
             if result is Result.NOT_YET:
                 session.next_ms = max(session.next_ms, self._clock() + int(LOOK_S * 1000))
                 break
@@ -428,16 +428,18 @@ class Away:
 
         request = decode_request(entry.message)
         profile = self._profile_named(entry.profile)
-        Settling(self._charging, self._journal.name, entry, request, profile, self._clock(), done).begin()
+        name = self._journal.name
+        label = f"away;{self._server};{name.hex()[:8]}"
+        Settling(self._charging, name, label, entry, request, profile, self._clock(), done).begin()
         return await future
 
-    async def _record_loss(self, entry: Entry, settling: Settling) -> Result:
+    async def _record_loss(self, settling: Settling) -> Result:
         """Enter into the outbox what nobody could be debited for. Read twice it has one ``record_id``."""
         store = self._store
-        journal = f"away;{self._server};{self._journal.name.hex()[:8]}"
         try:
-            record = lost_record(entry, settling.request, journal, self._charging.rules.catalogue)
-            await store.call("XADD", store.keys.outbox(store.keys.lanes()[0]), "*", "c", record)
+            if not settling.was_written:
+                outbox = store.keys.outbox(store.keys.lanes()[0])
+                await store.call("XADD", outbox, "*", "c", settling.lost_record())
         except StoreError as error:
             log.warning("a charging data record of what could not be charged waits: %s", error)
             return Result.NOT_YET

@@ -58,10 +58,13 @@ class Result(StrEnum):
 class Settling(Charge):
     """One entry on its way through the ledger. ``given``: what was answered; ``done`` is called once.
 
+    ``journal``: name of the journal that it is in; ``label`` stands for that in records of what cannot be charged.
     ``now_ms``: the time of settling, from which sessions are supervised.
     """
 
     __slots__ = (
+        "_entry",
+        "_journal",
         "_mark",
         "_on_result",
         "_packed",
@@ -77,6 +80,7 @@ class Settling(Charge):
         self,
         charging: Charging,
         journal: bytes,
+        label: str,
         entry: Entry,
         request: CreditControlRequest,
         profile: Profile,
@@ -91,6 +95,8 @@ class Settling(Charge):
         """Result-Code with which charging refused it; 0: it did not."""
         self.leaked_micro = 0
         """What no balance covered."""
+        self._entry = entry
+        self._journal = label
         self._packed = entry.outcome
         self._on_result = done
         self._settled_ms = now_ms
@@ -252,6 +258,31 @@ class Settling(Charge):
                 part.use.granted = grant.units  # the client did not use more than it was granted
         return unpack_outcome(self._packed)
 
+    def _plan(
+        self,
+        draft: Draft,
+        operation: str,
+        outcome: Outcome | None,
+        records: tuple[bytes, ...],
+        acted: tuple[str, ...] = (),
+    ) -> Plan:
+        if self._unsold and reports(self.request):
+            # With the money of its other services: once the entry has its mark, nobody would come back to it.
+            records += self._uncharged()
+        return super()._plan(draft, operation, outcome, records, acted)
+
+    def _uncharged(self) -> tuple[bytes, ...]:
+        return uncharged_records(self._entry, self.request, self._journal, self.rules.catalogue)
+
+    def lost_record(self) -> bytes:
+        """An outbox entry: what the entry reported and nobody could be debited for."""
+        return pack_outbox(self._uncharged())
+
+    @property
+    def was_written(self) -> bool:
+        """What came of it is in the store, with the records of what could not be charged."""
+        return self.reason == 0
+
     def _remember(self, session: Session, outcome: Outcome) -> None:  # noqa: ARG002 - see _outcome
         super()._remember(session, self.given)
 
@@ -303,8 +334,10 @@ def _units(unit: int, units: int) -> Units | None:
 # -- what cannot be charged ------------------------------------------------------------------------------------------
 
 
-def lost_record(entry: Entry, request: CreditControlRequest, journal: str, catalogue: Catalogue) -> bytes:
-    """An outbox entry: the charging data records of what a request reported and nobody could be debited for.
+def uncharged_records(
+    entry: Entry, request: CreditControlRequest, journal: str, catalogue: Catalogue
+) -> tuple[bytes, ...]:
+    """The packed charging data records of what a request reported and nobody could be debited for.
 
     ``journal``: names the server whose journal it was in; it stands where the account would.
     """
@@ -330,7 +363,7 @@ def lost_record(entry: Entry, request: CreditControlRequest, journal: str, catal
         if units and (found is None or found.unit == unit):
             name = "" if found is None else found.name
             session.services.append(ServiceUse(rating_group, identifier, name, unit, used=units))
-    return pack_outbox(cdr.closing_records(Draft(account, entry.came_ms), session, cdr.UNCHARGED))
+    return cdr.closing_records(Draft(account, entry.came_ms), session, cdr.UNCHARGED)
 
 
 def _reported(entry: Entry, request: CreditControlRequest) -> Iterator[tuple[int, int, int, int]]:

@@ -430,7 +430,7 @@ class Charge:
         ends = self.request.request_type == TERMINATION
         services = self._services(draft, session)
         services.settle(late=True)
-        outcome = services.outcome(refuse_if_none=False) if ends else Outcome(UNKNOWN_SESSION_ID)
+        outcome = self._outcome(services, refuse_if_none=False) if ends else Outcome(UNKNOWN_SESSION_ID)
         self._remember(session, outcome)
         records = cdr.late_records(draft, session)
         plan = self._plan(draft, "late-charge", outcome, records)

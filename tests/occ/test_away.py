@@ -21,6 +21,7 @@ from balance.directory import read_account
 from balance.embedded import Address
 from balance.model import Outcome, Unit
 from balance.records import unpack_outbox
+from balance.resp import StoreUnavailableError
 from balance.store import Store, StoreSettings
 from balance.verify import verify
 from occ.away import Away
@@ -318,6 +319,32 @@ async def test_a_service_that_is_sold_no_more_is_in_a_record(away: AwayLab) -> N
     away.lab.sell(Catalogue("other", 978, (), {"standard": {}}))
     assert await away.settle() == {Result.SETTLED: 1, Result.LOST: 1}
     assert [each["used"] for each in await away.records() if each["cause"] == "uncharged"] == [70]
+
+
+async def test_the_record_of_a_service_sold_no_more_comes_with_the_mark_of_its_entry(
+    away: AwayLab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The store is lost right behind the commit: the mark says that all is done, so the record has to be there."""
+    await away.ask(ccr("a", "s1", 1, 0))
+    await away.ask(ccr("a", "s1", 2, 1, used=70))
+    await away.ask(ccr("a", "e1", 4, 0))
+    away.lab.sell(Catalogue("other", 978, (), {"standard": {}}))
+    call = away.lab.store.call
+
+    async def lost(*command: Any) -> Any:
+        if command[0] == "XADD":
+            raise StoreUnavailableError("the store cannot be reached")
+        return await call(*command)
+
+    monkeypatch.setattr(away.lab.store, "call", lost)
+    await away.settle()
+    monkeypatch.undo()
+    away.end()
+    away.begin()
+    await away.settle()
+    assert away.away.statistics.waiting == 0
+    found = [(each["session_id"], each["used"]) for each in await away.records() if each["cause"] == "uncharged"]
+    assert sorted(found) == [("e1", 100), ("s1", 70)]
 
 
 async def test_newer_requests_wait_until_their_session_is_settled(away: AwayLab) -> None:
