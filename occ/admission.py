@@ -248,6 +248,20 @@ class Admission(Generic[P]):
         self.until = 0.0
         if not self.waiting:
             return
+        out_of_time = False
+        try:
+            out_of_time = self._begin_what_may()
+        finally:  # also if a request is at fault: those behind it have no other clock
+            self._turned = self._clock()
+            if self.waiting and not self._turn_due:
+                if out_of_time:
+                    self._turn_soon()
+                elif self._tick is None:
+                    assert self._loop is not None
+                    self._tick = self._loop.call_later(TICK_S, self._look_again)
+
+    def _begin_what_may(self) -> bool:
+        """True: time ran out before."""
         now = self._clock()
         self._refuse_overdue(now)
         if now - self._measured_at >= MEASURED_S:
@@ -256,14 +270,7 @@ class Admission(Generic[P]):
         out_of_time = self._begin_all(self._running, until)
         if not out_of_time and not self._running and self._keeps_up(now):
             out_of_time = self._begin_all(self._first, until)
-        self._turned = self._clock()
-        if self._turn_due or not self.waiting:
-            return
-        if out_of_time:
-            self._turn_soon()
-        elif self._tick is None:
-            assert self._loop is not None
-            self._tick = self._loop.call_later(TICK_S, self._look_again)
+        return out_of_time
 
     def _look_again(self) -> None:
         self._tick = None

@@ -249,8 +249,12 @@ class Gy:
     def _charge_held(
         self, request: CreditControlRequest, profile: Profile, via: bytes, done: Callable[[Outcome], None]
     ) -> None:
-        """Charge a request that has waited."""
-        self._charging.charge(request, profile, via, self._clock(), done)
+        """Charge a request that has waited; never raises."""
+        try:
+            self._charging.charge(request, profile, via, self._clock(), done)
+        except Exception:  # as in _begin
+            log.exception("session %r could not be charged", request.session_id)
+            done(Outcome(UNABLE_TO_COMPLY))
 
     def _turn_away(self, peer: Peer, message: bytes, kind: int, reason: str) -> None:
         """Refuse a request that nobody has read."""

@@ -296,6 +296,27 @@ async def test_a_store_that_answers_nothing_leaves_a_few_under_way() -> None:
     assert desk.admission.at_once == LEAST_BEGUN
 
 
+async def test_a_request_that_cannot_be_begun_holds_nobody_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is under way, so no answer brings the next turn."""
+    desk = Desk(costs_s=SLICE_S)
+    desk.send(UPDATE)
+    faulty, behind = desk.send(UPDATE), desk.send(UPDATE)
+    begin = desk._begin
+
+    def fail(peer: str, message: bytes, read_at: float) -> None:
+        if message == faulty:
+            raise ZeroDivisionError("a fault")
+        begin(peer, message, read_at)
+
+    monkeypatch.setattr(desk.admission, "_begin", fail)
+    asyncio.get_running_loop().set_exception_handler(lambda loop, context: None)
+    desk.answer()
+    await desk.turn()
+    await desk.tick()
+    assert desk.begun[-1] == behind
+    assert desk.held() == 0
+
+
 async def test_the_delay_of_the_loop_is_known() -> None:
     desk = Desk()
     watching = asyncio.get_running_loop().create_task(desk.admission.watch())
