@@ -297,6 +297,11 @@ class Away:
         return self._granting
 
     @property
+    def is_settling(self) -> bool:
+        """Whether anything waits that can be settled soon; what another server has to begin is not."""
+        return self._store.available and any(not session.since_ms for session in self.sessions.values())
+
+    @property
     def journal_octets(self) -> int:
         """Size of the journal's file."""
         return self._journal.octets
