@@ -296,7 +296,7 @@ class OnlineChargingServer:
         sessions are unknown which began without the store.
         """
         until_s = asyncio.get_running_loop().time() + SETTLING_S
-        while self.away is not None and self.away.is_settling and asyncio.get_running_loop().time() < until_s:
+        while self.away is not None and self.away.is_settling and asyncio.get_running_loop().time() < until_s:  # noqa: ASYNC110 - the disk and the store decide
             await asyncio.sleep(OPENING_CHECK_S)
 
     def _in_flight(self) -> int:

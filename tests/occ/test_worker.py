@@ -63,7 +63,7 @@ class Lab:
 
     async def lose_store(self) -> None:
         await self.redis.stop()
-        while self.server.store.available:
+        while self.server.store.available:  # noqa: ASYNC110 - it tells nobody
             await asyncio.sleep(0.01)
 
 
