@@ -67,6 +67,8 @@ from typing import Final
 from zlib import crc32
 
 LAYOUT: Final = b"occ:layout"
+CLI_TOKENS: Final = b"cli_tokens"
+"""Field of the layout: whether commands take tokens, by the settings of the server that was started last."""
 MIGRATION: Final = b"occ:migration"
 POLICIES: Final = b"occ:policies"
 OPEN: Final = b"occ:open"

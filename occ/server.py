@@ -22,7 +22,7 @@ from typing import Any, Final
 import uvloop
 
 from balance.embedded import Address
-from balance.keys import LAYOUT
+from balance.keys import CLI_TOKENS, LAYOUT
 from balance.notices import Figures, enqueue, figures
 from balance.resp import StoreError
 from balance.store import Store
@@ -199,6 +199,7 @@ class OnlineChargingServer:
         )
         await self.store.start()
         self._cleanup.push_async_callback(self.store.stop)
+        await self.store.call("HSET", LAYOUT, CLI_TOKENS, settings.cli.tokens)
         self.charging = Charging(self.store, Rules(catalogue, _charge_settings(settings)))
         watching = Watching(reloading.NO_POLICIES)
         self.policy_reload = PolicyReload(self.charging, settings.policies, watching, self._clock, templates)
