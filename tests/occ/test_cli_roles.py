@@ -8,8 +8,8 @@ from balance.embedded import Address
 from balance.tokens import Role
 from occ.cli import app
 from occ.cli_roles import _ROLES, role_of
-from tests.occ.test_cli_misuse import commands
 from tests.live_server import LiveServer
+from tests.occ.test_cli_misuse import commands
 from tests.shell import Shell
 
 ROLES = ("viewer", "care", "operator", "admin")
