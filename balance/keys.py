@@ -58,7 +58,7 @@ key                              type        value
 ``occ:open``                     hash        how many sessions and reservations stand open (``balance.open_totals``)
 ``occ:trace:<name>``             stream      messages caught for ``occ trace`` (``balance.traces``); expires
 ``occ:layout``                   hash        how the store is laid out: ``partitions``, ``format``, ``lanes`` (in a
-                                             cluster), ``created``
+                                             cluster), ``created``; ``cli_tokens``
 ``occ:migration``                string      the process that brings the data to another format; expires
 ===============================  ==========  =====================================================================
 """
@@ -68,6 +68,8 @@ from typing import Final
 from zlib import crc32
 
 LAYOUT: Final = b"occ:layout"
+CLI_TOKENS: Final = b"cli_tokens"
+"""Field of the layout: whether commands take tokens, by the settings of the server that was started last."""
 MIGRATION: Final = b"occ:migration"
 POLICIES: Final = b"occ:policies"
 OPEN: Final = b"occ:open"

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from balance import answers
+from balance.journal import entries, read_record
 from balance.model import Outcome
 from balance.records import pack_outcome, unpack_outcome
 from balance.resp import StoreError
@@ -39,6 +40,8 @@ HELD_A_SESSION: Final = 16
 PATIENCE_MS: Final = 60_000
 """How long entries of a session that the store does not know wait for another server to settle its beginning."""
 ASK_AGAIN_MS: Final = 1_000
+UNDER_WAY_MS: Final = 60_000
+"""By so much, at most, a commit can have been earlier than its request's entry, or later, by the clock of Redis."""
 MARKS_AT_ONCE: Final = 500
 MARKS_REMEMBERED: Final = 1_000_000
 
@@ -145,6 +148,8 @@ class Away:
         self._in_file = bool(journal.last_number)
         """There are entries in the file, settled or not."""
         self._sweeping: asyncio.Task[None] | None = None
+        self._one_search = asyncio.Lock()
+        """A look into the ledger's journal takes a while, and is not urgent."""
         self._adopt(journal.waiting)
 
     # -- requests ----------------------------------------------------------------------------------------------------
@@ -297,6 +302,11 @@ class Away:
         return self._granting
 
     @property
+    def is_settling(self) -> bool:
+        """Whether anything waits that can be settled soon; what another server has to begin is not."""
+        return self._store.available and any(not session.since_ms for session in self.sessions.values())
+
+    @property
     def journal_octets(self) -> int:
         """Size of the journal's file."""
         return self._journal.octets
@@ -382,7 +392,7 @@ class Away:
             if result is not Result.SETTLED and settling.reason == UNKNOWN_SESSION_ID and self._waits(session):
                 result = Result.NOT_YET
             if result is Result.LOST:
-                result = await self._record_loss(settling)
+                result = await self._record_loss(pending.entry, settling)
             if result is Result.NOT_YET:
                 session.next_ms = max(session.next_ms, self._clock() + int(LOOK_S * 1000))
                 break
@@ -433,11 +443,13 @@ class Away:
         Settling(self._charging, name, label, entry, request, profile, self._clock(), done).begin()
         return await future
 
-    async def _record_loss(self, settling: Settling) -> Result:
+    async def _record_loss(self, entry: Entry, settling: Settling) -> Result:
         """Enter into the outbox what nobody could be debited for. Read twice it has one ``record_id``."""
         store = self._store
         try:
             if not settling.was_written:
+                if settling.reason == UNKNOWN_SESSION_ID and await self._is_in_ledger(entry, settling):
+                    return Result.REPEATED
                 outbox = store.keys.outbox(store.keys.lanes()[0])
                 await store.call("XADD", outbox, "*", "c", settling.lost_record())
         except StoreError as error:
@@ -451,6 +463,24 @@ class Away:
             settling.reason or "a service is not sold to the subscriber",
         )
         return Result.LOST
+
+    async def _is_in_ledger(self, entry: Entry, settling: Settling) -> bool:
+        """Whether a request was charged as the store was lost, and all that it keeps for repeats has expired since.
+
+        Raises StoreError.
+        """
+        keys = self._store.keys
+        request = settling.request
+        wanted = (settling.key, request.request_type, request.request_number)
+        after, until = (b"%d-0" % max(0, entry.came_ms + ms) for ms in (-UNDER_WAY_MS, UNDER_WAY_MS))
+        async with self._one_search:
+            for lane in keys.lanes():
+                async for page in entries(self._store, lane, after, until):
+                    for entry_id, packed in page:
+                        for each in packed:
+                            if settling.key in each and read_record(entry_id, each).reason[:3] == wanted:
+                                return True
+        return False
 
     # -- the disk ----------------------------------------------------------------------------------------------------
 

@@ -193,8 +193,13 @@ def command_of(context: typer.Context) -> str:
 
 
 async def admitted(context: typer.Context, store: "Store", settings: "Settings") -> "Token | None":
-    """The token that a command is run with, where the settings ask for one. Raises RefusedError without a good one."""
-    if settings.cli.tokens != "required":
+    """The token that a command is run with, where the settings ask for one, or those of the server that runs.
+
+    Whoever runs a command chooses its settings. Raises RefusedError without a good token, StoreError.
+    """
+    from balance.keys import CLI_TOKENS, LAYOUT
+
+    if settings.cli.tokens != "required" and await store.call("HGET", LAYOUT, CLI_TOKENS) != b"required":
         return None
     from occ.cli_roles import admit
 

@@ -22,7 +22,7 @@ from typing import Any, Final
 import uvloop
 
 from balance.embedded import Address
-from balance.keys import LAYOUT
+from balance.keys import CLI_TOKENS, LAYOUT
 from balance.notices import Figures, enqueue, figures
 from balance.resp import StoreError
 from balance.store import Store
@@ -93,6 +93,8 @@ OPENING_S: Final = 1.0
 HANDSHAKE_S: Final = 0.25
 """... and for TLS handshakes, of which it knows nothing, always for this."""
 OPENING_CHECK_S: Final = 0.01
+SETTLING_S: Final = 5.0
+"""So long it goes on serving its clients while requests that it answered without the store are being settled."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,6 +199,7 @@ class OnlineChargingServer:
         )
         await self.store.start()
         self._cleanup.push_async_callback(self.store.stop)
+        await self.store.call("HSET", LAYOUT, CLI_TOKENS, settings.cli.tokens)
         self.charging = Charging(self.store, Rules(catalogue, _charge_settings(settings)))
         watching = Watching(reloading.NO_POLICIES)
         self.policy_reload = PolicyReload(self.charging, settings.policies, watching, self._clock, templates)
@@ -275,6 +278,7 @@ class OnlineChargingServer:
         self.leaving = True
         if self._is_replaced:
             await self._let_in_who_has_come()
+            await self._settle_first()
         log.info("taking leave of %d peers, with %d requests under way", self.node.open_peers, self._in_flight())
         await self.node.stop(DisconnectCause.REBOOTING)
         if self._in_flight():
@@ -286,6 +290,14 @@ class OnlineChargingServer:
             await asyncio.sleep(HANDSHAKE_S)
         until_s = asyncio.get_running_loop().time() + OPENING_S
         while self.node.opening and asyncio.get_running_loop().time() < until_s:  # noqa: ASYNC110 - clients decide
+            await asyncio.sleep(OPENING_CHECK_S)
+
+    async def _settle_first(self) -> None:
+        """The process that comes has the journal only when this one has ended: until then it would tell clients that
+        sessions are unknown which began without the store.
+        """
+        until_s = asyncio.get_running_loop().time() + SETTLING_S
+        while self.away is not None and self.away.is_settling and asyncio.get_running_loop().time() < until_s:  # noqa: ASYNC110 - the disk and the store decide
             await asyncio.sleep(OPENING_CHECK_S)
 
     def _in_flight(self) -> int:

@@ -10,6 +10,7 @@ import gc
 import json
 import os
 import shutil
+import time
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
@@ -311,6 +312,27 @@ async def test_what_nobody_can_be_debited_for_is_in_a_record(away: AwayLab) -> N
     assert sorted(found) == [("uncharged", "e1", 100, 0), ("uncharged", "s1", 70, 0), ("uncharged", "s9", 30, 0)]
     assert len({each["record_id"] for each in await away.records()}) == 3
     json.dumps(await away.records())
+
+
+async def test_what_was_charged_before_a_long_outage_is_in_no_record_of_losses(away: AwayLab) -> None:
+    """The reply was lost with the store; meanwhile all that the store keeps for repeats has expired."""
+    away.lab.now = time.time_ns() // 1_000_000  # the store numbers its journal by its own clock
+    await away.charge(ccr("a", "s1", 1, 0))
+    end = ccr("a", "s1", 3, 1, used=50)
+    await away.charge(end)
+    assert await away.ask(end) is not None
+    assert await away.ask(ccr("a", "s1", 3, 2, used=70)) is not None
+    await away.lab.store.call("DEL", away.lab.store.keys.ended(b"a", b"s1"))
+    away.lab.now += 3_600_000
+    assert await away.settle() == {}
+    away.lab.now += 61_000
+    assert await away.settle() == {Result.REPEATED: 1}
+    assert await away.settle() == {}  # the other has its own patience
+    away.lab.now += 61_000
+    assert await away.settle() == {Result.LOST: 1}
+    found = [(each["cause"], each["used"]) for each in await away.records()]
+    assert found == [("normal", 50), ("uncharged", 70)]
+    assert await away.lab.money("a") == (1000 - 5, 0)
 
 
 async def test_a_service_that_is_sold_no_more_is_in_a_record(away: AwayLab) -> None:

@@ -8,6 +8,7 @@ from balance.embedded import Address
 from balance.tokens import Role
 from occ.cli import app
 from occ.cli_roles import _ROLES, role_of
+from tests.live_server import LiveServer
 from tests.occ.test_cli_misuse import commands
 from tests.shell import Shell
 
@@ -49,6 +50,19 @@ def test_without_a_token_only_the_first_is_made(shell: Shell) -> None:
     shell.text("api", "token", "create", "careful", "--role", "care")  # nobody has the role admin yet
     shell.text("api", "token", "create", "first", "--role", "admin")
     assert "the role admin" in shell.refused(1, "api", "token", "create", "second", "--role", "admin")
+
+
+def test_settings_of_the_user_do_not_do_away_with_tokens(
+    shell: Shell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A server has been started by settings that ask for them; a command's own are whoever's runs it."""
+    url = shell.address.url
+    monkeypatch.setenv("OCC_CLI_TOKENS", "optional")
+    for asked, code in (("required", 1), ("optional", 0)):
+        with LiveServer(tmp_path / asked, {"store.mode": "external", "store.url": url, "cli.tokens": asked}):
+            result = shell.run("account", "top-up", "acc-1", "1.00")
+        assert result.exit_code == code, result.output
+        assert ("set OCC_TOKEN, or OCC_TOKEN_FILE" in result.stderr) == (asked == "required")
 
 
 @pytest.mark.parametrize("role", ROLES)

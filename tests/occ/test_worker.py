@@ -1,4 +1,7 @@
-"""A worker that loses its supervisor ends, whatever it waits for: else it keeps the listening sockets to itself."""
+"""A worker that loses its supervisor ends, whatever it waits for: else it keeps the listening sockets to itself.
+
+One that is replaced settles first what it has answered without the store.
+"""
 
 import asyncio
 import os
@@ -9,8 +12,29 @@ from pathlib import Path
 import pytest
 
 from balance.embedded import EmbeddedRedis, EmbeddedSettings
+from balance.model import Outcome
+from occ.away_journal import AwayJournal
 from occ.listening import bound
+from occ.profiles import LENIENT
 from occ.worker import Job, Worker
+from protocols.credit_control import decode_request
+from tests.occ.test_away import ccr
+
+CATALOGUE = """\
+version: granting
+currency: EUR
+services:
+  internet:
+    context: 32251@3gpp.org
+    rating_groups: [10]
+    unit: octets
+    quota: 1 MiB
+    validity: 3 s
+    when_store_is_away: {grant: 1 MiB, per_session: 1 MiB, grants_per_session: 9, sessions: 9, grants: 9, for: 1 h,
+                         unknown_subscribers: grant}
+plans:
+  standard: {internet: 0.01 per 1 MiB}
+"""
 
 
 class Lab:
@@ -29,14 +53,17 @@ class Lab:
             "store.data_dir": str(self.folder / "data"),
             "workers": "1",
         }
+        config = self.folder / "occ.yaml"
+        config.write_text("catalogue: catalogue.yaml\n")
+        (self.folder / "catalogue.yaml").write_text(CATALOGUE)
         (diameter,), (metrics,) = (bound("127.0.0.1", 0, "", "") for _ in range(2))
-        job = Job(1, None, overrides, None, None, [diameter.detach()], [], metrics.detach(), True, True, 0)
+        job = Job(1, str(config), overrides, None, None, [diameter.detach()], [], metrics.detach(), True, True, 0)
         self.worker = Worker(job, job.settings(), self.told)
         self.server = self.worker._server
 
     async def lose_store(self) -> None:
         await self.redis.stop()
-        while self.server.store.available:
+        while self.server.store.available:  # noqa: ASYNC110 - it tells nobody
             await asyncio.sleep(0.01)
 
 
@@ -83,3 +110,29 @@ async def test_it_ends_while_it_waits_for_the_store_to_take_over(lab: Lab, monke
     monkeypatch.setattr(lab.server, "take_over", lose_store_and_take_over)
     async with asyncio.timeout(20):
         await lab.worker.run()
+
+
+async def test_one_that_is_replaced_settles_what_it_answered_without_the_store(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its clients come back to the process that replaces it, which must know their sessions (row 16)."""
+    answers: list[Outcome] = []
+
+    def tell(**said: object) -> None:
+        """As the supervisor goes on at each step. The answer is given as late as possible."""
+        if said["done"] == "prepare":
+            lab.told.feed_data(b"listen\nstop-listening\n")
+        elif said["done"] == "stop-listening":
+            message = ccr("nobody", "s1", 1, 0)
+            away = lab.server.away
+            assert away is not None
+            assert away.take(decode_request(message), message, LENIENT, b"pgw", answers.append)
+            lab.told.feed_eof()
+
+    monkeypatch.setattr("occ.worker._tell", tell)
+    async with asyncio.timeout(20):
+        await lab.worker.run()
+    assert [each.result_code for each in answers] == [2001]
+    journal = AwayJournal(lab.server.settings.store.away_journal(lab.server.settings.diameter.origin_host)).open()
+    journal.close()
+    assert journal.last_number == 0 or not journal.waiting
