@@ -79,13 +79,15 @@ def read_first(builder: ShapeBuilder, node: Node, value: tuple[str, Read], found
 
 
 def money(builder: ShapeBuilder, node: Node) -> int:
-    """A reference to the ``Money`` in a CC-Money, Cost-Information or Remaining-Balance."""
+    """A reference to the ``Money`` in a CC-Money, Cost-Information or Remaining-Balance; to None if it has no digits."""
     digits = exponent = currency = builder.none
     for member in node[4] or ():
         if member[0] == wire.CURRENCY_CODE:
             currency = builder.unsigned32(member)
         elif member[0] == wire.UNIT_VALUE:
             digits, exponent = _digits_and_exponent(builder, member)
+    if digits == builder.none:
+        return builder.none
     return builder.make(None, (digits, exponent, currency))
 
 
