@@ -24,7 +24,7 @@ from occ.away_grants import Known, Outage, Refused, decide
 from occ.away_journal import AwayJournal, AwayJournalError, Entry, entry_record, settled_record
 from occ.away_settling import Result, Settling, mark
 from occ.charging import Charging, OnOutcome, request_kind, session_key
-from occ.codes import INITIAL, TERMINATION, TOO_BUSY, UNKNOWN_SESSION_ID, UPDATE
+from occ.codes import EVENT, INITIAL, TERMINATION, TOO_BUSY, UNKNOWN_SESSION_ID, UPDATE
 from occ.profiles import Profile
 from protocols.credit_control import CreditControlRequest, decode_request
 from protocols.diameter.errors import DiameterError
@@ -440,7 +440,17 @@ class Away:
         profile = self._profile_named(entry.profile)
         name = self._journal.name
         label = f"away;{self._server};{name.hex()[:8]}"
-        Settling(self._charging, name, label, entry, request, profile, self._clock(), done).begin()
+        now_ms = self._clock()
+        settling = Settling(self._charging, name, label, entry, request, profile, now_ms, done)
+        forgotten_ms = entry.came_ms + self._charging.rules.settings.refund_window_ms - 2 * UNDER_WAY_MS
+        if request.request_type == EVENT and now_ms > forgotten_ms:
+            # A debit that was written as the store was lost is not known by its session any more.
+            try:
+                if await self._is_in_ledger(entry, settling):
+                    return Result.REPEATED, settling
+            except StoreError:
+                return Result.NOT_YET, settling
+        settling.begin()
         return await future
 
     async def _record_loss(self, entry: Entry, settling: Settling) -> Result:

@@ -79,7 +79,7 @@ def read_first(builder: ShapeBuilder, node: Node, value: tuple[str, Read], found
 
 
 def money(builder: ShapeBuilder, node: Node) -> int:
-    """A reference to the ``Money`` in a CC-Money, Cost-Information or Remaining-Balance; to None if it has no digits."""
+    """A reference to the ``Money`` in a CC-Money, Cost-Information or Remaining-Balance; without digits to None."""
     digits = exponent = currency = builder.none
     for member in node[4] or ():
         if member[0] == wire.CURRENCY_CODE:

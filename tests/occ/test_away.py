@@ -335,6 +335,19 @@ async def test_what_was_charged_before_a_long_outage_is_in_no_record_of_losses(a
     assert await away.lab.money("a") == (1000 - 5, 0)
 
 
+async def test_an_event_debited_before_an_outage_longer_than_debits_are_kept_is_debited_once(away: AwayLab) -> None:
+    """The reply was lost with the store: nothing but the ledger's journal knows of the debit any more."""
+    away.lab.now = time.time_ns() // 1_000_000  # the store numbers its journal by its own clock
+    event = ccr("a", "e1", 4, 0)
+    await away.charge(event)
+    assert await away.ask(event) is not None
+    assert await away.ask(ccr("a", "e2", 4, 0)) is not None
+    await away.lab.store.call("DEL", away.lab.store.keys.ended(b"a", b"e1"))
+    away.lab.now += away.lab.charging.rules.settings.refund_window_ms
+    assert await away.settle() == {Result.REPEATED: 1, Result.SETTLED: 1}
+    assert await away.lab.money("a") == (1000 - 10 - 10, 0)
+
+
 async def test_a_service_that_is_sold_no_more_is_in_a_record(away: AwayLab) -> None:
     await away.ask(ccr("a", "s1", 1, 0))
     await away.ask(ccr("a", "s1", 2, 1, used=70))
