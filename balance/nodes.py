@@ -6,7 +6,7 @@ A store sends by *routes*: whatever serves a key now. Of a single server that is
 import asyncio
 import contextlib
 import logging
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
@@ -90,6 +90,21 @@ class Nodes(Protocol):
 
     def not_primary(self) -> None:
         """A server has refused to write."""
+
+
+async def scan(
+    routes: Iterable[Route], pattern: str | bytes, count: int, kind: str | None
+) -> AsyncIterator[list[bytes]]:
+    """``Store.scan`` over these servers."""
+    typed = () if kind is None else ("TYPE", kind)
+    for route in routes:
+        cursor: Any = 0
+        while True:
+            cursor, found = await route.call("SCAN", cursor, "MATCH", pattern, "COUNT", count, *typed)
+            if found:
+                yield found
+            if int(cursor) == 0:
+                break
 
 
 class Primary:

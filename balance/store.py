@@ -22,7 +22,7 @@ from balance.cluster import Cluster, slot_of
 from balance.keys import LAYOUT, Keys
 from balance.migrations import FORMAT, Data, bring_forward, scan_by
 from balance.model import Account, Lookup, Observe, Plan, Session, Step, Subscriber
-from balance.nodes import MovedError, Nodes, Primary, Route, Watcher
+from balance.nodes import MovedError, Nodes, Primary, Route, Watcher, scan
 from balance.records import (
     VERSION_BYTES,
     pack_account,
@@ -769,20 +769,12 @@ class Store:
             raise StoreUnavailableError("the store cannot be reached")
         return list(await asyncio.gather(*(route.call(*command) for route in routes)))
 
-    async def scan(self, pattern: str | bytes, count: int, kind: str | None = None) -> AsyncIterator[list[bytes]]:
+    def scan(self, pattern: str | bytes, count: int, kind: str | None = None) -> AsyncIterator[list[bytes]]:
         """The keys that fit a pattern, a page at a time, in no order, some perhaps twice (SCAN).
 
         ``kind``: only those of that type. Keys of a cluster that move meanwhile may be missed. Raises StoreError.
         """
-        typed = () if kind is None else ("TYPE", kind)
-        for route in self._nodes.routes():
-            cursor: Any = 0
-            while True:
-                cursor, found = await route.call("SCAN", cursor, "MATCH", pattern, "COUNT", count, *typed)
-                if found:
-                    yield found
-                if int(cursor) == 0:
-                    break
+        return scan(self._nodes.routes(), pattern, count, kind)
 
     async def connect(self, key: bytes) -> RedisLink:
         """A connection of its own to the server of a key, which may block. Raises OSError, StoreError."""
