@@ -10,6 +10,7 @@ import pytest
 from balance import model
 from occ import services
 from protocols.credit_control import model as credit_control
+from tests.plain import PLAIN_ONLY
 
 
 def written_out(module: ModuleType) -> list[type]:
@@ -17,6 +18,7 @@ def written_out(module: ModuleType) -> list[type]:
     return [each for each in own if is_dataclass(each)]
 
 
+@PLAIN_ONLY
 @pytest.mark.parametrize("kind", [each for at in (model, services, credit_control) for each in written_out(at)])
 def test_every_field_is_taken(kind: type) -> None:
     taken = list(inspect.signature(kind).parameters)

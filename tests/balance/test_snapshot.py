@@ -14,6 +14,7 @@ import redis
 from balance import snapshot
 from balance.directory import create_account
 from balance.embedded import Address, EmbeddedRedis, EmbeddedSettings
+from balance.migrations import FORMAT
 from balance.model import AccountKind
 from balance.resp import RedisLink, StoreError
 from balance.snapshot import backup, check, restore_embedded, restore_external
@@ -84,7 +85,7 @@ async def test_an_inconsistent_ledger_is_backed_up_and_told(clean_redis: Address
         ("is no backup", b"OCC store backup 1\n", b"OCC store backup 7\n"),
         ("second line", b'"accounts"', b'"counts"'),
         ("accounts 300 and not 299", b'"accounts": 300', b'"accounts": 299'),
-        ("format 9", b'"format": 2', b'"format": 9'),
+        ("format 9", b'"format": %d' % FORMAT, b'"format": 9'),
     ],
 )
 async def test_what_is_damaged_is_refused(saved: Path, tmp_path: Path, reason: str, old: bytes, new: bytes) -> None:
@@ -209,8 +210,10 @@ async def test_a_snapshot_of_unknown_length(tmp_path: Path, pieces: int, monkeyp
 async def test_the_schema_of_a_newer_version_is_refused(saved: Path, clean_redis: Address) -> None:
     """A store that a newer version wrote is not touched by this one."""
     with redis.Redis.from_url(clean_redis.url) as client:
-        client.hset("occ:layout", "format", 3)
+        client.hset("occ:layout", "format", FORMAT + 1)
         before = {key: client.dump(key) for key in client.keys("*")}
-        with pytest.raises(StoreError, match="its data are of format 3 and this version reads format 2"):
+        with pytest.raises(
+            StoreError, match=f"its data are of format {FORMAT + 1} and this version reads format {FORMAT}"
+        ):
             await Store(StoreSettings(clean_redis, PARTITIONS)).start()
         assert {key: client.dump(key) for key in client.keys("*")} == before

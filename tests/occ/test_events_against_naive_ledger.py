@@ -20,6 +20,7 @@ pytest.register_assert_rewrite("tests.occ.charging_machine")
 from tests.occ.machine_catalogue import PROFILES  # noqa: E402 - the assertions of a machine are to be told in full
 from tests.occ.machine_requests import Name, sums  # noqa: E402
 from tests.occ.session_machine import SessionMachine, callers, copies, run, workers  # noqa: E402
+from tests.plain import PLAIN_ONLY  # noqa: E402
 
 DEBIT, REFUND, CHECK, ENQUIRY = range(4)
 
@@ -161,6 +162,7 @@ class EventMachine(SessionMachine):
         self.send_both([debit, self._refund(data, self._some_debit(data))], PROFILES["lenient"], worker)
 
 
+@PLAIN_ONLY  # it copies a catalogue, which compiled classes do not allow
 @pytest.mark.shows("row 16", "row 19", "row 38")
 def test_events(clean_redis: Address) -> None:
     run(EventMachine, clean_redis, 25, names=NAMES)

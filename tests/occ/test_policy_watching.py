@@ -20,6 +20,7 @@ from occ.policy.watching import (
 )
 from policies.levels import LIFE_LEVELS, Level, Measure, Measured, Range
 from policies.policy import Policies
+from tests.plain import PLAIN_ONLY
 
 EURO = 1_000_000
 LEVELS = (
@@ -103,6 +104,7 @@ def test_an_earlier_time_to_look_is_kept() -> None:
     assert observed(after, account(EURO)).watch_ms == -1
 
 
+@PLAIN_ONLY  # a compiled account has a list there
 def test_watching_keeps_nothing_from_being_charged(caplog: pytest.LogCaptureFixture) -> None:
     broken = account(EURO)
     broken.buckets = None  # type: ignore[assignment]
