@@ -88,6 +88,8 @@ setup: $(INSTALLED) $(if $(COMPILED),build/compiled,plain)
 # A compiled module is taken in place of its source, so none may be left that is older.
 build/compiled: setup.py $(shell sed -n 's/^    "\(.*\.py\)",$$/\1/p' setup.py) | $(INSTALLED)
 	@echo 'Compiling the hot path (some minutes, once)'
+	@rm -f *__mypyc.*.so
+	@find balance occ policies protocols -name '*.so' -exec rm -f {} +
 	@OCC_COMPILE=1 .venv/bin/python setup.py --quiet build_ext --inplace && touch $@
 
 plain:
