@@ -10,7 +10,6 @@ often and however late settling is begun anew.
 
 import logging
 from collections.abc import Callable, Iterator
-from copy import copy
 from dataclasses import replace
 from enum import StrEnum
 from typing import Final
@@ -216,8 +215,7 @@ class Settling(Charge):
             return super()._late(account, ended)
         reopened = ended.copy()
         reopened.state = SessionState.OPEN
-        before = copy(account)
-        before.sessions = {**account.sessions, self.key: reopened}
+        before = replace(account, sessions={**account.sessions, self.key: reopened})
         plan = self._continue(before)
         plan.sessions_delta += 1
         if not plan.closed:

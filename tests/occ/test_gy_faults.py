@@ -18,6 +18,7 @@ from protocols.diameter.codec import avp
 from protocols.diameter.events import Opened, RequestReceived, Role
 from tests.occ import test_away, test_expiry
 from tests.occ.test_away import AwayLab, ccr
+from tests.plain import PLAIN_ONLY
 
 lab = test_expiry.lab
 away = test_away.away
@@ -77,6 +78,7 @@ async def test_a_request_that_granting_stumbles_over_is_answered(
     assert client.results == [3002]
 
 
+@PLAIN_ONLY
 async def test_a_held_request_that_cannot_be_charged_does_not_end_settling(
     away: AwayLab, monkeypatch: pytest.MonkeyPatch
 ) -> None:
