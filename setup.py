@@ -17,20 +17,27 @@ from setuptools import setup
 from setuptools.command.build_py import build_py
 
 # What a request is read, decided, written down and answered by. Sockets, links and the state machine of peers are not
-# among them: most of their time is spent in C, or their classes have subclasses that are not compiled. Store and Gy are
-# not either: their functions within functions would leave a cycle of references for every request, once compiled.
+# among them: most of their time is spent in C, or their classes have subclasses that are not compiled. No function
+# within a function there may be made for a request: once compiled, each leaves a cycle of references behind.
 HOT: Final = [
     "balance/answers.py",
     "balance/keys.py",
+    "balance/lane.py",
     "balance/ledger.py",
+    "balance/look_ups.py",
     "balance/model.py",
     "balance/records.py",
+    "balance/requests.py",
+    "balance/resp.py",
+    "balance/store_statistics.py",
+    "occ/admission.py",
     "occ/advice.py",
     "occ/away_settling.py",
     "occ/cdr.py",
     "occ/charging.py",
     "occ/codes.py",
     "occ/events.py",
+    "occ/gy.py",
     "occ/indications.py",
     "occ/lifecycle.py",
     "occ/policing.py",

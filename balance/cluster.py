@@ -18,7 +18,7 @@ from typing import Any, Final
 from balance.address import Address, HostPort, host_port
 from balance.connecting import at, open_link
 from balance.nodes import FIRST_PAUSE_S, WATCH_S, MovedError, Route, Watcher
-from balance.resp import OnReply, RedisLink, Reply, StoreError, StoreUnavailableError, call_by
+from balance.resp import Command, OnReply, RedisLink, Reply, StoreError, StoreUnavailableError, call_by
 
 log = logging.getLogger("balance.store")
 
@@ -74,13 +74,13 @@ class SlotRoute:
         link = self._cluster.link_of(self.slot)
         return link is not None and link.lost  # one that is being connected is waited for
 
-    def send(self, command: tuple[Any, ...], on_reply: OnReply) -> None:
+    def send(self, command: Command, on_reply: OnReply) -> None:
         _Sending(self._cluster, self.slot, command, on_reply, False, 0, 0).go()
 
-    def send_decided(self, command: tuple[Any, ...], on_reply: OnReply) -> None:
+    def send_decided(self, command: Command, on_reply: OnReply) -> None:
         _Sending(self._cluster, self.slot, command, on_reply, True, 0, 0).go()
 
-    def send_replicated(self, command: tuple[Any, ...], replicas: int, wait_ms: int, on_reply: OnReply) -> None:
+    def send_replicated(self, command: Command, replicas: int, wait_ms: int, on_reply: OnReply) -> None:
         _Sending(self._cluster, self.slot, command, on_reply, True, replicas, wait_ms).go()
 
     def flush(self) -> None:
@@ -104,7 +104,7 @@ class _Sending:
         self,
         cluster: "Cluster",
         slot: int,
-        command: tuple[Any, ...],
+        command: Command,
         on_reply: OnReply,
         decided: bool,
         replicas: int,

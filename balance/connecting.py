@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
-from typing import Final
+from typing import Final, cast
 
 from balance.address import Access, Address, HostPort, host_port
 from balance.resp import RedisLink, StoreError, StoreUnavailableError
@@ -26,13 +26,14 @@ async def open_link(
     ``primary``: a server that is none is refused.
     """
     link = RedisLink(loop, on_lost)
+    protocol = cast(asyncio.Protocol, link)
     try:
         async with asyncio.timeout(CONNECT_WITHIN_S):
             context = place.access.context()
             if place.unix_path is not None:
-                await loop.create_unix_connection(lambda: link, str(place.unix_path))
+                await loop.create_unix_connection(lambda: protocol, str(place.unix_path))
             else:
-                await loop.create_connection(lambda: link, place.host, place.port, ssl=context)
+                await loop.create_connection(lambda: protocol, place.host, place.port, ssl=context)
             greeting = place.access.greeting()
             if greeting is not None:
                 await link.call(*greeting)

@@ -14,6 +14,7 @@ from typing import Any, Final
 import msgpack
 
 from balance import answers
+from balance.lane import ABSENT
 from balance.ledger import Draft, add_bucket, top_up
 from balance.model import (
     MAIN_BUCKET,
@@ -31,7 +32,7 @@ from balance.model import (
 )
 from balance.records import make_plan, unpack_account
 from balance.resp import StoreError
-from balance.store import ABSENT, Store
+from balance.store import Store
 from balance.subscribers import CheckChange, check_name, check_reason, subscriber_named
 
 REFERENCE_TTL_MS: Final = 7 * 86_400_000

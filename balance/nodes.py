@@ -12,7 +12,7 @@ from typing import Any, Final, Protocol
 
 from balance.address import Address
 from balance.connecting import open_link, open_primary, primary_of
-from balance.resp import OnReply, RedisLink, Reply, StoreError, StoreUnavailableError
+from balance.resp import Command, OnReply, RedisLink, Reply, StoreError, StoreUnavailableError
 
 log = logging.getLogger("balance.store")
 
@@ -33,16 +33,16 @@ class Route(Protocol):
     def lost(self) -> bool:
         """Nothing can be sent now."""
 
-    def send(self, command: tuple[Any, ...], on_reply: OnReply) -> None:
+    def send(self, command: Command, on_reply: OnReply) -> None:
         """To whichever server has the key."""
 
-    def send_decided(self, command: tuple[Any, ...], on_reply: OnReply) -> None:
+    def send_decided(self, command: Command, on_reply: OnReply) -> None:
         """What was decided on a snapshot: to the server that was read from, or not at all (``MovedError``).
 
         A server that took over may lack the last versions of the one before it, and numbers them anew.
         """
 
-    def send_replicated(self, command: tuple[Any, ...], replicas: int, wait_ms: int, on_reply: OnReply) -> None:
+    def send_replicated(self, command: Command, replicas: int, wait_ms: int, on_reply: OnReply) -> None:
         """As ``send_decided``; the reply is told when so many replicas have what was written."""
 
     def flush(self) -> None:

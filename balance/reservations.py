@@ -8,6 +8,7 @@ gives it back when it is not taken in time.
 from typing import Final
 
 from balance.directory import REFERENCE_TTL_MS, Posting, existing
+from balance.lane import ABSENT
 from balance.ledger import Draft, release
 from balance.model import (
     MAIN_BUCKET,
@@ -23,7 +24,7 @@ from balance.model import (
     Unit,
 )
 from balance.records import make_plan
-from balance.store import ABSENT, Store
+from balance.store import Store
 from balance.subscribers import check_reason
 
 RESERVE: Final = "reserve"

@@ -19,6 +19,9 @@ Reply = Any
 
 OnReply = Callable[[Reply], None]
 
+Command = tuple[Any, ...] | bytes
+"""Name and arguments, each bytes, str or int; or all of it as Redis reads it (``balance.requests``)."""
+
 
 class StoreError(Exception):
     """The store did not carry out an operation; the message says why."""
@@ -65,8 +68,36 @@ async def call_by(loop: asyncio.AbstractEventLoop, send: Callable[..., None], co
     return await future
 
 
-class RedisLink(asyncio.Protocol):
-    """A pipelining client connection. Not to be used after ``on_lost`` was called."""
+class _Replicated:
+    """A command that is under way, and then the question how many replicas have what it wrote."""
+
+    __slots__ = ("first", "on_reply", "replicas", "wait_ms")
+
+    def __init__(self, replicas: int, wait_ms: int, on_reply: OnReply) -> None:
+        self.replicas = replicas
+        self.wait_ms = wait_ms
+        self.on_reply = on_reply
+        self.first: Reply = None
+
+    def on_written(self, reply: Reply) -> None:
+        self.first = reply
+
+    def on_acknowledged(self, reply: Reply) -> None:
+        first = self.first
+        if isinstance(first, Exception) or (isinstance(reply, int) and reply >= self.replicas):
+            self.on_reply(first)
+        elif isinstance(reply, Exception):
+            self.on_reply(reply if isinstance(reply, StoreError) else StoreUnavailableError(f"WAIT: {reply}"))
+        else:
+            missing = f"{reply} of {self.replicas} replicas had the commit within {self.wait_ms} ms"
+            self.on_reply(StoreUnavailableError(missing))
+
+
+class RedisLink:
+    """A pipelining client connection. Not to be used after ``on_lost`` was called.
+
+    An asyncio protocol, but not by inheritance: only so can it be compiled.
+    """
 
     def __init__(self, loop: asyncio.AbstractEventLoop, on_lost: Callable[[Exception | None], None]) -> None:
         self._loop = loop
@@ -81,39 +112,29 @@ class RedisLink(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.WriteTransport, transport)  # uvloop's are none by inheritance
 
-    def send(self, command: tuple[Any, ...], on_reply: OnReply) -> None:
-        """Queue one command (a tuple of bytes, str or int); ``on_reply`` gets its reply or an Exception."""
+    def send(self, command: Command, on_reply: OnReply) -> None:
+        """Queue one command; ``on_reply`` gets its reply or an Exception."""
         if self.lost:
             self._loop.call_soon(on_reply, StoreUnavailableError("the connection to Redis is down"))
             return
         if not self._out:
             self._loop.call_soon(self.flush)
-        self._out.append(self._pack(command))
+        self._out.append(command if isinstance(command, bytes) else self._pack(command))
         self._waiting.append(on_reply)
 
     async def call(self, *command: Any) -> Reply:
         """Send one command and wait for its reply. Raises StoreError if it failed."""
         return await call_by(self._loop, self.send, command)
 
-    def send_decided(self, command: tuple[Any, ...], on_reply: OnReply) -> None:
+    def send_decided(self, command: Command, on_reply: OnReply) -> None:
         """As ``send``: this server is the one that was read from, see ``balance.nodes.Route``."""
         self.send(command, on_reply)
 
-    def send_replicated(self, command: tuple[Any, ...], replicas: int, wait_ms: int, on_reply: OnReply) -> None:
+    def send_replicated(self, command: Command, replicas: int, wait_ms: int, on_reply: OnReply) -> None:
         """Queue one command; its reply is told when so many replicas have what it wrote, else an error (WAIT)."""
-        kept: list[Reply] = []
-
-        def on_acknowledged(reply: Reply) -> None:
-            (first,) = kept
-            if isinstance(first, Exception) or (isinstance(reply, int) and reply >= replicas):
-                on_reply(first)
-            elif isinstance(reply, Exception):
-                on_reply(reply if isinstance(reply, StoreError) else StoreUnavailableError(f"WAIT: {reply}"))
-            else:
-                on_reply(StoreUnavailableError(f"{reply} of {replicas} replicas had the commit within {wait_ms} ms"))
-
-        self.send(command, kept.append)
-        self.send((b"WAIT", replicas, wait_ms), on_acknowledged)
+        replicated = _Replicated(replicas, wait_ms, on_reply)
+        self.send(command, replicated.on_written)
+        self.send((b"WAIT", replicas, wait_ms), replicated.on_acknowledged)
 
     def flush(self) -> None:
         """Write what was queued now rather than at the end of the loop tick."""
@@ -151,6 +172,15 @@ class RedisLink(asyncio.Protocol):
             except Exception:  # as above
                 log.exception("the loss of Redis could not be handled")
         self._on_lost(exc)
+
+    def pause_writing(self) -> None:
+        """Redis takes less than is sent: what is decided waits in the transport."""
+
+    def resume_writing(self) -> None:
+        """It takes more again."""
+
+    def eof_received(self) -> None:
+        """Redis is done; the transport closes the connection."""
 
     def close(self) -> None:
         if self._transport is not None:

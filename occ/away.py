@@ -231,11 +231,11 @@ class Away:
         store = self._store
         kind = request.request_type
         known = Known(is_known=key in self.sessions)
-        account_id = store.account_of_session(key) if kind in (UPDATE, TERMINATION) else None
+        account_id = store.sessions.account_of(key) if kind in (UPDATE, TERMINATION) else None
         if account_id is None:
             for identity, value in request.subscriptions:
                 number = value[1:] if identity == _E164 and value[:1] == b"+" else value
-                subscriber = store.remembered_subscriber(identity, number)
+                subscriber = store.subscribers.remembered(identity, number)
                 if subscriber is not None:
                     account_id, known.subscriber_id = subscriber.account_id, subscriber.subscriber_id
                     break
@@ -252,7 +252,7 @@ class Away:
         """What the store has been seen to answer the very same request."""
         session = known.session
         if session is None:
-            client, ended = self._store.answers_of_ended(key)
+            client, ended = self._store.sessions.answers_of_ended(key)
             kept = answers.find(ended, _kind(request)) if client.lower() == request.origin_host.lower() else None
             return None if kept is None else unpack_outcome(kept)
         if request.request_type == INITIAL and 0 < session.origin_state_id < (request.origin_state_id or 0):
@@ -319,7 +319,7 @@ class Away:
     def _look(self, now_ms: int) -> None:
         """Notice when the store is lost, and when granting begins and ends."""
         limits = [each.away for each in self._charging.rules.catalogue.services if each.away is not None]
-        self._store.remembers_ended = bool(limits)
+        self._store.sessions.remembers_ended = bool(limits)
         if not self._store.available:
             outage = self._begin(now_ms)
             longest_s = max((each.granting_s for each in limits), default=0)

@@ -15,11 +15,11 @@ from enum import StrEnum
 from typing import Final
 
 from balance import answers
+from balance.lane import ABSENT
 from balance.ledger import Draft
 from balance.model import Account, FinalUnits, Lookup, Outcome, Plan, ServiceUse, Session, SessionState, Unit
 from balance.records import pack_outbox, unpack_outcome
 from balance.resp import StoreError
-from balance.store import ABSENT
 from occ import cdr
 from occ.away_journal import Entry
 from occ.charging import Charge, Charging, session_key

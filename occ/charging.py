@@ -14,11 +14,12 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from balance import answers
+from balance.lane import ABSENT
 from balance.ledger import Draft
 from balance.model import Account, Lookup, Outcome, Plan, Session, SessionState, Subscriber
 from balance.records import make_plan, pack_outcome, unpack_outcome
 from balance.resp import StoreError, StoreUnavailableError
-from balance.store import ABSENT, Store
+from balance.store import Store
 from occ import cdr, events
 from occ.advice import command_indications
 from occ.codes import (
@@ -170,7 +171,7 @@ class Charge:
     def begin(self) -> None:
         kind = self.request.request_type
         if kind == UPDATE or kind == TERMINATION:
-            account_id = self.charging.store.account_of_session(self.key)
+            account_id = self.charging.store.sessions.account_of(self.key)
             if account_id is not None:
                 self.charging.store.transact(account_id, self.step, self._on_plan)
                 return
@@ -183,9 +184,9 @@ class Charge:
             kind, value = subscriptions[self._identity]
             if kind == _E164 and value[:1] == b"+":
                 value = value[1:]
-            self.charging.store.find_subscriber(kind, value, self.now_ms, self._on_subscriber)
+            self.charging.store.subscribers.find(kind, value, self.now_ms, self._on_subscriber)
         elif self.request.request_type in (UPDATE, TERMINATION):
-            self.charging.store.find_session(self.key, self._on_session)
+            self.charging.store.sessions.find(self.key, self._on_session)
         else:
             self._done(Outcome(USER_UNKNOWN))
 
@@ -222,7 +223,7 @@ class Charge:
         ):
             # The identity may have passed to somebody else meanwhile: a session goes on where it began.
             self.subscriber = None
-            self.charging.store.find_session(self.key, self._on_session)
+            self.charging.store.sessions.find(self.key, self._on_session)
             return
         self.charging.statistics.add(result)
         if result.spent:

@@ -31,7 +31,7 @@ from prometheus_client.samples import Exemplar
 from balance.model import MICRO
 from balance.notices import DEAD, HELD, WAITING, Figures
 from balance.resp import StoreError
-from balance.store import ROUND_TRIP_BOUNDS_S, StoreStatistics
+from balance.store_statistics import ROUND_TRIP_BOUNDS_S, StoreStatistics
 from occ.admission import TOO_LATE, TOO_MANY, TOO_OFTEN, Admission
 from occ.charging import ChargingStatistics
 from occ.gy import LATENCY_BOUNDS_S, OTHER_GROUPS, TYPE_NAMES, Peer, RequestStatistics

@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from balance.embedded import Address
+from balance.lane import ABSENT
 from balance.model import MAIN_BUCKET, Account, AccountKind, Bucket, Outcome, Plan, Subscriber, Unit
 from balance.records import unpack_outbox
-from balance.store import ABSENT, Store, StoreSettings
+from balance.store import Store, StoreSettings
 from occ import cdr
 from occ.charging import Charge, Charging
 from occ.codes import CREDIT_LIMIT_REACHED, DIRECT_DEBITING, EVENT, INITIAL, SUCCESS, TERMINATION, UPDATE

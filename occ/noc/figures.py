@@ -8,7 +8,7 @@ from itertools import pairwise
 from typing import Any, Final, TypeVar
 
 from balance.model import MICRO
-from balance.store import ROUND_TRIP_BOUNDS_S, StoreStatistics
+from balance.store_statistics import ROUND_TRIP_BOUNDS_S, StoreStatistics
 from occ.charging import ChargingStatistics
 from occ.gy import LATENCY_BOUNDS_S, RequestStatistics
 from protocols.diameter.codes import ResultCode

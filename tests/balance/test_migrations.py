@@ -94,7 +94,7 @@ async def test_format_2_named_sessions_whole_in_its_directory(store: Store) -> N
     again = await open_again(store)
     for name in (b"pgw;1;1", b"pgw;1;2"):
         found = asyncio.get_running_loop().create_future()
-        again.find_session(name, found.set_result)
+        again.sessions.find(name, found.set_result)
         assert await found == ACCOUNT
     assert 0 < await again.call("PTTL", Keys.session(b"pgw;1;1")) <= 600_000
     assert await again.call("EXISTS", b"s:pgw;1;1", b"s:pgw;1;2") == 0

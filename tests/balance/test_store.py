@@ -7,11 +7,12 @@ import pytest
 
 from balance.directory import create_account, read_account
 from balance.embedded import Address
+from balance.lane import ABSENT
 from balance.ledger import Draft, top_up
 from balance.model import Account, AccountKind, LedgerError, Lookup, Plan, Session, SessionState
 from balance.records import make_plan
 from balance.resp import StoreError, StoreUnavailableError
-from balance.store import ABSENT, Store, StoreSettings
+from balance.store import Store, StoreSettings
 from balance.verify import verify
 
 ACCOUNT = b"acc-1"
@@ -147,7 +148,7 @@ async def test_an_ended_session_that_cannot_be_read_costs_its_own_operation_alon
 async def test_an_identity_that_cannot_be_read_is_answered(store: Store) -> None:
     await store.call("SET", store.keys.identity(0, b"49"), b"no subscriber")
     told: asyncio.Future[object] = asyncio.get_running_loop().create_future()
-    store.find_subscriber(0, b"49", 1, told.set_result)
+    store.subscribers.find(0, b"49", 1, told.set_result)
     async with asyncio.timeout(5):
         assert isinstance(await told, StoreError)
 

@@ -5,7 +5,7 @@ Clients repeat every request until it is answered. Afterwards their history is h
 
 What makes these tests fail, each taken away alone:
 
-- WAIT behind each commit (``Store._send_batch``): what was answered while no replica could be reached is gone with the
+- WAIT behind each commit (``Lane._send``): what was answered while no replica could be reached is gone with the
   primary;
 - asking the sentinels again after a loss (``Primary._connect``): nothing is charged any more;
 - following MOVED, ASK and TRYAGAIN (``balance.cluster``): clients see errors while slots move;

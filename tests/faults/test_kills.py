@@ -7,7 +7,7 @@ records against both.
 What makes these tests fail, each taken away alone:
 
 - ``answers.find``, so that no answer is known: a repeat of what was answered before is charged once more;
-- ``operation.done`` only after the reply of Redis (``Store._send_batch``): an answer leaves before its debit is
+- ``operation.done`` only after the reply of Redis (``Lane.finish``): an answer leaves before its debit is
   written, and when Redis is killed in between the debit is gone;
 - the comparison of versions in ``commit.lua``: with two servers on one store, each overwrites what the other wrote;
 - ``appendonly yes`` of the embedded Redis: what was acknowledged is gone after it is killed;

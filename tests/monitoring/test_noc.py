@@ -14,7 +14,7 @@ from urllib.request import urlopen
 import pytest
 
 from balance.model import IdentityType
-from balance.store import StoreStatistics
+from balance.store_statistics import StoreStatistics
 from occ.charging import ChargingStatistics
 from occ.condition import read_info
 from occ.gy import GROUPS_COUNTED, LATENCY_BOUNDS_S, OTHER_GROUPS, RequestStatistics

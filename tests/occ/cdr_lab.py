@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from balance.embedded import Address
+from balance.lane import ABSENT
 from balance.model import Account, AccountKind, Bucket, Lookup, Offer, Outcome, Plan, Session, Step, Subscriber, Unit
 from balance.records import pack_account, pack_session, unpack_account, unpack_outbox, unpack_session
-from balance.store import ABSENT, Store, StoreSettings
+from balance.store import Store, StoreSettings
 from occ.cdr import as_json_fields, unrecorded_micro
 from occ.charging import Charge, Charging
 from occ.expiry import Expiry

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from balance.embedded import Address
+from balance.lane import ABSENT
 from balance.ledger import Draft, add_bucket, top_up
 from balance.model import (
     Account,
@@ -28,7 +29,7 @@ from balance.records import (
     unpack_outbox,
     unpack_session,
 )
-from balance.store import ABSENT, Store, StoreSettings
+from balance.store import Store, StoreSettings
 from occ.cdr import as_json_fields
 from occ.charging import Charge, Charging
 from occ.policy.reading import parse_policies

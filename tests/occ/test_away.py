@@ -196,7 +196,7 @@ async def test_a_repeat_gets_its_answer_before_and_after_settling(away: AwayLab)
 
 async def test_a_repeat_of_what_the_store_has_answered_gets_that(away: AwayLab) -> None:
     """Also when its session has ended since."""
-    away.lab.store.remembers_ended = True
+    away.lab.store.sessions.remembers_ended = True
     messages = [ccr("a", "s1", 1, 0), ccr("a", "s1", 2, 1, used=90), ccr("a", "s2", 1, 0), ccr("a", "s2", 3, 1, used=9)]
     first = [await away.charge(message) for message in messages]
     assert [await away.ask(message) for message in messages] == first
@@ -205,7 +205,7 @@ async def test_a_repeat_of_what_the_store_has_answered_gets_that(away: AwayLab) 
 
 async def test_a_session_is_its_clients_alone(away: AwayLab) -> None:
     """Nobody else hears its answers or reports for it, be it known from the store or from the journal."""
-    away.lab.store.remembers_ended = True
+    away.lab.store.sessions.remembers_ended = True
     of_store, of_journal, ended = (ccr("a", name, 1, 0) for name in ("s1", "s2", "s3"))
     await away.charge(of_store)
     await away.charge(ended)
@@ -301,7 +301,7 @@ async def test_what_nobody_can_be_debited_for_is_in_a_record(away: AwayLab) -> N
     assert await away.granted(ccr("nobody", "s1", 1, 0)) == 100
     assert await away.granted(ccr("nobody", "s1", 2, 1, used=70)) == 100
     assert await away.granted(ccr("nobody", "e1", 4, 0)) == 100
-    away.lab.store._sessions[b"s9"] = b"a"
+    away.lab.store.sessions._accounts[b"s9"] = b"a"
     assert await away.ask(ccr("a", "s9", 3, 5, used=30)) is not None
     assert await away.settle() == {Result.VOID: 1, Result.LOST: 1}
     away.lab.now += 30_000

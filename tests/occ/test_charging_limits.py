@@ -115,7 +115,7 @@ async def test_late_repeats_of_a_first_request_leave_nothing_behind(lab: Lab) ->
     for _ in range(20):
         await lab.open_session("a", "s1", "pgw", None)
     assert await lab.store.call("DBSIZE") == before
-    assert lab.store.account_of_session(b"s1") is None
+    assert lab.store.sessions.account_of(b"s1") is None
 
 
 @pytest.mark.shows("row 19")

@@ -143,7 +143,7 @@ async def test_tiers_and_free_units_count_over_the_cycle(operator: Operator) -> 
 async def test_a_members_cap_of_the_month_as_well(operator: Operator) -> None:
     """The most that is spent on a member, by day and month; for sessions that begin from then on."""
     await set_caps(operator.store, b"ann", 200_000, 300_000, operator.now, "test")
-    operator.charging.store._subscribers.clear()
+    operator.charging.store.subscribers._known.clear()
     assert (await operator.ask("a", INITIAL, wants=mib(9))).grants[0].units == 2 << 20
     await operator.ask("a", TERMINATION, used=mib(2))
     operator.now = at("2026-03-14 23:00")

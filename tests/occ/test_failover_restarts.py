@@ -64,7 +64,7 @@ def kept(server: LiveServer) -> dict[str, int]:
             "tasks": len(asyncio.all_tasks()),
             "peers": len(node.peers()),
             "handles": len(node.handles()),
-            "sessions known": len(store._sessions),
+            "sessions known": len(store.sessions._accounts),
             "requests under way": server.server.gy.statistics.in_flight,
         }
 

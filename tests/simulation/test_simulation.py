@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from balance import answers, ledger
+from balance.lane import Lane, Operation
 from balance.model import Account, Session
-from balance.store import Store
 from occ.charging import Charge
 from tests.plain import PLAIN_ONLY
 from tests.simulation.world import Result, World, run
@@ -120,13 +120,14 @@ def test_it_notices_late_usage_that_is_dropped(monkeypatch: pytest.MonkeyPatch) 
 
 @PLAIN_ONLY
 def test_it_notices_answers_that_leave_before_the_money_is_written(monkeypatch: pytest.MonkeyPatch) -> None:
-    send = Store._send_batch
+    send = Lane._send
 
-    def hasty(self: Store, lane: object, batch: list[object]) -> None:
+    def hasty(self: Lane, batch: list[Operation]) -> None:
         for operation in batch:
-            operation.done(operation.plan)  # type: ignore[attr-defined]
-            operation.done = lambda result: None  # type: ignore[attr-defined]
-        send(self, lane, batch)  # type: ignore[arg-type]
+            assert operation.plan is not None
+            operation.done(operation.plan)
+            operation.done = lambda result: None
+        send(self, batch)
 
-    monkeypatch.setattr(Store, "_send_batch", hasty)
+    monkeypatch.setattr(Lane, "_send", hasty)
     assert _first_failing(SEEDS) is not None

@@ -132,7 +132,8 @@ class Worker:
         nodes = self.store._nodes
         assert isinstance(nodes, Primary)
         for connection in tuple(self.world.redis.connections):
-            if connection.protocol is nodes._link:
+            link: object = connection.protocol
+            if link is nodes._link:
                 connection.break_off(forgotten=True)
         if nodes._reconnecting is not None:
             nodes._reconnecting.cancel()
