@@ -1,7 +1,7 @@
 # make run         set everything up and start the server; Ctrl-C stops it
 # make test        set everything up and run the tests
 # make bench       set everything up and measure speed; the figures go into docs/performance.md
-# make bench-scale the same with few and many accounts, peers, prefixes and rules, and a picture of it
+# make bench-scale the same with few and many accounts, peers, prefixes and rules, workers and stores; and a picture
 # make sim         simulate clients, crashes and lost messages (make sim SEEDS=1000; make sim SEED=417 for one alone)
 # make noc         start server, simulated traffic and Prometheus (if installed), and say where to look
 # make setup       only set up: a virtual environment in .venv with the locked dependencies
@@ -64,6 +64,7 @@ bench: setup
 bench-scale: setup
 	@mkdir -p $(RECORDED)
 	@.venv/bin/python -m loadtests.scale --json $(RECORDED)/scale$(KIND).json --plot $(RECORDED)/scale$(KIND).svg $(ARGS)
+	@.venv/bin/python -m loadtests.scaling --json $(RECORDED)/scaling$(KIND).json $(if $(findstring --quick,$(ARGS)),--quick)
 	@.venv/bin/python -m loadtests.page
 
 sim: setup

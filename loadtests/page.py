@@ -18,11 +18,20 @@ What a Credit-Control-Request costs: the full path, from the octets on the socke
 rating, ledger, policies, metrics and charging data records, and every answer on disk before it leaves (`appendfsync
 always`). `make bench` and `make bench-scale` measure it and write this page. How to read the figures, and what is
 loaded with what, is in `loadtests/README.md`; what was tried to make it faster in `loadtests/EXPERIMENTS.md`. Nothing
-here is extrapolated: another machine has other figures, and the ratios among them are what it should have in common
-with this one.
+here is extrapolated, but for the tables that say that they are simulated: another machine has other figures, and the
+ratios among them are what it should have in common with this one.
 """
 _RUNS: Final = (("bench.json", "Plain Python"), ("bench-compiled.json", "Compiled"))
 _SCALES: Final = (("scale", "Plain Python"), ("scale-compiled", "Compiled"))
+_SCALINGS: Final = (("scaling.json", "Plain Python"), ("scaling-compiled.json", "Compiled"))
+_CASES: Final = {
+    "affine": "a second server on the same store, for accounts of its own",
+    "mixed": "a second server on the same store, for the same accounts",
+    "apart": "a second server on a second store",
+}
+_SIMULATED: Final = """Simulated from these costs, a core for each process (`loadtests/queueing.py`); this is the part of the
+page that no machine has shown:
+"""
 
 
 def page(directory: Path) -> str:
@@ -36,6 +45,10 @@ def page(directory: Path) -> str:
         if file.exists():
             parts += [f"\n## {title}: whatever there is\n", f"![CPU per request](benchmarks/{name}.svg)\n"]
             parts += _scale(json.loads(file.read_text(encoding="utf-8")))
+    for name, title in _SCALINGS:
+        if (directory / name).exists():
+            parts.append(f"\n## {title}: more workers, more stores\n")
+            parts += _scaling(json.loads((directory / name).read_text(encoding="utf-8")))
     return "\n".join(parts)
 
 
@@ -54,6 +67,17 @@ def _scale(result: dict[str, Any]) -> list[str]:
             figures = f"{row['worker_cpu_us']:.1f} µs | {row['redis_cpu_us']:.1f} µs | {row['ratio']:.2f}"
             rows.append(f"| {row['label']} | {figures} |")
     return [*_facts(result), "\n".join(rows) + "\n"]
+
+
+def _scaling(result: dict[str, Any]) -> list[str]:
+    measured = ["| measured | capacity for the same CPU, over one server and one store |", "|---|---:|"]
+    measured += [f"| {_CASES[case]} | {ratio:.2f} |" for case, ratio in result["capacity_over_one"].items()]
+    simulated = ["| workers | stores | accounts of its own | the same accounts |", "|---:|---:|---:|---:|"]
+    affine, mixed = result["simulated"]["affine"], result["simulated"]["mixed"]
+    for one, other in zip(affine, mixed, strict=True):
+        ratios = f"{one['rate'] / affine[0]['rate']:.2f} | {other['rate'] / mixed[0]['rate']:.2f}"
+        simulated.append(f"| {one['workers']} | {one['shards']} | {ratios} |")
+    return [*_facts(result), "\n".join(measured) + "\n", _SIMULATED, "\n".join(simulated) + "\n"]
 
 
 def _facts(result: dict[str, Any]) -> list[str]:

@@ -35,7 +35,7 @@ from rich.table import Table
 from balance.embedded import EmbeddedRedis, EmbeddedRedisError, EmbeddedSettings
 from balance.resp import StoreError
 from balance.store import Store
-from loadtests import machine
+from loadtests import build, machine
 from loadtests.__main__ import SERVER
 from loadtests.processes import BenchError, GeneratorProcess, Worker, admit_all
 from loadtests.queueing import Costs, Outcome, fitted, simulate
@@ -242,6 +242,8 @@ class Scaling:
             "discrepancies": discrepancies,
             "facts": {
                 "machine": machine.describe(),
+                "hot path": build.describe_hot_path(),
+                "versions": build.describe_versions(),
                 "load": f"{self.options.depths[1]} requests under way at each server, two services each",
                 "accounts": f"{self.options.accounts // 2:,} for each server",
                 "rounds": f"{self.options.rounds} of {self.options.seconds:g} s a case; medians",

@@ -75,3 +75,16 @@ def test_the_page_has_what_was_recorded_and_nothing_else(tmp_path: Path) -> None
     assert "benchmarks/scale-compiled.svg" in text
     assert "| 1,000 of them | 40.0 µs | 10.0 µs | 1.20 |" in text
     assert "benchmarks/scale.svg" not in text
+
+
+def test_the_page_tells_what_is_simulated_from_what_is_measured(tmp_path: Path) -> None:
+    rates = [{"workers": workers, "shards": 1, "rate": rate} for workers, rate in ((1, 100.0), (2, 190.0))]
+    scaling = {
+        "facts": {"machine": "a test"},
+        "capacity_over_one": {"affine": 2.1, "mixed": 1.6},
+        "simulated": {"affine": rates, "mixed": rates},
+    }
+    (tmp_path / "scaling.json").write_text(json.dumps(scaling), encoding="utf-8")
+    measured, simulated = page(tmp_path).split("\nSimulated ")
+    assert "for accounts of its own | 2.10 |" in measured
+    assert "| 2 | 1 | 1.90 | 1.90 |" in simulated
