@@ -29,8 +29,8 @@ _CASES: Final = {
     "mixed": "a second server on the same store, for the same accounts",
     "apart": "a second server on a second store",
 }
-_SIMULATED: Final = """Simulated from these costs, a core for each process (`loadtests/queueing.py`); this is the part of the
-page that no machine has shown:
+_SIMULATED: Final = """Simulated from these costs, a core for each process (`loadtests/queueing.py`); no machine has
+shown this:
 """
 
 
