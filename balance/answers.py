@@ -10,7 +10,11 @@ from struct import Struct
 from typing import Final
 
 _HEAD: Final = Struct(">QII")
+_SIZE: Final = 16
 _KEY: Final = Struct(">Q")
+_LENGTH: Final = 12
+"""Where the length stands in a record."""
+_NONE: Final = bytes(4)
 
 
 def answer_key(kind: int, number: int) -> int:
@@ -25,7 +29,7 @@ def find(answers: bytes, key: int) -> bytes | None:
     at = 0
     while at < len(answers):
         found, _, length = _HEAD.unpack_from(answers, at)
-        at += _HEAD.size
+        at += _SIZE
         if found == key:
             return answers[at : at + length] if length else _first(answers)
         at += length
@@ -34,9 +38,10 @@ def find(answers: bytes, key: int) -> bytes | None:
 
 def add(answers: bytes, key: int, outcome: bytes, age_s: int) -> bytes:
     """The answers with one more; ``outcome`` must not be empty."""
-    if answers and _first(answers) == outcome:
-        return answers + _HEAD.pack(key, age_s, 0)
-    return answers + _HEAD.pack(key, age_s, len(outcome)) + outcome
+    head = _HEAD.pack(key, age_s, len(outcome))
+    if answers[_LENGTH:_SIZE] == head[_LENGTH:] and answers.startswith(outcome, _SIZE):
+        return answers + head[:_LENGTH] + _NONE  # the same as the first
+    return answers + head + outcome
 
 
 def exchanged(answers: bytes, key: int, outcome: bytes) -> bytes:
@@ -44,7 +49,7 @@ def exchanged(answers: bytes, key: int, outcome: bytes) -> bytes:
     found, at, first = b"", 0, _first(answers)
     while at < len(answers):
         this, age_s, length = _HEAD.unpack_from(answers, at)
-        at += _HEAD.size
+        at += _SIZE
         kept = answers[at : at + length] if length else first
         found = add(found, this, outcome if this == key else kept, age_s)
         at += length
@@ -54,7 +59,7 @@ def exchanged(answers: bytes, key: int, outcome: bytes) -> bytes:
 def _first(answers: bytes) -> bytes:
     """The outcome of the first record."""
     length = _HEAD.unpack_from(answers)[2]
-    return answers[_HEAD.size : _HEAD.size + length]
+    return answers[_SIZE : _SIZE + length]
 
 
 def oldest(answers: bytes) -> tuple[int, int]:
@@ -66,16 +71,16 @@ def oldest(answers: bytes) -> tuple[int, int]:
 def without_oldest(answers: bytes) -> bytes:
     """The answers without the first."""
     outcome = _first(answers)
-    at = _HEAD.size + len(outcome)
+    at = _SIZE + len(outcome)
     if at == len(answers):
         return b""
     key, age_s, length = _HEAD.unpack_from(answers, at)
     if not length:  # the next one has the same outcome, and is the first from now on
-        return _HEAD.pack(key, age_s, len(outcome)) + outcome + answers[at + _HEAD.size :]
+        return _HEAD.pack(key, age_s, len(outcome)) + outcome + answers[at + _SIZE :]
     kept = b""
     while at < len(answers):
         key, age_s, length = _HEAD.unpack_from(answers, at)
-        at += _HEAD.size
+        at += _SIZE
         kept = add(kept, key, answers[at : at + length] if length else outcome, age_s)
         at += length
     return kept
@@ -86,5 +91,5 @@ def newest_key(answers: bytes) -> int:
     key, at = -1, 0
     while at < len(answers):
         key, _, length = _HEAD.unpack_from(answers, at)
-        at += _HEAD.size + length
+        at += _SIZE + length
     return key

@@ -23,10 +23,9 @@ from balance.model import (
     Session,
     Subscriber,
 )
+from balance.packing import pack
 
 VERSION_BYTES: Final = 8
-
-_pack = msgpack.Packer(autoreset=True).pack
 
 
 def _unpack(data: bytes) -> Any:
@@ -39,23 +38,22 @@ def pack_version(version: int) -> bytes:
 
 
 def pack_account(account: Account) -> bytes:
-    packed: bytes = _pack(
-        (
-            account.kind,
-            account.currency,
-            account.credit_limit_micro,
-            account.watch_ms,
-            [_bucket_fields(bucket) for bucket in account.buckets],
-            [_session_fields(session, account.account_id) for session in account.sessions.values()],
-            account.state,
-            account.expires_ms,
-            [(meter.name, meter.resets_ms, meter.units, meter.micro) for meter in account.meters],
-            [_offer_fields(offer) for offer in account.offers],
-            account.out_of_service,
-            account.levels,
-            *(() if account.cycle_day == 1 else (account.cycle_day,)),
-        )
+    meters, offers = account.meters, account.offers
+    fields: tuple[object, ...] = (
+        account.kind,
+        account.currency,
+        account.credit_limit_micro,
+        account.watch_ms,
+        [_bucket_fields(bucket) for bucket in account.buckets],
+        [_session_fields(session, account.account_id) for session in account.sessions.values()],
+        account.state,
+        account.expires_ms,
+        [(meter.name, meter.resets_ms, meter.units, meter.micro) for meter in meters] if meters else (),
+        [_offer_fields(offer) for offer in offers] if offers else (),
+        account.out_of_service,
+        account.levels,
     )
+    packed = pack(fields if account.cycle_day == 1 else (*fields, account.cycle_day))
     return account.version.to_bytes(VERSION_BYTES, "big") + packed
 
 
@@ -106,8 +104,11 @@ def _meter(fields: tuple[Any, ...]) -> Meter:
 
 
 def _bucket_fields(bucket: Bucket) -> tuple[object, ...]:
-    fields = (bucket.bucket_id, bucket.unit, bucket.balance, bucket.reserved, bucket.priority, bucket.expires_ms)
-    return (*fields, bucket.name, bucket.owner) if bucket.name or bucket.owner else fields
+    bucket_id, unit, balance, reserved = bucket.bucket_id, bucket.unit, bucket.balance, bucket.reserved
+    name, owner = bucket.name, bucket.owner
+    if name or owner:
+        return bucket_id, unit, balance, reserved, bucket.priority, bucket.expires_ms, name, owner
+    return bucket_id, unit, balance, reserved, bucket.priority, bucket.expires_ms
 
 
 def _offer_fields(offer: Offer) -> tuple[object, ...]:
@@ -153,7 +154,35 @@ def _session_fields(session: Session, account_id: bytes) -> tuple[object, ...]:
 
 def _service_fields(use: ServiceUse) -> tuple[object, ...]:
     """What is written of a service; what most services do not have is left out."""
-    fields = (
+    if not (
+        use.zone
+        or use.notes is not None
+        or use.earlier_micro
+        or use.ahead
+        or use.pool
+        or use.final
+        or use.terms
+        or use.meters
+    ):
+        fields = (
+            use.rating_group,
+            use.service_identifier,
+            use.name,
+            use.unit,
+            use.used,
+            use.paid_units,
+            use.priced_micro,
+            use.leaked_micro,
+            use.granted,
+            use.parts,
+            use.disbelieved,
+            use.step_units,
+            use.step_price_micro,
+            use.taken,
+            use.reasons,
+        )
+        return (*fields, use.allowances) if use.allowances else fields
+    return (
         use.rating_group,
         use.service_identifier,
         use.name,
@@ -169,20 +198,6 @@ def _service_fields(use: ServiceUse) -> tuple[object, ...]:
         use.step_price_micro,
         use.taken,
         use.reasons,
-    )
-    if not (
-        use.zone
-        or use.notes is not None
-        or use.earlier_micro
-        or use.ahead
-        or use.pool
-        or use.final
-        or use.terms
-        or use.meters
-    ):
-        return (*fields, use.allowances) if use.allowances else fields
-    return (
-        *fields,
         use.earlier_micro,
         use.ahead,
         use.pool,
@@ -266,11 +281,8 @@ def _session(fields: tuple[Any, ...], account_id: bytes) -> Session:
 
 
 def _service(fields: tuple[Any, ...]) -> ServiceUse:
-    known = len(fields)
-    if known == 15:
-        fields += _NOTHING_RARE
-    elif known == 16:
-        fields = (*fields[:15], 0, (), 0, 0, (), fields[15], "", (), None)
+    if len(fields) <= _COMMON + 1:
+        return _common_service(fields)
     (
         rating_group,
         service_identifier,
@@ -321,16 +333,70 @@ def _service(fields: tuple[Any, ...]) -> ServiceUse:
         allowances,
         zone,
         meters,
-        None if notes is None else Notes(*notes),  # stores of earlier releases know fewer
+        None if notes is None else _notes(notes),
     )
 
 
-_NOTHING_RARE: Final = (0, (), 0, 0, (), (), "", (), None)
+_COMMON: Final = 15
+"""Fields that every service has; behind them come its allowances alone, or all that is rare."""
+
+
+def _common_service(fields: tuple[Any, ...]) -> ServiceUse:
+    allowances: tuple[str, ...] = ()
+    if len(fields) > _COMMON:
+        allowances = fields[_COMMON]
+        fields = fields[:_COMMON]
+    (
+        rating_group,
+        service_identifier,
+        name,
+        unit,
+        used,
+        paid_units,
+        priced_micro,
+        leaked_micro,
+        granted,
+        parts,
+        disbelieved,
+        step_units,
+        step_price_micro,
+        taken,
+        reasons,
+    ) = fields
+    use = ServiceUse(
+        rating_group,
+        service_identifier,
+        name,
+        unit,
+        used,
+        paid_units,
+        priced_micro,
+        leaked_micro,
+        granted,
+        list(parts),
+        disbelieved,
+        step_units,
+        step_price_micro,
+        taken,
+        reasons,
+    )
+    use.allowances = allowances
+    return use
+
+
+_NOTES: Final = len(Notes._fields)
+_tuple_of: Final[Any] = tuple.__new__
+
+
+def _notes(fields: tuple[Any, ...]) -> Notes:
+    if len(fields) == _NOTES:
+        notes: Notes = _tuple_of(Notes, fields)  # what ``Notes._make`` does, which costs a call more
+        return notes
+    return Notes(*fields)  # stores of earlier releases know fewer
 
 
 def pack_session(session: Session) -> bytes:
-    packed: bytes = _pack(_session_fields(session, b""))
-    return packed
+    return pack(_session_fields(session, b""))
 
 
 def unpack_session(value: bytes) -> Session:
@@ -346,8 +412,7 @@ def pack_outcome(outcome: Outcome) -> bytes:
         outcome.cost_micro,
         outcome.check_balance_result,
     )
-    packed: bytes = _pack((*fields, outcome.avps, outcome.currency) if outcome.avps or outcome.currency else fields)
-    return packed
+    return pack((*fields, outcome.avps, outcome.currency) if outcome.avps or outcome.currency else fields)
 
 
 def unpack_outcome(value: bytes) -> Outcome:
@@ -356,7 +421,7 @@ def unpack_outcome(value: bytes) -> Outcome:
 
 
 def pack_subscriber(subscriber: Subscriber) -> bytes:
-    packed: bytes = _pack(
+    return pack(
         (
             subscriber.subscriber_id,
             subscriber.account_id,
@@ -373,7 +438,6 @@ def pack_subscriber(subscriber: Subscriber) -> bytes:
             subscriber.next_plan_ms,
         )
     )
-    return packed
 
 
 def unpack_subscriber(value: bytes) -> Subscriber:
@@ -442,7 +506,7 @@ def make_plan(
     """
     before, account = draft.before, draft.account
     account.version = before.version + 1
-    plan = Plan(outcome, account, before.version, outbox=_pack(outbox) if outbox else b"")
+    plan = Plan(outcome, account, before.version, outbox=pack(outbox) if outbox else b"")
     plan.debited_micro = draft.debited_micro
     plan.leaked_micro = draft.leaked_micro
     plan.refunded_micro = draft.refunded_micro
@@ -456,7 +520,7 @@ def make_plan(
         # The index is only moved to an earlier time; a wake-up that comes too early costs one look,
         # moving it at every request would cost a sorted-set write each.
         account.watch_ms = plan.watch_ms = wake_ms
-    plan.journal = _pack(
+    plan.journal = pack(
         (account.account_id, account.version, draft.now_ms, operation, reason, _changes(before, account))
     )
     return plan
@@ -469,8 +533,7 @@ def unpack_journal(value: bytes) -> JournalRecord:
 
 def pack_outbox(records: tuple[bytes, ...]) -> bytes:
     """The outbox field of packed charging data records."""
-    packed: bytes = _pack(records)
-    return packed
+    return pack(records)
 
 
 def unpack_outbox(value: bytes) -> tuple[bytes, ...]:

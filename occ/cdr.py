@@ -16,6 +16,7 @@ import msgpack
 from balance import answers
 from balance.ledger import Draft, begin_record, running_period
 from balance.model import MAIN_BUCKET, Account, Notes, Period, ServiceUse, Session, Unit
+from balance.packing import pack
 from occ.rating.currency import currency_name
 from occ.rating.explain import in_words, tiers_in_words
 from occ.rating.price import price_of
@@ -48,8 +49,6 @@ _REASONS: Final = {int(reason): reason.name.lower().replace("_", "-") for reason
 _FACTS: Final = 16
 _UNITS: Final = {int(unit): unit.name.lower() for unit in Unit}
 
-_pack = msgpack.Packer(autoreset=True).pack
-
 
 def reason_bit(reporting_reason: int) -> int:
     """What a Reporting-Reason is in ``ServiceUse.reasons``; values that TS 32.299 does not have share one bit."""
@@ -81,8 +80,7 @@ def facts(request: CreditControlRequest, member_of: bytes = b"") -> bytes:
     ]
     while told[-1] is None:  # the Service-Context-Id never is
         told.pop()
-    packed: bytes = _pack(told)
-    return packed
+    return pack(told)
 
 
 # -- making records ----------------------------------------------------------------------------------------------
@@ -226,7 +224,7 @@ def _records(
         last = answers.newest_key(session.answers) & 0xFFFFFFFF
         numbers = session.requests, session.first_number, last
         client = (session.origin_host, session.realm, *numbers, session.facts)
-    head = _pack(
+    head = pack(
         (
             cause,
             not at_ms,
@@ -248,7 +246,7 @@ def _records(
     for use in services:
         notes = use.notes
         found.append(
-            _pack(
+            pack(
                 (
                     head,
                     position + len(found),
