@@ -10,7 +10,7 @@ Objects of this module are snapshots: whoever changes one works on a copy (see `
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import IntEnum
-from typing import Any, Final, NamedTuple, Protocol
+from typing import Any, Final, NamedTuple
 
 MICRO: Final = 1_000_000
 """Millionths in one currency unit."""
@@ -57,20 +57,24 @@ class LedgerError(Exception):
     """A change that the ledger refuses; the message is one sentence for the person who asked for it."""
 
 
-class Rate(Protocol):
+class Rate:
     """Price of the units of one service, counted from the start of its session.
 
     Prices are cumulative so that a session costs the same however its usage is cut into reports. Implemented
-    by ``occ.rating.price``.
+    by ``occ.rating.price``. A class and no protocol, as what is compiled calls the methods of a class at once.
     """
+
+    __slots__ = ()
 
     unit: Unit
 
     def price_micro(self, units: int) -> int:
         """Price of the first ``units`` units; never falls as units grow, 0 for 0 units."""
+        raise NotImplementedError
 
     def affordable_units(self, amount_micro: int) -> int:
         """The greatest number of units whose price is at most ``amount_micro``, ``UNLIMITED`` at most."""
+        raise NotImplementedError
 
 
 @dataclass(slots=True, init=False)
@@ -783,6 +787,10 @@ class Plan:
     """Names of the policy rules that made the outcome what it is, for the statistics."""
     transition: bytes = b""
     """Set by whoever watches accounts (``Store.observe``): what this operation changed that others must be told of."""
+    levels: tuple[str, ...] = ()
+    """What ``account`` is at, where the step has found that out already; see ``levels_by``."""
+    levels_by: Any = None
+    """The policies by which it has; None: it has not."""
 
     def __init__(
         self,
@@ -814,6 +822,8 @@ class Plan:
         asked_by: bytes = b"",
         acted: tuple[str, ...] = (),
         transition: bytes = b"",
+        levels: tuple[str, ...] = (),
+        levels_by: Any = None,
     ) -> None:
         self.outcome = outcome
         self.account = account
@@ -843,6 +853,8 @@ class Plan:
         self.asked_by = asked_by
         self.acted = acted
         self.transition = transition
+        self.levels = levels
+        self.levels_by = levels_by
 
 
 @dataclass(slots=True, frozen=True)

@@ -338,6 +338,8 @@ class Charge:
         session.expires_ms = self._supervised_until(services, outcome, longest_s)
         draft.open(session)
         plan = self._plan(draft, "reserve", outcome, records, services.acted)
+        if services.policies is not None:
+            services.policies.tell(plan)
         plan.opened = self.key
         return plan
 
@@ -406,7 +408,10 @@ class Charge:
             session.expires_ms = self._supervised_until(services, outcome, longest_s)
             every_ms = self.rules.settings.partial_record_ms
             records = cdr.partial_records(draft, session, every_ms, services.when_ms)
-            return self._plan(draft, "charge", outcome, records, services.acted)
+            plan = self._plan(draft, "charge", outcome, records, services.acted)
+            if services.policies is not None:
+                services.policies.tell(plan)
+            return plan
         draft.release_session(session)
         records = cdr.closing_records(draft, session, cdr.NORMAL)
         draft.close(session)

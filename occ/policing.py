@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Final, NamedTuple
 
 from balance.ledger import Draft
-from balance.model import Notes, Rate, ServiceUse, Session, Unit
+from balance.model import Notes, Plan, Rate, ServiceUse, Session, Unit
 from occ.codes import AUTHORIZATION_REJECTED, CREDIT_LIMIT_REACHED, END_USER_SERVICE_DENIED
 from occ.indications import Indications
 from occ.profiles import Profile, Reauthorisation
@@ -88,6 +88,11 @@ class RequestPolicies:
         if self._levels is None:
             self._levels = self._policies.levels_of(self._draft.account, self._draft.now_ms)
         return self._levels
+
+    def tell(self, plan: Plan) -> None:
+        """Spare whoever watches accounts to find out the levels again, for plans that debited nothing afterwards."""
+        if self._levels is not None:
+            plan.levels, plan.levels_by = self._levels, self._policies
 
     def _case(self, use: ServiceUse) -> Case:
         session = self._session

@@ -173,7 +173,9 @@ class Pricing:
 
     def _told(self, price: Rate | Refusal, unit: int) -> Rate | Refusal:
         """A price as such a client can be told it: one that takes 4011 for a refusal is granted free units instead."""
-        if isinstance(price, Refusal) and price.result_code == CREDIT_CONTROL_NOT_APPLICABLE:
+        if not isinstance(price, Refusal):
+            return price
+        if price.result_code == CREDIT_CONTROL_NOT_APPLICABLE:
             return price if self._profile.credit_control_not_applicable else FreePrice(Unit(unit))
         return price
 
@@ -209,10 +211,13 @@ class Pricing:
         tariff = self._catalogue.tariff(self._session.plan, use.name, use.zone)
         if tariff is None:
             return None, 0
+        price, change_ms = tariff.at(self._when_ms)
         if not (use.ahead and use.ahead[0] > self._when_ms and not self.version):
             # Else it stays as noted: a service is not taken back into a period that it has left, whatever a clock says.
-            self._note_switch(use, tariff, self._effective(use, tariff, self._when_ms))
-        price, change_ms = tariff.at(self._when_ms)
+            if change_ms or self._catalogue.promotions.all:
+                self._note_switch(use, tariff, self._effective(use, tariff, self._when_ms))
+            else:
+                use.ahead = ()
         denied = self._told(price, use.unit)
         if isinstance(denied, Refusal):
             return denied, change_ms

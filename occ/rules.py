@@ -97,7 +97,7 @@ class Rules:
 
     def indications(self, service: Service, profile: Profile) -> Indications:
         """What goes with the grants of a service to such clients; worked out once."""
-        key = (service.name, service.unit, profile.name)
+        key = (service.name, int(service.unit), profile.name)
         found = self._indications.get(key)
         if found is None:
             found = self._indications[key] = indications_of(service, profile)
@@ -107,7 +107,7 @@ class Rules:
         """What goes with no units at all: such clients redirect or restrict a service at once, as ``final_units`` or
         ``throttle`` of the policies say.
         """
-        key = (final_units, throttle, service.name, service.unit, profile.name)
+        key = (final_units, throttle, service.name, int(service.unit), profile.name)
         found = self._instead.get(key)
         if found is None:
             assert self.policies is not None

@@ -5,7 +5,7 @@ reported, ``reserve`` grants what is asked for, ``outcome`` says what came of it
 writes nothing down (``occ.charging`` does), and knows no account but the draft's.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from balance.ledger import (
@@ -76,6 +76,8 @@ class Part:
     """The grant for after a tariff switch, where it is one of its own."""
     reach_micro: int | None = None
     """The policies let no more be granted than costs so much; None: any."""
+    covered: int = field(init=False)
+    """Units of the grant that ``use`` had which no report of the request has used up. The first part of a use knows."""
 
     def __init__(
         self,
@@ -94,6 +96,7 @@ class Part:
         self.use = use
         self.after = after
         self.reach_micro = reach_micro
+        self.covered = 0 if use is None else use.granted
 
 
 def _runs_on(part: Part) -> bool:
@@ -109,7 +112,6 @@ class RequestServices:
     """Every service that one request names. ``when_ms``: when what it reports happened, for prices that change."""
 
     __slots__ = (
-        "_covered",
         "draft",
         "now_ms",
         "parts",
@@ -139,8 +141,6 @@ class RequestServices:
         self.now_ms = draft.now_ms
         draft.subscriber = session.subscriber_id
         self.when_ms = when_ms
-        self._covered: dict[int, int] = {}
-        """By service: units of its grant that no report of this request has used up."""
         self.pricing = Pricing(rules, request, profile, draft, session, when_ms)
         in_force = rules.policies
         self.policies = None if in_force is None else RequestPolicies(rules, in_force, profile, draft, session, when_ms)
@@ -170,7 +170,6 @@ class RequestServices:
                 if money is not None and money[2] not in (None, self.draft.account.currency):
                     grant.result_code = INVALID_AVP_VALUE  # money of another kind is not worth the same
                     return Part(asked, grant, _UNRATED, _FREE, None)
-            self._covered.setdefault(id(use), use.granted)
             return Part(asked, grant, self.pricing.service_of(use), self.pricing.rate_of(use), use)
         found, rate, use = self.pricing.begin(asked, group, identifier)
         if found is None or rate is None or isinstance(rate, Refusal):
@@ -214,8 +213,13 @@ class RequestServices:
     def _settle_usage(self, part: Part, use: ServiceUse, late: bool) -> None:
         units = self._believed(part, use)
         waived = 0
-        covered = self._covered.get(id(use), use.granted)
-        self._covered[id(use)] = max(0, covered - units)
+        first = part
+        for other in self.parts:
+            if other.use is use:
+                first = other
+                break
+        covered = first.covered
+        first.covered = covered - units if covered > units else 0
         if units > covered and not late and not use.pool and not part.service.charges_overshoot:
             waived = units - covered
             units = covered

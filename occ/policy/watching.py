@@ -97,7 +97,8 @@ class Watching:
         assert account is not None
         try:
             was = account.levels
-            levels = self._policies.levels_of(account, plan.at_ms)
+            policies = self._policies
+            levels = plan.levels if plan.levels_by is policies else policies.levels_of(account, plan.at_ms)
             self._wake_in_time(account, plan, levels)
             if levels == was:
                 if before is not None and (

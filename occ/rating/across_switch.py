@@ -96,7 +96,7 @@ def _begun(step_units: int, step_micro: int) -> int:
     return -(-(step_units - 1) * step_micro // step_units)
 
 
-class _Steepest:
+class _Steepest(Rate):
     """The most that units can cost of a price with tiers: which of them they will fall into is not known yet."""
 
     __slots__ = ("rise", "unit")
@@ -112,7 +112,7 @@ class _Steepest:
         return max(0, self.rise.within(amount_micro))
 
 
-class _CallOrRest:
+class _CallOrRest(Rate):
     """The most that units can cost of a call that begins after the switch, or has begun before it."""
 
     __slots__ = ("call", "unit")
@@ -137,7 +137,7 @@ def _dearest(rate: Rate) -> Rate:
     return _Steepest(rate) if isinstance(rate, CallPrice | TieredPrice) else rate
 
 
-class _AcrossSwitch:
+class _AcrossSwitch(Rate):
     """What the two prices of a reservation across a tariff switch have in common.
 
     ``now`` goes on with its count from ``paid_units``, whose price was ``priced_micro``; ``following`` counts from 0.

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Final, final
 
-from balance.model import UNLIMITED, Unit
+from balance.model import UNLIMITED, Rate, Unit
 from occ.rating.periods import Period
 from occ.rating.steps import MAXIMUM_STEP_PRICE_MICRO, FreePrice, StepPrice
 from occ.rating.tiers import TieredPrice
@@ -16,7 +16,7 @@ Following = StepPrice | FreePrice | TieredPrice
 
 @final
 @dataclass(slots=True, unsafe_hash=True)
-class CallPrice:
+class CallPrice(Rate):
     """What a call, or any other use of a service, costs from its beginning.
 
     In this order: the free units cost nothing, and nothing else begins with them. The first unit after them brings the

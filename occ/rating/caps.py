@@ -31,7 +31,7 @@ class Cap:
 
 
 @final
-class Capped:
+class Capped(Rate):
     """A price of which no more than ``left_micro`` is asked for further units; all beyond that costs nothing.
 
     ``paid_units`` were priced ``priced_micro``; what the price said of them beyond that is not asked for later either.
@@ -65,7 +65,7 @@ class Capped:
 
 
 @final
-class Limited:
+class Limited(Rate):
     """A price of which no more than ``left_micro`` may be granted further units; what is used costs what it costs.
 
     For caps on members of an account: they end the service, where a ``Capped`` one goes on for nothing.

@@ -16,7 +16,7 @@ def discount_of(price_micro: int, ppm: int) -> int:
 
 @final
 @dataclass(slots=True, unsafe_hash=True)
-class Discounted:
+class Discounted(Rate):
     """A price less a part of it.
 
     The discount is taken off the whole price so far, fees and minimum among it, and rounded down there (``discount``):

@@ -17,9 +17,9 @@ _LOOK_AHEAD: Final = 16
 """Changes of tariff and promotions that are looked at for one that makes a difference; the first nearly always does."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, init=False)
 class Offered:
-    """A price, why, and until when."""
+    """A price, why, and until when. Not to be changed once made."""
 
     price: Price
     """To be kept with the service (``full_terms``), unless it is a ``Refusal``."""
@@ -28,6 +28,14 @@ class Offered:
     applied: Applied = NOTHING
     tariff_price: Price | None = None
     """The price as it stands in the catalogue."""
+
+    def __init__(
+        self, price: Price, until_ms: int, applied: Applied = NOTHING, tariff_price: Price | None = None
+    ) -> None:
+        self.price = price
+        self.until_ms = until_ms
+        self.applied = applied
+        self.tariff_price = tariff_price
 
 
 def effective(

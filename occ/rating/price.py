@@ -62,6 +62,7 @@ _LENGTHS: Final = {_CALL: 6, _DISCOUNT: 2}
 _TIERS_AT: Final = 3
 """Numbers before the tiers themselves."""
 
+_AMOUNT: Final = int(Unit.AMOUNT)
 _MEMO_ENTRIES: Final = 4096
 _memo: dict[tuple[int, int, int, tuple[int, ...]], Rate] = {}
 
@@ -97,7 +98,7 @@ def terms(rate: Rate) -> tuple[int, int]:
 
 def price_of(unit: int, step_units: int, step_price_micro: int, more: tuple[int, ...] = ()) -> Rate:
     """The price that ``full_terms`` came from. Raises ValueError for terms that no price has."""
-    if unit == Unit.AMOUNT:
+    if unit == _AMOUNT:
         return CLIENT_RATED
     key = (unit, step_units, step_price_micro, more)
     found = _memo.get(key)

@@ -5,14 +5,14 @@ The one rounding rule of these is ``steps``: usage is rounded up to whole steps,
 
 from typing import Final, final
 
-from balance.model import UNLIMITED, Unit
+from balance.model import UNLIMITED, Rate, Unit
 
 MAXIMUM_STEP_PRICE_MICRO: Final = 1_000_000_000_000
 """A million currency units for one step: above this a price is a mistake."""
 
 
 @final
-class StepPrice:
+class StepPrice(Rate):
     """So much for each *started* step: usage is rounded up to whole steps, each charged in full.
 
     With 0.09 EUR per 60 s, 1 to 60 seconds cost 0.09 EUR and 61 seconds cost 0.18 EUR. Because the price is
@@ -63,7 +63,7 @@ class StepPrice:
 
 
 @final
-class FreePrice:
+class FreePrice(Rate):
     """Costs nothing, however much is used."""
 
     __slots__ = ("unit",)
@@ -90,7 +90,7 @@ class FreePrice:
 
 
 @final
-class ClientRated:
+class ClientRated(Rate):
     """What the client rated itself (decentralised rating, TS 32.299 clause 5.2.2): a micro-unit costs a micro-unit."""
 
     __slots__ = ("unit",)

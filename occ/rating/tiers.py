@@ -6,7 +6,7 @@ there (``balance.ledger.count_from``), so that the price below is always one of 
 
 from typing import Final, NamedTuple, final
 
-from balance.model import UNLIMITED, Unit
+from balance.model import UNLIMITED, Rate, Unit
 from occ.rating.periods import Period
 from occ.rating.steps import MAXIMUM_STEP_PRICE_MICRO
 
@@ -37,7 +37,7 @@ class _Stretch(NamedTuple):
 
 
 @final
-class TieredPrice:
+class TieredPrice(Rate):
     """Started steps whose price depends on how much was used before.
 
     Each tier counts its own started steps, from its own beginning: a tier of 100 MiB in steps of 30 MiB has four of
