@@ -11,10 +11,10 @@ from typing import Final
 
 _HEAD: Final = Struct(">QII")
 _SIZE: Final = 16
-_KEY: Final = Struct(">Q")
 _LENGTH: Final = 12
 """Where the length stands in a record."""
 _NONE: Final = bytes(4)
+_from_bytes: Final = int.from_bytes
 
 
 def answer_key(kind: int, number: int) -> int:
@@ -24,7 +24,7 @@ def answer_key(kind: int, number: int) -> int:
 
 def find(answers: bytes, key: int) -> bytes | None:
     """The packed outcome of an answer, or None."""
-    if answers.find(_KEY.pack(key)) < 0:
+    if key.to_bytes(8, "big") not in answers:
         return None
     at = 0
     while at < len(answers):
@@ -64,8 +64,7 @@ def _first(answers: bytes) -> bytes:
 
 def oldest(answers: bytes) -> tuple[int, int]:
     """Of the first answer: its CC-Request-Number, and its age."""
-    key, age_s, _ = _HEAD.unpack_from(answers)
-    return key & 0xFFFFFFFF, age_s
+    return _from_bytes(answers[4:8]), _from_bytes(answers[8:_LENGTH])
 
 
 def without_oldest(answers: bytes) -> bytes:

@@ -27,6 +27,8 @@ from balance.packing import pack
 
 VERSION_BYTES: Final = 8
 
+_from_bytes: Final = int.from_bytes
+
 
 def _unpack(data: bytes) -> Any:
     return msgpack.unpackb(data, raw=False, strict_map_key=False, use_list=False)
@@ -63,7 +65,7 @@ def unpack_account(account_id: bytes, value: bytes) -> Account:
         fields: tuple[Any, ...] = _unpack(value[VERSION_BYTES:])
         account = Account(
             account_id,
-            int.from_bytes(value[:VERSION_BYTES], "big"),
+            _from_bytes(value[:VERSION_BYTES]),
             fields[0],
             fields[1],
             fields[2],

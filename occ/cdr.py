@@ -86,13 +86,13 @@ def facts(request: CreditControlRequest, member_of: bytes = b"") -> bytes:
 # -- making records ----------------------------------------------------------------------------------------------
 
 
-def closing_records(draft: Draft, session: Session, cause: str) -> tuple[bytes, ...]:
+def closing_records(draft: Draft, session: Session, cause: str, last: int = -1) -> tuple[bytes, ...]:
     """The packed records of a session that closes, or of an event: one for each service it used.
 
     ``session`` must be one that may be changed. One that used no service (none asked for, or none granted and none
-    reported) leaves none.
+    reported) leaves none. ``last``: CC-Request-Number of its last request; -1: of the last one it was answered.
     """
-    return _records(draft, session, session.services, cause)
+    return _records(draft, session, session.services, cause, last=last)
 
 
 def partial_records(draft: Draft, session: Session, every_ms: int, at_ms: int) -> tuple[bytes, ...]:
@@ -210,6 +210,7 @@ def _records(
     at_ms: int = 0,
     client: tuple[bytes, bytes, int, int, int, bytes] | None = None,
     position: int = 1,
+    last: int = -1,
 ) -> tuple[bytes, ...]:
     """Pack a record of each of ``services`` and have the next ones begin here.
 
@@ -221,7 +222,8 @@ def _records(
         return ()
     account, now_ms = draft.account, draft.now_ms
     if client is None:
-        last = answers.newest_key(session.answers) & 0xFFFFFFFF
+        if last < 0:
+            last = answers.newest_key(session.answers) & 0xFFFFFFFF
         numbers = session.requests, session.first_number, last
         client = (session.origin_host, session.realm, *numbers, session.facts)
     head = pack(

@@ -413,7 +413,7 @@ class Charge:
                 services.policies.tell(plan)
             return plan
         draft.release_session(session)
-        records = cdr.closing_records(draft, session, cdr.NORMAL)
+        records = cdr.closing_records(draft, session, cdr.NORMAL, request.request_number)
         draft.close(session)
         plan = self._plan(draft, "terminate", outcome, records, services.acted)
         plan.closed = self.key

@@ -50,6 +50,7 @@ class RequestPolicies:
     __slots__ = (
         "_asked",
         "_draft",
+        "_known",
         "_levels",
         "_policies",
         "_profile",
@@ -76,6 +77,8 @@ class RequestPolicies:
         self._session = session
         self._when_ms = when_ms
         self._levels: tuple[str, ...] | None = None
+        self._known: dict[tuple[str, str], Standing] | None = None
+        """By service and zone, what the policies have found out before for such an account."""
         self._asked: ServiceUse | None = None
         """Whom ``_standing`` is of."""
         self._standing: Standing
@@ -103,12 +106,17 @@ class RequestPolicies:
         """What becomes of a service; the rules that say so are noted for its charging data record."""
         session, account = self._session, self._draft.account
         segment = session.customer[0] if session.customer else ""
-        limit_micro = account.credit_limit_micro
-        self._asked = use
-        self._standing = self._policies.standing(
-            account.kind, session.plan, segment, use.name, use.zone, self.levels, limit_micro, self._when_ms
-        )
-        decision = self._standing.decision
+        kind, limit_micro, when_ms = account.kind, account.credit_limit_micro, self._when_ms
+        policies, known = self._policies, self._known
+        if known is None:
+            known = self._known = policies.standings(kind, session.plan, segment, self.levels, limit_micro, when_ms)
+        standing = known.get((use.name, use.zone))
+        if standing is None:
+            standing = policies.standing(
+                kind, session.plan, segment, use.name, use.zone, self.levels, limit_micro, when_ms
+            )
+        self._asked, self._standing = use, standing
+        decision = standing.decision
         if decision.rules:
             self._note(use, decision.rules)
         return decision

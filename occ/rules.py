@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final, Protocol
 
+from balance.model import Unit
 from occ.budgets import Budgets
 from occ.indications import Indications, indications_of
 from occ.profiles import Profile
@@ -14,6 +15,8 @@ from occ.rating.service import Service
 from policies.policy import Policies
 from policies.rules import Throttle
 from protocols.diameter.codes import FinalUnitAction
+
+_AMOUNT: Final = Unit.AMOUNT
 
 NOTHING_COUNTED: Final[Mapping[str, tuple[Counter, ...]]] = {}
 
@@ -84,7 +87,8 @@ class Rules:
         """By service: meters of the account that count all its use, beside those of its price."""
         self.needs_segment = policies is not None and any(rule.segments for rule in policies.policies.rules)
         """Rules ask which customers a subscriber is among."""
-        self._indications: dict[tuple[str, int, str], Indications] = {}
+        self._indications: dict[str, dict[str, tuple[Unit, Indications]]] = {}
+        """By profile and service; one that its client rates is another one."""
         self._instead: dict[tuple[str, str, str, int, str], Indications] = {}
 
     def with_catalogue(self, catalogue: Catalogue) -> "Rules":
@@ -97,11 +101,14 @@ class Rules:
 
     def indications(self, service: Service, profile: Profile) -> Indications:
         """What goes with the grants of a service to such clients; worked out once."""
-        key = (service.name, int(service.unit), profile.name)
-        found = self._indications.get(key)
-        if found is None:
-            found = self._indications[key] = indications_of(service, profile)
-        return found
+        by_service = self._indications.get(profile.name)
+        if by_service is None:
+            by_service = self._indications[profile.name] = {}
+        name = service.name if service.unit is not _AMOUNT else f"{service.name} in money"
+        found = by_service.get(name)
+        if found is None or found[0] is not service.unit:
+            found = by_service[name] = (service.unit, indications_of(service, profile))
+        return found[1]
 
     def restricted(self, service: Service, profile: Profile, final_units: str, throttle: str = "") -> Indications:
         """What goes with no units at all: such clients redirect or restrict a service at once, as ``final_units`` or

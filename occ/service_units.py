@@ -108,6 +108,8 @@ def believable(reported: int, use: ServiceUse, elapsed_s: int) -> int:
     beyond the grant or the clock is believed: clients overshoot, and clocks differ. What is not is cut to the grant or
     to what the time allows, whichever is more.
     """
+    if reported <= use.granted:
+        return reported
     pace = UNITS_A_SECOND.get(use.unit)
     if pace is None:
         return reported  # money: the client has rated it

@@ -196,15 +196,17 @@ class RequestServices:
             if use is None:
                 continue
             asked = part.asked
-            if asked.reporting_reason is not None:
-                use.reasons |= reason_bit(asked.reporting_reason)
+            reason = asked.reporting_reason
+            if reason is not None:
+                use.reasons |= reason_bit(reason)
             if asked.used:
                 self._settle_usage(part, use, late)
-            elif asked.requested is not None or asked.reporting_reason is not None:
+            elif asked.requested is not None or reason is not None:
                 release(self.draft, use)
             while use.ahead and self.when_ms >= use.ahead[0]:
                 self._price(use, self.pricing.enter_period(use))
-            if asked.reporting_reason == RATING_CONDITION_CHANGE or (use.notes and self.pricing.budget_gone(use)):
+            changed = reason is not None and reason == RATING_CONDITION_CHANGE
+            if changed or (use.notes and self.pricing.budget_gone(use)):
                 self._price(use, self.pricing.rate_anew(use, part.service) or part.rate)
             if part.service.validity_time_s > longest_s:
                 longest_s = part.service.validity_time_s
@@ -305,7 +307,8 @@ class RequestServices:
             use = part.use
             if use is None:
                 continue
-            if part.asked.reporting_reason == REASON_FINAL:
+            reason = part.asked.reporting_reason
+            if reason is not None and reason == REASON_FINAL:
                 use.final = 0  # it has ended; should it begin again, it begins as any other
             elif part.asked.requested is None:
                 self._without_request(part, use)

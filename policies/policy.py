@@ -54,8 +54,9 @@ class _Hours:
     rules: tuple[Rule, ...]
     """Those whose windows are open, or that have none."""
     decisions: dict[tuple[Case, tuple[str, ...]], Decision] = field(default_factory=dict)
-    standings: dict[tuple[object, ...], "Standing"] = field(default_factory=dict)
-    """By the fields of the case, the levels and the credit limit: one look-up a service."""
+    standings: dict[tuple[object, ...], dict[tuple[str, str], "Standing"]] = field(default_factory=dict)
+    """By what is the same for all services of a request, then by service and zone."""
+    standings_kept: int = 0
 
 
 @dataclass(slots=True)
@@ -211,18 +212,31 @@ class Policies:
 
         One look-up for both, because every grant asks for both.
         """
+        known = self.standings(kind, plan, segment, levels, limit_micro, at_ms)
+        found = known.get((service, zone))
+        if found is not None:
+            return found
+        case = Case(kind, plan, segment, service, zone)
+        decision = self.decide(case, levels, at_ms)
+        standing = Standing(decision, self._floor(case, levels, limit_micro, at_ms), service in self._moved)
+        hours = self._at(at_ms)
+        if hours.standings_kept >= REMEMBERED:
+            hours.standings.clear()
+            hours.standings_kept = 0
+        hours.standings_kept += 1
+        known[service, zone] = standing
+        return standing
+
+    def standings(
+        self, kind: int, plan: str, segment: str, levels: tuple[str, ...], limit_micro: int, at_ms: int
+    ) -> dict[tuple[str, str], Standing]:
+        """What ``standing`` has found out for services of such an account so far, by service and zone."""
         hours = self._hours if self._from_ms <= at_ms < self._until_ms else self._at(at_ms)
-        key = (kind, plan, segment, service, zone, levels, limit_micro)
-        try:
-            return hours.standings[key]
-        except KeyError:
-            case = Case(kind, plan, segment, service, zone)
-            decision = self.decide(case, levels, at_ms)
-            standing = Standing(decision, self._floor(case, levels, limit_micro, at_ms), service in self._moved)
-            if len(hours.standings) >= REMEMBERED:
-                hours.standings.clear()
-            hours.standings[key] = standing
-            return standing
+        key = (kind, plan, segment, levels, limit_micro)
+        found = hours.standings.get(key)
+        if found is None:
+            found = hours.standings[key] = {}
+        return found
 
     @property
     def has_windows(self) -> bool:

@@ -64,7 +64,9 @@ _TIERS_AT: Final = 3
 
 _AMOUNT: Final = int(Unit.AMOUNT)
 _MEMO_ENTRIES: Final = 4096
-_memo: dict[tuple[int, int, int, tuple[int, ...]], Rate] = {}
+_memo: Final[dict[tuple[int, int, int, tuple[int, ...]], Rate]] = {}
+_steps: Final[dict[int, StepPrice]] = {}
+"""Of what costs so much for each step the price asked for last, which most often is the only one."""
 
 
 def full_terms(rate: Rate) -> tuple[int, int, tuple[int, ...]]:
@@ -100,12 +102,20 @@ def price_of(unit: int, step_units: int, step_price_micro: int, more: tuple[int,
     """The price that ``full_terms`` came from. Raises ValueError for terms that no price has."""
     if unit == _AMOUNT:
         return CLIENT_RATED
+    if not more:
+        steps = _steps.get(step_price_micro)
+        if steps is not None and steps.step_units == step_units and steps.unit == unit:
+            return steps
     key = (unit, step_units, step_price_micro, more)
     found = _memo.get(key)
     if found is None:
         if len(_memo) >= _MEMO_ENTRIES:
             _memo.clear()
         found = _memo[key] = _made(Unit(unit), step_units, step_price_micro, more)
+    if isinstance(found, StepPrice):
+        if len(_steps) >= _MEMO_ENTRIES:
+            _steps.clear()
+        _steps[step_price_micro] = found
     return found
 
 
