@@ -7,14 +7,15 @@ from typing import Any, Final
 
 import msgpack
 
+_plainly: Final[Any] = msgpack.Packer(autoreset=True).pack
+
 
 def _library() -> tuple[Any, Any]:
     """What packs (value, how else, options), and its options."""
     try:
         import ormsgpack  # noqa: PLC0415 - there is no wheel of it for every machine
     except ImportError:
-        pack_plainly = msgpack.Packer(autoreset=True).pack
-        return (lambda value, _otherwise, _options: pack_plainly(value)), None
+        return (lambda value, _otherwise, _options: _plainly(value)), None
     return ormsgpack.packb, ormsgpack.OPT_NON_STR_KEYS
 
 
@@ -24,10 +25,10 @@ _OPTIONS: Final[Any] = _LIBRARY[1]
 
 
 def _otherwise(value: object) -> object:
-    """A named tuple as a plain one. Raises TypeError for what has no octets."""
+    """A named tuple as a plain one. Raises TypeError for anything else."""
     if isinstance(value, tuple):
         return tuple(value)
-    raise TypeError(f"what is packed must be numbers, text, octets or made of such, not {type(value).__name__}")
+    raise TypeError
 
 
 def pack(value: object) -> bytes:
@@ -35,5 +36,8 @@ def pack(value: object) -> bytes:
 
     Raises TypeError, ValueError or OverflowError for anything else.
     """
-    packed: bytes = _packb(value, _otherwise, _OPTIONS)
+    try:
+        packed: bytes = _packb(value, _otherwise, _OPTIONS)
+    except TypeError:
+        packed = _plainly(value)  # says what is wrong, always in the same way
     return packed

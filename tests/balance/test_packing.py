@@ -1,5 +1,6 @@
 """Values as octets (``balance.packing``): whichever library packs them, a store holds the same octets."""
 
+import sys
 from enum import IntEnum
 from typing import Any, NamedTuple
 
@@ -8,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from balance.packing import pack
+from balance.packing import _library, pack
 
 plain = msgpack.Packer(autoreset=True).pack
 
@@ -62,6 +63,15 @@ def test_the_octets_are_those_of_msgpack_at_the_edges(value: object) -> None:
 @pytest.mark.parametrize(
     "value", [1 << 64, -(1 << 63) - 1, object(), {1, 2}, "\ud800"], ids=lambda value: repr(value)[:20]
 )
-def test_what_has_no_octets_is_refused(value: Any) -> None:
-    with pytest.raises((TypeError, ValueError, OverflowError)):
+def test_what_has_no_octets_is_refused_as_msgpack_refuses_it(value: Any) -> None:
+    with pytest.raises((TypeError, ValueError, OverflowError)) as expected:
+        plain((1, value))
+    with pytest.raises(expected.type):
         pack((1, value))
+
+
+def test_msgpack_stands_in_where_the_other_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "ormsgpack", None)
+    packb, options = _library()
+    value = {b"a": (1, [Number.THREE, Named(2)], "x")}
+    assert packb(value, tuple, options) == pack(value)
