@@ -21,12 +21,14 @@ from setuptools.command.build_py import build_py
 # within a function there may be made for a request: once compiled, each leaves a cycle of references behind.
 HOT: Final = [
     "balance/answers.py",
+    "balance/fees.py",
     "balance/keys.py",
     "balance/lane.py",
     "balance/ledger.py",
     "balance/look_ups.py",
     "balance/model.py",
     "balance/packing.py",
+    "balance/periods.py",
     "balance/records.py",
     "balance/requests.py",
     "balance/resp.py",

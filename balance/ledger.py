@@ -1,4 +1,4 @@
-"""The arithmetic of money: settle, reserve, release, refund, top up, expire. Pure; the only place that debits.
+"""The arithmetic of money: settle, reserve, release, top up, expire. Pure; with ``balance.fees`` all that debits.
 
 All functions work on a ``Draft`` of one account and never touch the snapshot it was made from. What a draft
 changed becomes a ``Plan`` with its journal record (``balance.journal``); the store then writes all of it or nothing.
@@ -10,7 +10,7 @@ Rules kept by every function here, and checked by ``balance.verify`` over a whol
 - a service's cumulative price is debited once: what was debited plus what leaked equals the price of what was used.
 """
 
-from typing import Any, Final
+from typing import Final
 
 from balance.model import (
     LARGEST,
@@ -20,9 +20,7 @@ from balance.model import (
     Bucket,
     LedgerError,
     Meter,
-    Notes,
     Offer,
-    Period,
     Rate,
     ServiceUse,
     Session,
@@ -30,11 +28,6 @@ from balance.model import (
 )
 
 _MONEY: Final = int(Unit.MONEY)
-
-PERIODS_KEPT: Final = 32
-"""Periods a service keeps for its next charging data record; further ones become one with the last."""
-
-_NO_NOTES: Final = Notes()
 
 
 def spending_order(bucket: Bucket) -> tuple[int, int, int]:
@@ -293,7 +286,7 @@ def settle(draft: Draft, use: ServiceUse, rate: Rate, units: int, session: Sessi
         taken = amount if amount < unspent else unspent
         bucket.balance -= taken
         unspent -= taken
-        _took(draft, use, bucket, taken)
+        took(draft, use, bucket, taken)
     if use.parts:
         use.parts = []
         draft.reservations_delta -= 1
@@ -337,11 +330,11 @@ def _take_allowance(draft: Draft, use: ServiceUse, rate: Rate, units: int) -> in
         taken = min(units, draft.free(bucket))
         bucket.balance -= taken
         units -= taken
-        _took(draft, use, bucket, taken)
+        took(draft, use, bucket, taken)
     return units
 
 
-def _took(draft: Draft, use: ServiceUse, bucket: Bucket, amount: int) -> None:
+def took(draft: Draft, use: ServiceUse, bucket: Bucket, amount: int) -> None:
     """Note what a service took from a bucket; below 0: what it gave back."""
     if not amount:
         return
@@ -388,7 +381,7 @@ def _debit_money(
         bucket.balance -= taken
         unpaid -= taken
         if bucket_id != MAIN_BUCKET or draft.taken is not None:
-            _took(draft, use, bucket, taken)
+            took(draft, use, bucket, taken)
     if unpaid and session is not None and use.pool:
         unpaid -= _borrow(draft, session, use, unpaid)
     if unpaid:
@@ -396,7 +389,7 @@ def _debit_money(
             taken = min(unpaid, draft.free(bucket))
             bucket.balance -= taken
             unpaid -= taken
-            _took(draft, use, bucket, taken)
+            took(draft, use, bucket, taken)
         use.leaked_micro += unpaid
         draft.leaked_micro += unpaid
     draft.debited_micro += cost - unpaid
@@ -414,160 +407,6 @@ def leak(draft: Draft, use: ServiceUse, rate: Rate, units: int) -> None:
         use.priced_micro = price
         use.leaked_micro += lost
         draft.leaked_micro += lost
-
-
-def begin_period(
-    use: ServiceUse, at_ms: int, step_units: int, step_price_micro: int, version: str, band: str = ""
-) -> None:
-    """Count on at another price from ``at_ms``, from nothing: a started step of the period that ends was charged in
-    full. ``version`` of the catalogue and ``band`` that the price is of: as in ``Notes``.
-    """
-    close_period(use, at_ms)
-    use.earlier_micro = min(use.earlier_micro + use.priced_micro, LARGEST)
-    use.paid_units = use.priced_micro = 0
-    use.step_units, use.step_price_micro = step_units, step_price_micro
-    use.ahead = ()
-    mark_period(use, at_ms, version, band)
-
-
-def close_period(use: ServiceUse, at_ms: int) -> None:
-    """Note, for the charging data record, what was used in the period that is over; nothing if nothing was.
-
-    ``mark_period`` must follow.
-    """
-    notes = use.notes or _NO_NOTES
-    period = Period._make(running_period(use, at_ms))
-    if not (period.units or period.cost_micro or period.leaked_micro):
-        return
-    periods = notes.periods
-    if len(periods) >= PERIODS_KEPT:
-        period = _joined(Period(*periods[-1]), period)
-        periods = periods[:-1]
-    use.notes = notes._replace(periods=(*periods, period))
-
-
-def running_period(use: ServiceUse, at_ms: int) -> tuple[Any, ...]:
-    """The fields of a ``Period``: what was used since the running one began, as if it ended at ``at_ms``."""
-    notes = use.notes or _NO_NOTES
-    cost_micro = use.earlier_micro + use.priced_micro - notes.cost_micro
-    return (
-        notes.from_ms,
-        max(notes.from_ms, at_ms),
-        use.used - notes.used,
-        notes.paid_units,
-        use.paid_units,
-        cost_micro,
-        use.leaked_micro - notes.leaked_micro,
-        use.step_units,
-        use.step_price_micro,
-        use.terms,
-        notes.version,
-        notes.promotions,
-        notes.band,
-    )
-
-
-def _joined(first: Period, second: Period) -> Period:
-    """Two periods as one, of several prices."""
-    paid_units = first.counted_to - first.counted_from + second.counted_to - second.counted_from
-    cost_micro = first.cost_micro + second.cost_micro
-    leaked_micro = first.leaked_micro + second.leaked_micro
-    return Period(
-        first.from_ms,
-        second.until_ms,
-        first.units + second.units,
-        0,
-        paid_units,
-        cost_micro,
-        leaked_micro,
-        0,
-        0,
-        (),
-        second.version,
-        tuple(dict.fromkeys((*first.promotions, *second.promotions))),
-    )
-
-
-def mark_period(use: ServiceUse, at_ms: int, version: str = "", band: str = "") -> None:
-    """Have the running period begin here. ``version``, ``band``: as in ``Notes``."""
-    notes = use.notes or _NO_NOTES
-    use.notes = Notes(
-        at_ms,
-        use.used,
-        use.paid_units,
-        use.cost_micro,
-        use.leaked_micro,
-        notes.records,
-        notes.periods,
-        version,
-        promotions=notes.promotions,
-        band=band,
-        policies=notes.policies,
-        is_free=notes.is_free,
-    )
-
-
-def begin_record(use: ServiceUse, at_ms: int) -> None:
-    """Forget what a charging data record has just told: the next one begins here."""
-    notes = use.notes or _NO_NOTES
-    use.notes = Notes(
-        at_ms,
-        use.used,
-        use.paid_units,
-        use.cost_micro,
-        use.leaked_micro,
-        notes.records + 1,
-        (),
-        notes.version,
-        notes.next_version,
-        notes.promotions,
-        notes.band,
-        notes.next_band,
-        is_free=notes.is_free,
-    )
-    use.taken = ()
-    use.disbelieved = use.reasons = 0
-
-
-def write_off(use: ServiceUse, rate: Rate) -> None:
-    """Forget what of the price so far was not asked for because a cap was reached: it is not owed later either."""
-    price = min(rate.price_micro(use.paid_units), LARGEST)
-    use.earlier_micro -= price - use.priced_micro
-    use.priced_micro = price
-
-
-def count_from(use: ServiceUse, rate: Rate, units: int) -> None:
-    """Count on from ``units``, as if so much had been used and paid already: a meter says in which tier usage is."""
-    price = min(rate.price_micro(units), LARGEST)
-    if units != use.paid_units:
-        notes = use.notes or _NO_NOTES
-        use.notes = notes._replace(paid_units=notes.paid_units + units - use.paid_units)
-    use.earlier_micro += use.priced_micro - price
-    use.paid_units, use.priced_micro = units, price
-
-
-def charge_fee(draft: Draft, amount_micro: int) -> tuple[int, ...] | None:
-    """Debit a fee that no request asks for, such as a rental; None, and nothing, if it cannot be paid in full.
-
-    Otherwise what was taken from buckets beside the main one, as in ``ServiceUse.taken``.
-    """
-    if draft.available_micro() < amount_micro:
-        return None
-    use = ServiceUse(-1, -1, "", int(Unit.EVENTS))
-    unpaid = amount_micro
-    for bucket in draft.in_order(_MONEY):
-        taken = min(unpaid, draft.free(bucket))
-        bucket.balance -= taken
-        unpaid -= taken
-        _took(draft, use, bucket, taken)
-    draft.debited_micro += amount_micro
-    return use.taken
-
-
-def give_back_fee(draft: Draft, amount_micro: int) -> None:
-    """Give back part of a fee, into the main bucket: a fee is never paid with bonus money."""
-    draft.bucket(MAIN_BUCKET).balance += amount_micro
-    draft.refunded_micro += amount_micro
 
 
 def _borrow(draft: Draft, session: Session, use: ServiceUse, cost_micro: int) -> int:
@@ -591,7 +430,7 @@ def _borrow(draft: Draft, session: Session, use: ServiceUse, cost_micro: int) ->
             bucket.reserved -= lent
             bucket.balance -= lent
             unpaid -= lent
-            _took(draft, use, bucket, lent)
+            took(draft, use, bucket, lent)
             if amount > lent:
                 parts.append((bucket_id, amount - lent))
         if not parts:
@@ -603,54 +442,6 @@ def _borrow(draft: Draft, session: Session, use: ServiceUse, cost_micro: int) ->
 def reserved_money(draft: Draft, use: ServiceUse) -> int:
     """Micro-units of money reserved for a service."""
     return sum(amount for bucket_id, amount in use.parts if draft.bucket(bucket_id).unit == _MONEY)
-
-
-def refund(draft: Draft, use: ServiceUse, rate: Rate, units: int) -> int:
-    """Give back ``units`` of what a direct debit took, each into the bucket it came from; micro-units given back.
-
-    ``use`` is that of the debit: its ``parts`` say what was taken, its ``used`` what is not refunded yet. What was
-    taken last goes back first: money before allowances. Raises LedgerError for more than was debited.
-    """
-    if not 0 < units <= use.used:
-        raise LedgerError(f"{units} units cannot be refunded of a debit of {use.used}")
-    if units == use.used:
-        return _refund_all(draft, use)
-    in_money = min(units, use.paid_units)
-    use.used -= units
-    use.paid_units -= in_money
-    price = rate.price_micro(use.paid_units)
-    money, use.priced_micro = use.priced_micro - price, price
-    missing = {True: money, False: units - in_money}
-    parts: list[tuple[int, int]] = []
-    for bucket_id, amount in reversed(use.parts):
-        bucket = draft.bucket(bucket_id)
-        kind = bucket.unit == _MONEY
-        given = min(amount, missing[kind])
-        bucket.balance += given
-        missing[kind] -= given
-        _took(draft, use, bucket, -given)
-        if amount > given:
-            parts.append((bucket_id, amount - given))
-    if missing[True] or missing[False]:
-        raise LedgerError("more is to be refunded than was taken")  # the kept debit and its price disagree: a bug
-    use.parts = parts[::-1]
-    draft.refunded_micro += money
-    return money
-
-
-def _refund_all(draft: Draft, use: ServiceUse) -> int:
-    """Give back all that is left of a debit, whatever its price was made of; micro-units given back."""
-    money = 0
-    for bucket_id, amount in use.parts:
-        bucket = draft.bucket(bucket_id)
-        bucket.balance += amount
-        _took(draft, use, bucket, -amount)
-        if bucket.unit == _MONEY:
-            money += amount
-    use.parts = []
-    use.used = use.paid_units = use.priced_micro = use.earlier_micro = use.leaked_micro = 0
-    draft.refunded_micro += money
-    return money
 
 
 def reserve(draft: Draft, use: ServiceUse, rate: Rate, units: int) -> int:

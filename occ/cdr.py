@@ -14,9 +14,10 @@ from typing import Any, Final
 import msgpack
 
 from balance import answers
-from balance.ledger import Draft, begin_record, running_period
+from balance.ledger import Draft
 from balance.model import MAIN_BUCKET, Account, Notes, Period, ServiceUse, Session, Unit
 from balance.packing import pack
+from balance.periods import begin_record, running_period
 from occ.rating.currency import currency_name
 from occ.rating.explain import in_words, tiers_in_words
 from occ.rating.price import price_of

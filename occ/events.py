@@ -3,7 +3,8 @@
 Each function works on the services of one request and returns the ``Outcome``; ``occ.charging`` writes it down.
 """
 
-from balance.ledger import Draft, refund, release, reserve
+from balance.fees import refund
+from balance.ledger import Draft, release, reserve
 from balance.model import Grant, Outcome, ServiceUse, Session, Unit
 from occ.codes import (
     CREDIT_LIMIT_REACHED,

@@ -17,8 +17,9 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant
 
 from balance.directory import NewBucket, create_account, read_account, top_up_account
 from balance.embedded import Address
-from balance.ledger import Draft, running_period
+from balance.ledger import Draft
 from balance.model import Account, AccountKind, Outcome, Period, Plan, ServiceUse, Session, Subscriber, Unit
+from balance.periods import running_period
 from balance.records import make_plan, unpack_outbox
 from balance.store import Store, StoreSettings
 from balance.subscribers import add_subscriber

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from balance.ledger import PERIODS_KEPT
+from balance.periods import PERIODS_KEPT
 from occ.cdr_fields import BUCKET, FIELDS, PERIOD
 from protocols.credit_control import ServiceRequest, Units
 from tests.occ.cdr_lab import (
