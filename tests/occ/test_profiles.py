@@ -18,6 +18,7 @@ from occ.settings import default_config_path
 from occ.yamlmap import ConfigError
 from protocols.diameter.codec import avp
 from protocols.diameter.events import Opened, Role
+from tests.plain import PLAIN_ONLY
 from tests.protocols.in_memory import Stranger, base_request, cer
 from tests.scenarios.clients import PROFILES
 
@@ -228,6 +229,7 @@ def test_a_peer_that_comes_back_as_another_client(shipped: Profiles) -> None:
     assert choose(client("a PGW"), SMF.encode()).name == "lenient"
 
 
+@PLAIN_ONLY
 def test_what_is_remembered_is_bounded(shipped: Profiles, monkeypatch: pytest.MonkeyPatch) -> None:
     """A relay, or whoever plays one, names as many clients as it likes, as long as it likes."""
     monkeypatch.setattr(module, "CHOICES_REMEMBERED", 8)

@@ -25,6 +25,7 @@ from occ.rating.tariff import (
     read_tariff,
 )
 from occ.yamlmap import ConfigError, parse_yaml
+from tests.plain import PLAIN_ONLY
 
 BERLIN = ZoneInfo("Europe/Berlin")
 CHRISTMAS = Calendar(BERLIN, (date(2026, 12, 25), date(2026, 12, 26)))
@@ -374,6 +375,7 @@ def test_a_price_that_never_changes_has_no_band(written: str) -> None:
     assert read(written).band(berlin("2026-06-01 12:00")) == ""
 
 
+@PLAIN_ONLY
 def test_the_price_now_and_the_next_are_both_at_hand(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every request near a switch asks for both: neither may be worked out each time."""
     tariff = read(WEEK)
