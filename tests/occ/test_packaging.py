@@ -1,4 +1,4 @@
-"""What is delivered: sdist and wheel, container and compose files, systemd units. No container engine is needed."""
+"""What is delivered: sdist, wheel, container and compose files, units of systemd. No container engine is needed."""
 
 import ast
 import importlib.metadata
@@ -27,7 +27,7 @@ from occ.yamlmap import leaf_paths
 PROJECT = Path(__file__).parents[2]
 CONTAINER = PROJECT / "packaging" / "container"
 VERSION = tomllib.loads((PROJECT / "pyproject.toml").read_text())["project"]["version"]
-UNITS = sorted((PROJECT / "packaging" / "systemd").glob("*.service"))
+UNITS = sorted((PROJECT / "config" / "systemd").glob("*.service"))
 VARIABLES = {variable_name(path) for path in leaf_paths(Settings)} | {"OCC_CONFIG"}
 
 
@@ -220,23 +220,6 @@ def test_the_server_of_the_compose_file_loses_nothing() -> None:
 
 
 # -- systemd ---------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="needs systemd-analyze")
-@pytest.mark.parametrize("unit", UNITS, ids=lambda unit: unit.name)
-def test_systemd_finds_nothing_wrong_with_the_unit(unit: Path, tmp_path: Path) -> None:
-    program = shutil.which("true")
-    text = unit.read_text().replace("/opt/occ/bin/occ", str(program))
-    (tmp_path / unit.name).write_text(text)
-    done = subprocess.run(
-        ["systemd-analyze", "verify", "--man=no", str(tmp_path / unit.name)],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    # It also tells of other units of the machine.
-    assert [line for line in done.stderr.splitlines() if "occ" in line] == []
-    assert "occ" in unit.name
 
 
 @pytest.mark.parametrize("unit", UNITS, ids=lambda unit: unit.name)
