@@ -1,7 +1,8 @@
 """What ``occ demo policies`` plays: a prepaid subscriber from full to zero, below zero, to the limit and back.
 
 A gateway and an IMS core talk Diameter with the server as any client does; what the server answers, and what it asks by
-itself, is printed as it comes, beside the balance and what the subscriber is told.
+itself, is printed beside the balance and what the subscriber is told. A Re-Auth-Request that overtakes, on another connection,
+the answer to the request that brought it about is printed behind that answer.
 """
 
 import asyncio
@@ -90,6 +91,9 @@ class PolicyPlay:
         self._sessions: list[_Session] = []
         self._clients: list[ChargingClient] = []
         self._seen = b"0"
+        self._is_sending = False
+        self._overtaking: list[str] = []
+        """What the server has asked while an answer was waited for."""
         self._texts = Templates.load(settings.notices.templates or SHIPPED / "templates", settings.notices.language)
 
     async def run(self) -> None:
@@ -234,7 +238,10 @@ class PolicyPlay:
     async def _send(
         self, session: _Session, kind: CCRequestType, used: dict[int, int] | None = None, *, quiet: bool = False
     ) -> None:
+        self._is_sending = True
         answer = await session.client.exchange(session.message(session, kind, used))
+        self._is_sending = False
+        overtaking, self._overtaking = self._overtaking, []
         session.number += 1
         if answer is None:
             raise RefusedError("the server does not answer; its log says why")
@@ -242,6 +249,9 @@ class PolicyPlay:
         if not quiet:
             self._out.print(f"  -> {session.title}: {_asked_text(kind, used)}")
             self._out.print(f"  <- {session.title}: {_answer_text(answer)}")
+        for line in overtaking:
+            self._out.print(line)
+        if not quiet:
             await self._told()
 
     async def _use_data(self, session: _Session, until: Callable[[int], bool]) -> None:
@@ -289,7 +299,11 @@ class PolicyPlay:
             if session.session_id == request.session_id:
                 what = "Re-Auth-Request" if request.command is Command.RE_AUTH else "Abort-Session-Request"
                 scope = "" if request.rating_group is None else f" for Rating-Group {request.rating_group}"
-                self._out.print(f"  <- {session.title}: {what}{scope}")
+                line = f"  <- {session.title}: {what}{scope}"
+                if self._is_sending:
+                    self._overtaking.append(line)
+                else:
+                    self._out.print(line)
                 session.asked = True
                 return int(ResultCode.LIMITED_SUCCESS)
         return int(ResultCode.UNKNOWN_SESSION_ID)
