@@ -227,9 +227,7 @@ class Settling(Charge):
         services = self._services(draft, session)
         for part, grant in zip(services.parts, self.given.grants, strict=True):
             use = part.use
-            if use is None:
-                self._unsold = True
-            elif grant.units > 0:
+            if use is not None and grant.units > 0:
                 if services.policies is not None:
                     services.decided(part, use)
                 draft.taken = []
@@ -244,11 +242,17 @@ class Settling(Charge):
         plan.ended, plan.ended_ttl_ms = session, self.rules.settings.refund_window_ms
         return plan
 
+    def _services(self, draft: Draft, session: Session) -> RequestServices:
+        services = super()._services(draft, session)
+        for part in services.parts:
+            if part.use is None:
+                self._unsold = True
+        return services
+
     def _outcome(self, services: RequestServices, refuse_if_none: bool) -> Outcome:  # noqa: ARG002 - it was decided when it was answered
         """What was answered, whatever charging comes to."""
         for part, grant in zip(services.parts, self.given.grants, strict=False):
             if part.use is None:
-                self._unsold = True
                 continue
             if grant.final:
                 part.use.final = int(FinalUnits.GRANTED)

@@ -356,6 +356,24 @@ async def test_a_service_that_is_sold_no_more_is_in_a_record(away: AwayLab) -> N
     assert [each["used"] for each in await away.records() if each["cause"] == "uncharged"] == [70]
 
 
+async def test_a_service_sold_no_more_is_in_a_record_though_its_session_has_ended(
+    away: AwayLab, clean_redis: Address
+) -> None:
+    """Another server had the termination and was quicker; the service was never part of what that one charged."""
+    bare = encode_request(replace(decode_request(ccr("a", "s1", 1, 0)), services=()))
+    assert (await away.charge(bare)).result_code == 2001
+    assert await away.ask(ccr("a", "s1", 2, 1, used=70)) is not None
+    other = Store(StoreSettings(clean_redis, partitions=4))
+    await other.start()
+    end = encode_request(replace(decode_request(ccr("a", "s1", 3, 2)), services=()))
+    assert (await away.charge(end, Charging(other, away.lab.charging.rules))).result_code == 2001
+    await other.stop()
+    away.lab.sell(Catalogue("other", 978, (), {"standard": {}}))
+    assert await away.settle() == {Result.LOST: 1}
+    assert [each["used"] for each in await away.records() if each["cause"] == "uncharged"] == [70]
+    assert await away.lab.money("a") == (1000, 0)
+
+
 async def test_the_record_of_a_service_sold_no_more_comes_with_the_mark_of_its_entry(
     away: AwayLab, monkeypatch: pytest.MonkeyPatch
 ) -> None:
