@@ -115,6 +115,7 @@ class Away:
     """Stands in for the store of one worker. All but the disk runs in the event loop.
 
     ``profile_named``: the profile of that name, or one that will do. ``most_octets``: the journal grows no further.
+    ``server``: Origin-Host of the server whose journal it is. ``statistics``: where it counts, if not by itself.
     """
 
     def __init__(
@@ -125,8 +126,9 @@ class Away:
         clock: Callable[[], int],
         server: str,
         most_octets: int,
+        statistics: AwayStatistics | None = None,
     ) -> None:
-        self.statistics = AwayStatistics()
+        self.statistics = AwayStatistics() if statistics is None else statistics
         self.sessions: dict[bytes, _Session] = {}
         """Those with entries that are not settled."""
         self.outage: Outage | None = None
@@ -143,6 +145,7 @@ class Away:
         self._octets_to_write = 0
         self._is_writing = False
         self._granting = False
+        self._is_closed = False
         self._marks: list[bytes] = []
         """Keys in the store that are not needed once the journal has begun anew."""
         self._in_file = bool(journal.last_number)
@@ -150,6 +153,14 @@ class Away:
         self._sweeping: asyncio.Task[None] | None = None
         self._one_search = asyncio.Lock()
         """A look into the ledger's journal takes a while, and is not urgent."""
+        if journal.torn is not None:
+            log.warning(
+                "the end of the journal %s, %d octets, was never written in full, so nobody was answered: it is kept "
+                "in %s",
+                journal.path,
+                journal.torn.octets,
+                journal.torn.kept_in,
+            )
         self._adopt(journal.waiting)
 
     # -- requests ----------------------------------------------------------------------------------------------------
@@ -373,6 +384,19 @@ class Away:
             else:
                 await asyncio.sleep(LOOK_S)
 
+    async def settle_all(self) -> None:
+        """Settle everything, however long that takes, and take the journal away: its server answers nobody any more.
+
+        Raises OSError if it cannot be taken away.
+        """
+        while self.sessions or self._to_write or self._is_writing:
+            if self.sessions and self._store.available and self._due():
+                await self._settle()
+            else:
+                await asyncio.sleep(LOOK_S)
+        await asyncio.to_thread(self._journal.remove)
+        await self._sweep(self._marks)
+
     def _due(self) -> list[bytes]:
         now_ms = self._clock()
         return [key for key, session in self.sessions.items() if session.next_ms <= now_ms and session.entries]
@@ -503,6 +527,8 @@ class Away:
 
     def _write_all(self) -> None:
         """Write what has gathered, in the thread; what comes meanwhile is written next."""
+        if self._is_closed:
+            return
         batch, self._to_write = self._to_write, []
         self._octets_to_write = 0
         work = self._thread.submit(self._journal.append, [record for record, _ in batch])
@@ -551,5 +577,6 @@ class Away:
 
     def close(self) -> None:
         """Wait for the disk, and give the journal back. What is not settled is, after the next start."""
+        self._is_closed = True
         self._thread.shutdown(wait=True)
         self._journal.close()

@@ -8,7 +8,8 @@ last one can be: it is set aside and named. Damage anywhere else stops the start
 Records are tuples: ``("e", ...)`` an ``Entry``; ``("s", number, ...)`` entries that are settled. The name of a journal
 is part of the marks that settling leaves in the store, so a file that begins anew has another name.
 
-One process at a time has a journal: it holds a lock on ``FILE.lock``.
+One process at a time has a journal: it holds a lock on ``FILE.lock``. In that is, a line each, which store the journal
+is about, and, where it is not its own server that has it, who settles what that has left (``occ.away_left``).
 """
 
 import fcntl
@@ -16,7 +17,7 @@ import os
 import secrets
 import struct
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from struct import Struct
@@ -25,6 +26,7 @@ from zlib import crc32
 
 import msgpack
 
+SUFFIX: Final = ".journal"
 MAGIC: Final = b"OCC-AWAY"
 VERSION: Final = 1
 NAME_OCTETS: Final = 16
@@ -42,6 +44,9 @@ class AwayJournalError(Exception):
 
 class AwayJournalBusyError(AwayJournalError):
     """Another process has the journal."""
+
+    settled_by: str = ""
+    """The server that settles it for the one whose it is; empty: it is a process of that very server."""
 
 
 class Entry(NamedTuple):
@@ -88,14 +93,16 @@ class AwayJournal:
         self._file = -1
         self._lock = -1
 
-    def open(self) -> "AwayJournal":
+    def open(self, store: str = "", settled_by: str = "") -> "AwayJournal":
         """Take the lock, read what is there, set aside what is torn; a file that is missing is begun.
 
-        Raises AwayJournalError (AwayJournalBusyError: another process has it), OSError.
+        ``store`` tells stores apart; ``settled_by``: another server than the one whose journal it is, which must be of
+        the same store. Raises AwayJournalError (AwayJournalBusyError: another process has it), OSError.
         """
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self._take_lock()
         try:
+            self._tell(store, settled_by)
             if self.path.exists():
                 self._load()
             else:
@@ -146,6 +153,13 @@ class AwayJournal:
         self._file, self.name, self.octets = descriptor, name, _HEADER.size
         _sync_directory(self.path.parent)
 
+    def remove(self) -> None:
+        """Take the file away; nothing can be written any more. Raises OSError; then it is still there."""
+        self.path.unlink()
+        _sync_directory(self.path.parent)
+        os.close(self._file)
+        self._file = -1
+
     def _take_back(self) -> None:
         """Cut off what could not be written in full: what comes next must follow a whole frame."""
         try:
@@ -161,17 +175,45 @@ class AwayJournal:
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
+            _, settled_by = self._told()
             os.close(self._lock)
             self._lock = -1
-            raise AwayJournalBusyError(
+            error = AwayJournalBusyError(
                 f"another process has the journal {self.path}; give each server its own diameter.origin_host or "
                 "store.data_dir"
-            ) from None
+            )
+            error.settled_by = settled_by
+            raise error from None
+
+    def _told(self) -> tuple[str, str]:
+        """What the file that is locked says: which store it is about, and who settles it for its server."""
+        store, _, settled_by = os.pread(self._lock, 1024, 0).decode("utf-8", "replace").partition("\n")
+        return store, settled_by
+
+    def _tell(self, store: str, settled_by: str) -> None:
+        if settled_by and (not store or self._told()[0] != store):
+            raise AwayJournalError(
+                f"the journal {self.path} does not say that it is of the store {store}, so nobody but its own server "
+                "may settle it: start that once more"
+            )
+        if self._told() != (store, settled_by):
+            os.ftruncate(self._lock, 0)
+            os.pwrite(self._lock, f"{store}\n{settled_by}".encode(), 0)
 
     # -- reading -----------------------------------------------------------------------------------------------------
 
     def _load(self) -> None:
         content = self.path.read_bytes()
+        at = self._read(content)
+        self._file = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CLOEXEC)
+        if at < len(content):
+            self.torn = self._set_aside(content[at:])
+            os.ftruncate(self._file, at)
+            os.fsync(self._file)
+        self.octets = at
+
+    def _read(self, content: bytes) -> int:
+        """Take in what is in the file; where its last whole frame ends. Raises AwayJournalError."""
         self._read_header(content)
         entries: dict[int, Entry] = {}
         at = _HEADER.size
@@ -189,13 +231,8 @@ class AwayJournal:
                     for number in fields:
                         entries.pop(number, None)
             at = end
-        self._file = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CLOEXEC)
-        if at < len(content):
-            self.torn = self._set_aside(content[at:])
-            os.ftruncate(self._file, at)
-            os.fsync(self._file)
-        self.octets = at
         self.waiting = list(entries.values())
+        return at
 
     def _read_header(self, content: bytes) -> None:
         try:
@@ -249,6 +286,19 @@ class AwayJournal:
             os.close(descriptor)
         _sync_directory(kept.parent)
         return Torn(len(rest), kept)
+
+
+def left_by_others(directory: Path, own: Collection[str]) -> dict[str, Path]:
+    """The journals in a directory by the Origin-Host of the server whose each is, but those of ``own`` Origin-Hosts."""
+    found = {path.name.removesuffix(SUFFIX): path for path in sorted(directory.glob(f"*{SUFFIX}"))}
+    return {name: path for name, path in found.items() if name not in own}
+
+
+def count_waiting(path: Path) -> int:
+    """How many entries of a journal are not settled, without taking it. Raises AwayJournalError, OSError."""
+    journal = AwayJournal(path)
+    journal._read(path.read_bytes())
+    return len(journal.waiting)
 
 
 def entry_record(entry: Entry) -> tuple[Any, ...]:

@@ -1,8 +1,8 @@
 """What ``occ demo policies`` plays: a prepaid subscriber from full to zero, below zero, to the limit and back.
 
 A gateway and an IMS core talk Diameter with the server as any client does; what the server answers, and what it asks by
-itself, is printed beside the balance and what the subscriber is told. A Re-Auth-Request that overtakes, on another connection,
-the answer to the request that brought it about is printed behind that answer.
+itself, is printed beside the balance and what the subscriber is told. A Re-Auth-Request that overtakes, on another
+connection, the answer to the request that brought it about is printed behind that answer.
 """
 
 import asyncio

@@ -28,11 +28,12 @@ from balance.embedded import Address, EmbeddedRedisError, find_running
 from balance.inspection import ServerFacts, inspect_servers
 from balance.resp import StoreError
 from balance.server_program import MINIMUM_VERSION, find_server
+from occ.away_journal import AwayJournalError, count_waiting, left_by_others
 from occ.clock import now_ms
 from occ.rating.catalogue import Catalogue, load_catalogue
 from occ.reaching import NotReachedError, fetch_peers, reachable
 from occ.running import all_peers, is_open, metrics_urls
-from occ.settings import Settings, of_worker
+from occ.settings import Settings, of_worker, origin_hosts
 from occ.workers_file import running_workers
 from occ.yamlmap import ConfigError, shown
 
@@ -96,6 +97,7 @@ def examine(settings: Settings) -> Iterator[Finding]:
         lambda: store(settings, running=running),
         lambda: disk(settings),
         lambda: workers(settings, running=running),
+        lambda: answered_away(settings, running=running),
         lambda: ports(settings, running=running),
         clock,
         lambda: peers(settings, running=running),
@@ -137,6 +139,29 @@ def workers(settings: Settings, *, running: bool) -> Iterator[Finding]:
         else:
             times = "" if not each.restarts else f", started again {each.restarts} times"
             yield good("workers", f"{each.origin_host} is process {each.pid}, Diameter port {each.port}{times}")
+
+
+def answered_away(settings: Settings, *, running: bool) -> Iterator[Finding]:
+    """Whether there is a server to settle each journal of requests that were answered without the store."""
+    supervisor = running_workers(settings.store.data_dir)
+    known = set(origin_hosts(settings))
+    known.update(each.origin_host for each in (() if supervisor is None else supervisor.workers))
+    for name, path in left_by_others(settings.store.away_dir, known).items():
+        try:
+            waiting = count_waiting(path)
+        except AwayJournalError as error:
+            yield bad(
+                "away journals", str(error), "it is of no server that the settings know: put it aside and keep it"
+            )
+            continue
+        if waiting:
+            yield (bad if running else doubtful)(
+                "away journals",
+                f"{waiting} requests that {name} answered without the store are not charged, and the settings know no "
+                "server of that name",
+                "start a server of that name, or all of OCC anew ('occ restart' is not enough): the first to start "
+                "settles them",
+            )
 
 
 # -- the program and its rules ---------------------------------------------------------------------------------------

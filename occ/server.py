@@ -31,7 +31,6 @@ from balance.subscriptions import count_subscriptions
 from occ import tracing
 from occ.admission import AdmissionLimits
 from occ.away import Away
-from occ.away_journal import AwayJournal, AwayJournalBusyError
 from occ.away_metrics import AwayCollector
 from occ.charging import Charging
 from occ.clock import now_ms
@@ -61,6 +60,7 @@ from occ.rules import ChargingSettings as ChargeSettings
 from occ.rules import Rules
 from occ.seed import seed
 from occ.settings import Settings
+from occ.stand_in import Siblings, StandIn
 from occ.sy import Sy, SyRequest, SySettings
 from occ.sy_notifications import SyNotifications
 from occ.tls import tls_contexts
@@ -87,14 +87,11 @@ _GIBIBYTE: Final = (1 << 30) // (1 if sys.platform == "darwin" else 1024)
 """In the unit of ru_maxrss: octets on macOS, kibioctets elsewhere."""
 
 HEALTH_PATIENCE_S: Final = 2.0
-AWAY_CHECK_S: Final = 0.2
 OPENING_S: Final = 1.0
 """A process that is replaced waits so long at most for the CERs of connections that it has accepted ..."""
 HANDSHAKE_S: Final = 0.25
 """... and for TLS handshakes, of which it knows nothing, always for this."""
 OPENING_CHECK_S: Final = 0.01
-SETTLING_S: Final = 5.0
-"""So long it goes on serving its clients while requests that it answered without the store are being settled."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +110,8 @@ class AsWorker:
     """What stands open has to be counted: nobody has handed over."""
     restarts: int = 0
     """Times that this worker was started again as it had ended by itself."""
+    origin_hosts: tuple[str, ...] = ()
+    """Of all workers of the supervisor."""
 
 
 class OnlineChargingServer:
@@ -149,10 +148,6 @@ class OnlineChargingServer:
         self._listens = False
         self._is_replaced = False
         """Another process of its identity lets clients in."""
-        self.away: Away | None = None
-        """What answers while the store cannot be reached; None: another process still has its journal."""
-        self._awaited_away: AwayJournal | None = None
-        self._away_task: asyncio.Task[None] | None = None
         self._ended_work: list[str] = []
         """Background work that has ended and should not have."""
 
@@ -216,7 +211,7 @@ class OnlineChargingServer:
         self._cleanup.push_async_callback(self._tell_last_counts)
         self.expiry = Expiry(self.charging, self._clock)
         await self._follow_budgets()
-        await self._start_away()
+        await self._start_stand_in()
         self._in_background("expiry", self.expiry.run())
         self._in_background("client restarts", self.expiry.run_restarts())
         if self._part is None:
@@ -236,9 +231,7 @@ class OnlineChargingServer:
     async def listen(self) -> None:
         """Let clients in, and tell metrics. Raises OSError if an address cannot be had."""
         self._listens = True
-        if self._awaited_away is not None:
-            self._away_task = asyncio.create_task(self._take_over_away(self._awaited_away), name="away")
-            self._away_task.add_done_callback(self._report_end)
+        self._stand_in.listen()
         metrics = self.settings.metrics
         if self._part is None:
             self.metrics_port = self.metrics.start(metrics.host, metrics.port)
@@ -278,7 +271,7 @@ class OnlineChargingServer:
         self.leaving = True
         if self._is_replaced:
             await self._let_in_who_has_come()
-            await self._settle_first()
+            await self._stand_in.settle_first()
         log.info("taking leave of %d peers, with %d requests under way", self.node.open_peers, self._in_flight())
         await self.node.stop(DisconnectCause.REBOOTING)
         if self._in_flight():
@@ -290,14 +283,6 @@ class OnlineChargingServer:
             await asyncio.sleep(HANDSHAKE_S)
         until_s = asyncio.get_running_loop().time() + OPENING_S
         while self.node.opening and asyncio.get_running_loop().time() < until_s:  # noqa: ASYNC110 - clients decide
-            await asyncio.sleep(OPENING_CHECK_S)
-
-    async def _settle_first(self) -> None:
-        """The process that comes has the journal only when this one has ended: until then it would tell clients that
-        sessions are unknown which began without the store.
-        """
-        until_s = asyncio.get_running_loop().time() + SETTLING_S
-        while self.away is not None and self.away.is_settling and asyncio.get_running_loop().time() < until_s:  # noqa: ASYNC110 - the disk and the store decide
             await asyncio.sleep(OPENING_CHECK_S)
 
     def _in_flight(self) -> int:
@@ -357,6 +342,7 @@ class OnlineChargingServer:
         self._in_background("loop's delay", self.gy.admission.watch())
         self.gy.on_client_state = self.expiry.client_state
         self.gy.away = self.away
+        self._stand_in.on_away = self._on_away
         self.node = Node(node_settings, self._on_request, self._on_peer_event)
         notifications = SyNotifications(self.store, self.node, RuleCounters(self.charging), self._clock)
         sy_settings = SySettings(charging.answer_replay_seconds * 1000, charging.in_flight_limit)
@@ -389,60 +375,27 @@ class OnlineChargingServer:
         else:
             self.gy.handle_ccr(peer, event)
 
-    async def _start_away(self) -> None:
-        """Settle what an earlier process has answered without the store; from then on, stand in for it.
+    async def _start_stand_in(self) -> None:
+        """Settle what was answered without the store before; from then on, stand in for it.
 
         Raises AwayJournalError, OSError.
         """
-        journal = AwayJournal(self.settings.store.away_journal(self.settings.diameter.origin_host))
-        self._cleanup.push_async_callback(self._end_away, journal)
-        try:
-            journal.open()
-        except AwayJournalBusyError:
-            if self._part is None:
-                raise
-            self._awaited_away = journal
-            return
-        await self._begin_away(journal)
+        part = self._part
+        if part is None:
+            siblings = Siblings(False, (self.settings.diameter.origin_host,))
+        else:
+            siblings = Siblings(True, part.origin_hosts if part.begins else ())
+        store = str(await self._origin_state_id())
+        self._stand_in = StandIn(
+            self.settings, self.charging, self.profiles.named, self._clock, store, siblings, self._report_end
+        )
+        self._cleanup.push_async_callback(self._stand_in.stop)
+        await self._stand_in.start()
 
-    async def _take_over_away(self, journal: AwayJournal) -> None:
-        """The process that this one replaces has the journal until it ends; without the store, nothing is granted."""
-        while True:
-            await asyncio.sleep(AWAY_CHECK_S)
-            try:
-                journal.open()
-            except AwayJournalBusyError:
-                continue
-            break
-        await self._begin_away(journal)
-
-    async def _begin_away(self, journal: AwayJournal) -> None:
-        if journal.torn is not None:
-            log.warning(
-                "the end of the journal %s, %d octets, was never written in full, so nobody was answered: it is kept "
-                "in %s",
-                journal.path,
-                journal.torn.octets,
-                journal.torn.kept_in,
-            )
-        most_octets = self.settings.store.away_journal_bytes
-        origin_host = self.settings.diameter.origin_host
-        away = Away(self.charging, journal, self.profiles.named, self._clock, origin_host, most_octets)
-        self.away = away
-        if self._listens:
-            self.gy.away = away
-        await away.settle_left()
-        task = asyncio.create_task(away.run(), name="away")
-        task.add_done_callback(self._report_end)
-        self._away_task = task
-
-    async def _end_away(self, journal: AwayJournal) -> None:
-        if self._away_task is not None:
-            self._away_task.cancel()
-            await asyncio.gather(self._away_task, return_exceptions=True)
-        if self.away is not None:
-            self.away.close()
-        journal.close()
+    @property
+    def away(self) -> Away | None:
+        """What answers while the store cannot be reached; None: another process still has its journal."""
+        return self._stand_in.away
 
     async def _follow_budgets(self) -> None:
         """Know what of the budgets of promotions is gone, from the first request on."""
@@ -471,6 +424,9 @@ class OnlineChargingServer:
 
     async def _tell_policy_nodes(self, account_id: bytes, now_ms: int) -> None:
         await self.sy.account_changed(account_id, now_ms)
+
+    def _on_away(self, away: Away) -> None:
+        self.gy.away = away
 
     def _may_ask(self, origin_host: bytes, via: bytes) -> Readiness:
         """What a client makes of our requests, by its profile; ``via``: the peer that its last request came by."""

@@ -426,9 +426,14 @@ class StoreSettings:
         """Where the embedded server keeps its files."""
         return self.data_dir / "redis"
 
+    @property
+    def away_dir(self) -> Path:
+        """Where servers keep the journals of what they answer without the store."""
+        return self.data_dir / "away"
+
     def away_journal(self, origin_host: str) -> Path:
         """The journal of one server."""
-        return self.data_dir / "away" / f"{origin_host}.journal"
+        return self.away_dir / f"{origin_host}.journal"
 
 
 @dataclass(frozen=True, slots=True)
@@ -610,6 +615,13 @@ def of_worker(settings: Settings, number: int) -> Settings:
         ),
         metrics=replace(metrics, port=port(metrics.port)),
     )
+
+
+def origin_hosts(settings: Settings) -> list[str]:
+    """Those of all workers, in their order; of the server alone if it has none."""
+    host = settings.diameter.origin_host
+    workers = range(1, settings.workers + 1) if settings.workers else ()
+    return [worker_identity(host, number) for number in workers] or [host]
 
 
 def load(

@@ -196,6 +196,7 @@ class Supervisor:
             "begins": begins,
             "recounts": recounts,
             "restarts": place.restarts,
+            "origin_hosts": [each.origin_host for each in self._places],
         }
         descriptors = [each for group in groups for each in group]
         process = await WorkerProcess.start(place.name, json.dumps(job).encode() + b"\n", descriptors)

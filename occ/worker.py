@@ -15,7 +15,7 @@ import os
 import signal
 import sys
 from contextlib import suppress
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from enum import Enum
 from pathlib import Path
 from socket import socket
@@ -69,6 +69,7 @@ class Job:
     """See ``occ.server.AsWorker``, and so on."""
     recounts: bool
     restarts: int
+    origin_hosts: list[str] = field(default_factory=list)
 
     def line(self) -> bytes:
         return json.dumps(asdict(self)).encode() + b"\n"
@@ -93,6 +94,7 @@ class Job:
             self.begins,
             self.recounts,
             self.restarts,
+            tuple(self.origin_hosts),
         )
 
 

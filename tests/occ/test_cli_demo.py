@@ -48,8 +48,8 @@ PLAYED = (
     r"notice restored",
     r"<- call abroad: 2001 SUCCESS: 60 s granted",
 )
-"""In this order, with anything in between. A Re-Auth-Request may overtake the answer to what brought it about, as they go
-to different clients; it is printed behind that answer all the same."""
+"""In this order, with anything in between. A Re-Auth-Request may overtake the answer to what brought it about, as they
+go to different clients; it is printed behind that answer all the same."""
 
 
 def test_the_play_goes_from_full_to_the_limit_and_back(server: LiveServer, tmp_path: Path) -> None:
