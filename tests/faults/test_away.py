@@ -182,7 +182,7 @@ def test_limits_hold_and_the_session_goes_on(tmp_path: Path, stack: ExitStack, r
 
 @pytest.mark.slow
 def test_a_process_that_replaces_another_takes_its_journal_over(tmp_path: Path, stack: ExitStack) -> None:
-    """While both run the journal is still the one's that goes (``OnlineChargingServer._take_over_away``)."""
+    """While both run the journal is still the one's that goes (``StandIn._take_over``)."""
     redis = Redis()
     stack.callback(redis.stop)
     redis.start()
