@@ -16,6 +16,7 @@ from occ.cli_shell import (
     AsJson,
     Limit,
     RefusedError,
+    admit_to_files,
     console,
     print_json,
     settings_of,
@@ -141,6 +142,7 @@ def records_in(
     record_id: str | None = None,
 ) -> Iterator[dict[str, Any]]:
     """The records that the options of a command ask for. Raises RefusedError, BadParameter."""
+    admit_to_files(context)
     since_ms = 0 if since is None else _moment_ms(since, "--since")
     until_ms = None if until is None else _moment_ms(until, "--until")
     looked_at = directories or [settings_of(context).cdr.directory]

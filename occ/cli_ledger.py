@@ -9,6 +9,7 @@ from balance.verify import Report, verify
 from occ.cli_shell import (
     REFUSED,
     AsJson,
+    admit_to_files,
     console,
     on_store,
     print_json,
@@ -56,6 +57,7 @@ def closed_records(
     account: Annotated[str, typer.Argument(help="Account.")],
 ) -> None:
     """The records of an account that have left Redis, from the files of this machine, as JSON Lines, in order."""
+    admit_to_files(context)
     for path, _, _ in files(settings_of(context).journal.directory):
         for record in read_file(path):
             if record["account"] == account:

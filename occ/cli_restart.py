@@ -3,13 +3,16 @@
 import os
 import signal
 import time
-from typing import Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from occ.cli_shell import AsJson, RefusedError, console, print_json, settings_of, table
+from occ.cli_shell import AsJson, RefusedError, console, on_store, print_json, settings_of, table
 from occ.workers_file import RunningWorkers, running_workers
 from occ.yamlmap import shown
+
+if TYPE_CHECKING:
+    from balance.store import Store
 
 LOOK_S: Final = 0.1
 
@@ -33,7 +36,12 @@ def restart(
             "restarted in this way; one without has to be stopped and started"
         )
     wanted = running.replacements.asked + 1
-    os.kill(running.pid, signal.SIGUSR1)
+
+    async def ask(_: "Store") -> None:
+        """No worker can be replaced while the store is away; and the audit log, which is there, has to know."""
+        os.kill(running.pid, signal.SIGUSR1)
+
+    on_store(context, ask)
     deadline = time.monotonic() + wait
     while time.monotonic() < deadline:
         now = running_workers(data_dir)

@@ -32,6 +32,8 @@ _ROLES: Final = {
     "import": Role.OPERATOR,
     "export": Role.OPERATOR,
     "trace": Role.OPERATOR,
+    "restart": Role.OPERATOR,
+    "cdr export": Role.OPERATOR,
     "sessions watch": Role.VIEWER,
 }
 """By command, or group of commands; of all others those that look take a viewer, those that act take care."""

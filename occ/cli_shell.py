@@ -187,6 +187,37 @@ def on_store(context: typer.Context, work: "Callable[[Store], Awaitable[T]]") ->
         return runner.run(connected())
 
 
+def admit_to_files(context: typer.Context) -> None:
+    """Before a command reads files and asks no store: as it would be admitted to the store. Raises RefusedError.
+
+    Where the settings want no token and the store does not run, nobody says that one is needed: files may be read on
+    any machine that has them.
+    """
+    import asyncio
+
+    from balance.resp import StoreError
+    from balance.store import Store, StoreSettings
+
+    settings = settings_of(context)
+
+    async def checked() -> None:
+        try:
+            store = Store(StoreSettings(await store_address(settings), settings.store.partitions))
+            await store.start()
+        except (RefusedError, StoreError, OSError) as error:
+            if settings.cli.tokens == "required":
+                raise RefusedError(f"cli.tokens is required, and tokens are in the store: {error}") from error
+            return
+        try:
+            await admitted(context, store, settings)
+        finally:
+            await store.stop()
+
+    quiet_logs()
+    with asyncio.Runner(loop_factory=asyncio.new_event_loop) as runner:
+        runner.run(checked())
+
+
 def command_of(context: typer.Context) -> str:
     """What was called, ``account top-up``."""
     return " ".join(context.command_path.split()[1:])

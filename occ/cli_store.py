@@ -1,18 +1,30 @@
 """Commands on the store as a whole: backup, the check of one, and restore (``balance.snapshot``)."""
 
 import asyncio
+import tempfile
 from collections.abc import Coroutine
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from balance.embedded import EmbeddedRedis, EmbeddedSettings
 from balance.migrations import FORMAT
 from balance.snapshot import Contents, backup, check, restore_embedded, restore_external
-from balance.store import Store
+from balance.store import Store, StoreSettings
 from balance.verify import Report
 from occ.cli_ledger import show_report
-from occ.cli_shell import REFUSED, AsJson, console, on_store, print_json, quiet_logs, settings_of, store_address
+from occ.cli_shell import (
+    REFUSED,
+    AsJson,
+    admitted,
+    console,
+    on_store,
+    print_json,
+    quiet_logs,
+    settings_of,
+    store_address,
+)
 from occ.clock import now_ms
 from occ.settings import Settings
 
@@ -48,11 +60,40 @@ def check_backup(context: typer.Context, file: Backup, as_json: AsJson = False) 
 
 @store_app.command("restore")
 def restore_store(context: typer.Context, file: Backup, as_json: AsJson = False) -> None:
-    """Make the store of the settings from a backup, while no server runs. It must be empty; a failure leaves it so."""
+    """Make the store of the settings from a backup, while no server runs. It must be empty; a failure leaves it so.
+
+    Where the settings want a token, it is one that the backup knows.
+    """
     settings = settings_of(context)
+    if settings.cli.tokens == "required":
+        _admit_to(context, settings, file)
     address = settings.store.address
     where = str(settings.store.redis_dir) if address is None else address.url
     _run(_restored(settings, file), f"{where} is restored from {file}.", as_json)
+
+
+def _admit_to(context: typer.Context, settings: Settings, file: Path) -> None:
+    """An empty store knows nobody: the backup says who may restore it.
+
+    Raises RefusedError, and as ``restore_embedded``.
+    """
+    binary, data_dir = settings.store.server_binary, settings.store.data_dir
+
+    async def checked() -> None:
+        with tempfile.TemporaryDirectory(prefix=".restore-", dir=data_dir) as folder:
+            contents, _ = await restore_embedded(file, Path(folder) / "redis", server_binary=binary)
+            async with EmbeddedRedis(EmbeddedSettings(data_dir=Path(folder) / "redis", server_binary=binary)) as server:
+                store = Store(StoreSettings(server.address, contents.partitions))
+                await store.start()
+                try:
+                    await admitted(context, store, settings)
+                finally:
+                    await store.stop()
+
+    quiet_logs()
+    data_dir.mkdir(parents=True, exist_ok=True)
+    with asyncio.Runner(loop_factory=asyncio.new_event_loop) as runner:
+        runner.run(checked())
 
 
 async def _restored(settings: Settings, file: Path) -> tuple[Contents, Report]:

@@ -1,5 +1,7 @@
 """Commands take tokens where the settings say so: who has none, a wrong one or the wrong role, does nothing."""
 
+import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -8,6 +10,7 @@ from balance.embedded import Address
 from balance.tokens import Role
 from occ.cli import app
 from occ.cli_roles import _ROLES, role_of
+from occ.workers_file import Replacements, RunningWorkers, WorkersFile
 from tests.live_server import LiveServer
 from tests.occ.test_cli_misuse import commands
 from tests.shell import Shell
@@ -75,6 +78,73 @@ def test_a_role_may_do_what_those_before_it_may(
             shell.text(*arguments)
         else:
             assert shell.refused(1, *arguments) == f"this takes the role {needed}, and the token has {role}"
+
+
+def test_what_reads_files_takes_a_token_as_well(
+    shell: Shell, tokens: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "cdr").mkdir()
+    directory = ("--directory", str(tmp_path / "cdr"))
+    for needed, arguments in (
+        ("viewer", ("cdr", "list", *directory)),
+        ("viewer", ("why", "s1", *directory)),
+        ("operator", ("cdr", "export", "--parquet", str(tmp_path / "all.parquet"), *directory)),
+        ("operator", ("ledger", "closed", "acc-1")),
+    ):
+        for role in (None, *ROLES):
+            if role is None:
+                monkeypatch.delenv("OCC_TOKEN", raising=False)
+            else:
+                monkeypatch.setenv("OCC_TOKEN", tokens[role])
+            said = shell.run(*arguments).stderr
+            may = role is not None and ROLES.index(role) >= ROLES.index(needed)
+            assert (f"the role {needed}" in said) != may, (role, arguments, said)
+    shell.config.write_text(shell.config.read_text().replace(shell.address.url, "redis://127.0.0.1:1"))
+    assert "tokens are in the store" in shell.refused(1, "cdr", "list", *directory)
+    shell.config.write_text(shell.config.read_text().replace("tokens: required", "tokens: optional"))
+    shell.text("cdr", "list", *directory)  # on any machine that has the files
+
+
+def test_a_restart_takes_a_token(
+    shell: Shell, tokens: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []
+    before = signal.signal(signal.SIGUSR1, lambda number, _: asked.append(number))
+    file = WorkersFile(tmp_path / "data")
+    file.claim()
+    try:
+        file.write(RunningWorkers(os.getpid(), (), Replacements()))
+        monkeypatch.setenv("OCC_STORE_DATA_DIR", str(tmp_path / "data"))
+        for role in (None, "viewer", "care", "operator"):
+            assert asked == []
+            if role is not None:
+                monkeypatch.setenv("OCC_TOKEN", tokens[role])
+            result = shell.run("restart", "--wait", "0")
+            assert (result.exit_code == 0) == (role == "operator"), result.output
+        assert asked == [signal.SIGUSR1]
+    finally:
+        file.release()
+        signal.signal(signal.SIGUSR1, before)
+
+
+def test_a_backup_says_who_may_restore_it(
+    shell: Shell, tokens: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OCC_TOKEN", tokens["operator"])
+    shell.text("store", "backup", str(tmp_path / "backup"))
+    new = tmp_path / "new.yaml"
+    new.write_text(f"store: {{data_dir: {tmp_path / 'new'}, partitions: 4}}\ncli: {{tokens: required}}\n")
+    shell.config = new
+    for role, said in ((None, "set OCC_TOKEN"), ("care", "this takes the role operator")):
+        if role is None:
+            monkeypatch.delenv("OCC_TOKEN")
+        else:
+            monkeypatch.setenv("OCC_TOKEN", tokens[role])
+        assert said in shell.refused(1, "store", "restore", str(tmp_path / "backup"))
+        assert not list((tmp_path / "new").iterdir())
+    monkeypatch.setenv("OCC_TOKEN", tokens["operator"])
+    shell.text("store", "restore", str(tmp_path / "backup"))
+    assert (tmp_path / "new" / "redis").is_dir()
 
 
 def test_a_token_comes_from_a_file_as_well(
