@@ -28,7 +28,7 @@ from occ.companions import Deliveries, KeptRedis
 from occ.listening import bound, close, port_of
 from occ.reaching import bracketed, reachable
 from occ.settings import Settings, load, of_worker
-from occ.worker_process import WorkerEndedError, WorkerProcess
+from occ.worker_process import WorkerEndedError, WorkerLateError, WorkerProcess
 from occ.workers_file import Replacements, RunningWorkers, WorkerFacts, WorkersFile, write_whole
 from occ.yamlmap import ConfigError, shown
 
@@ -39,6 +39,9 @@ LONGEST_PAUSE_S: Final = 10.0
 """Before a worker that has ended is started again; each time twice as long ..."""
 SOUND_S: Final = 60.0
 """... unless it has worked for so long."""
+PREPARE_S: Final = 300.0
+"""In which a process that is to replace another one could answer: one that waits for the store holds up nobody else.
+Data of an earlier version that it has brought forward by then, it has for the next one as well."""
 ANSWER_S: Final = 10.0
 """In which a worker listens, stops listening or takes over."""
 
@@ -180,8 +183,13 @@ class Supervisor:
 
     # -- one worker ----------------------------------------------------------------------------------------------------
 
-    async def _launch(self, place: Place, *, begins: bool = False, recounts: bool = False) -> WorkerProcess:
-        """A process that could answer, and does not listen yet. Raises WorkerEndedError, OSError."""
+    async def _launch(
+        self, place: Place, *, begins: bool = False, recounts: bool = False, within_s: float | None = None
+    ) -> WorkerProcess:
+        """A process that could answer, and does not listen yet.
+
+        Raises WorkerEndedError (WorkerLateError: not ``within_s``), OSError.
+        """
         given = self._given
         groups = [[each.fileno() for each in some] for some in (place.diameter, place.diameter_tls, place.metrics)]
         job = {
@@ -201,17 +209,28 @@ class Supervisor:
         descriptors = [each for group in groups for each in group]
         process = await WorkerProcess.start(place.name, json.dumps(job).encode() + b"\n", descriptors)
         try:
-            await process.done(PREPARE)
+            await process.done(PREPARE, within_s)
+        except WorkerLateError as error:
+            await process.kill()
+            raise WorkerLateError(
+                f"it could not answer within {within_s:g} s; what it waited for is in the log, such as a store that is "
+                "away"
+            ) from error
         except BaseException:
             await process.kill()
             raise
         return process
 
-    async def _begin(self, place: Place, *, begins: bool, recounts: bool = False) -> None:
-        """Have nobody's place taken. Raises SupervisorError; then it still is nobody's."""
+    async def _begin(
+        self, place: Place, *, begins: bool, recounts: bool = False, within_s: float | None = None
+    ) -> None:
+        """Have nobody's place taken. Raises SupervisorError; then it still is nobody's.
+
+        ``within_s``: how long it may prepare itself; None: as long as it takes, while nobody waits for that.
+        """
         process = None
         try:
-            process = await self._launch(place, begins=begins, recounts=begins or recounts)
+            process = await self._launch(place, begins=begins, recounts=begins or recounts, within_s=within_s)
             await process.tell(LISTEN, ANSWER_S)
             place.process = process
             await process.tell(TAKE_OVER)
@@ -291,10 +310,10 @@ class Supervisor:
         old = place.process
         if old is None or not old.running:
             place.process = None
-            await self._begin(place, begins=False, recounts=True)
+            await self._begin(place, begins=False, recounts=True, within_s=PREPARE_S)
             return
         try:
-            new = await self._launch(place)
+            new = await self._launch(place, within_s=PREPARE_S)
         except (WorkerEndedError, OSError) as error:
             raise SupervisorError(
                 f"{place.name} stays process {old.pid}, as a new one does not start: {error}"

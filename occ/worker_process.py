@@ -21,6 +21,10 @@ class WorkerEndedError(Exception):
     """The process has ended, or does not do what it is told; the message says why, a clause."""
 
 
+class WorkerLateError(WorkerEndedError):
+    """It has not done in time what it was told."""
+
+
 class WorkerProcess:
     """One process. Belongs to the event loop that it is started in."""
 
@@ -82,7 +86,7 @@ class WorkerProcess:
             async with asyncio.timeout(within_s):
                 said = await self._said.get()
         except TimeoutError:
-            raise WorkerEndedError(f"it does not {step} within {within_s:g} s") from None
+            raise WorkerLateError(f"it does not {step} within {within_s:g} s") from None
         if said is None:
             self._said.put_nowait(None)
             code = await self.ended()
