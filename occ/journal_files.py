@@ -3,6 +3,7 @@
 Records older than ``journal.keep_days`` are written into a file, the file is synchronised to disk and gets its name,
 and only then are the books closed over them (``balance.closing``). A file is named after its lane and its first and
 last entries; killed in between, the process finds the file complete and closes what is in it, without writing it again.
+One that has no name yet is taken away: it is written anew.
 """
 
 import asyncio
@@ -32,6 +33,7 @@ CLOSED_AT_ONCE: Final = 50
 """Entries of one script call; each holds the records of one commit, 256 at most."""
 
 _NAME: Final = re.compile(r"journal-([0-9]+)-([0-9]+-[0-9]+)-([0-9]+-[0-9]+)\.jsonl\.gz")
+_PART: Final = ".part"
 _LEVEL: Final = 6
 
 
@@ -88,6 +90,8 @@ class JournalFiles:
         return bool(found)
 
     async def _close_leased(self, lane: int, token: bytes, until_ms: int) -> int:
+        for left in self._settings.directory.glob(f"journal-{lane}-*{_PART}"):
+            left.unlink(missing_ok=True)  # whoever has the lease is the only one to write
         after = await closed_until(self._store, lane)
         unfinished = await self._unfinished(lane, after)
         if unfinished is None:
@@ -149,7 +153,7 @@ def write_file(directory: Path, lane: int, found: Sequence[Entry]) -> Path:
     """A file of these entries, whole and on disk, or none. Raises OSError, StoreError for a record that is damaged."""
     directory.mkdir(parents=True, exist_ok=True)
     path = directory / f"journal-{lane}-{found[0][0].decode()}-{found[-1][0].decode()}.jsonl.gz"
-    part = path.with_name(path.name + ".part")
+    part = path.with_name(path.name + _PART)
     with part.open("wb") as out:
         with gzip.GzipFile(filename="", mode="wb", fileobj=out, compresslevel=_LEVEL, mtime=0) as text:
             for entry_id, fields in found:

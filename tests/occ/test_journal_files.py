@@ -109,8 +109,13 @@ async def test_half_a_file_counts_for_nothing(store: Store, tmp_path: Path) -> N
     (path,) = tmp_path.iterdir()
     path.rename(path.with_name(path.name + ".part"))
     path.with_name(path.name + ".part").write_bytes(whole[: len(whole) // 2])
+    longer = path.with_name(path.name.replace(".jsonl", "9.jsonl") + ".part")  # by then there was more to be closed
+    longer.write_bytes(whole[: len(whole) // 2])
+    of_another_lane = path.with_name("journal-99-1-0-2-0.jsonl.gz.part")
+    of_another_lane.write_bytes(b"")
     await moving(store, tmp_path).close_before(FOR_EVER)
     assert path.read_bytes() == whole
+    assert [each for each in path.parent.iterdir() if each.suffix == ".part"] == [of_another_lane]
 
 
 async def test_a_file_of_another_time_line_is_not_taken_for_what_is_here(store: Store, tmp_path: Path) -> None:
