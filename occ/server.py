@@ -43,6 +43,7 @@ from occ.noc import Alerts, Noc
 from occ.noc import Figures as LiveFigures
 from occ.notices.process import check as check_notices
 from occ.open_counts import OpenCounts
+from occ.path_authorization import authorizing
 from occ.peer_rates import PeerRates
 from occ.policy import reloading
 from occ.policy.acting import Acting, Due
@@ -335,7 +336,7 @@ class OnlineChargingServer:
         )
         origin = avp("Origin-Host", diameter.origin_host) + avp("Origin-Realm", diameter.origin_realm)
         charging = self.settings.charging
-        to_us = _router(node_settings)
+        to_us = authorizing(_router(node_settings), diameter.peers.no_agents)
         limits = AdmissionLimits(charging.in_flight_limit, charging.queue_delay_ms / 1000)
         rates = PeerRates(diameter.peers.requests_per_second, diameter.peers.rates)
         self.gy = Gy(self.charging, self.profiles, origin, to_us, limits, rates, self._clock)

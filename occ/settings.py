@@ -187,18 +187,22 @@ class ListedPeer:
     """Name of the profile its requests are answered by (`occ.profiles`); None: it is recognised by its CER."""
     requests_per_second: int | None
     """Beyond which its requests are refused; None: as for all peers."""
+    agent: bool
+    """It may pass on requests of others, under their Origin-Hosts."""
     admitted: AllowedPeer | None
     """How it comes in; None: it has no connection of its own that needs permission, its requests come through an
     agent, or from loopback in lab mode."""
 
 
 def _listed_peer(node: Node) -> ListedPeer:
-    known = node.mapping((*_PEER_KEYS, "profile", "requests_per_second"), required=["identity"])
+    of_requests = ("profile", "requests_per_second", "agent")
+    known = node.mapping((*_PEER_KEYS, *of_requests), required=["identity"])
     identity = _identity(known["identity"])
     profile = known["profile"].text() if "profile" in known else None
     rate = _rate(known["requests_per_second"]) if "requests_per_second" in known else None
-    named_only = len(known) > 1 and known.keys() <= {"identity", "profile", "requests_per_second"}
-    return ListedPeer(identity, profile, rate, None if named_only else _allowed_peer(node, identity, known))
+    agent = known["agent"].boolean() if "agent" in known else True
+    named_only = len(known) > 1 and known.keys() <= {"identity", *of_requests}
+    return ListedPeer(identity, profile, rate, agent, None if named_only else _allowed_peer(node, identity, known))
 
 
 _rate = integer(1, 1_000_000)
@@ -251,6 +255,11 @@ class PeerRules:
     def profiles(self) -> dict[str, str]:
         """Names of profiles by the Origin-Hosts they are given to, as written."""
         return {peer.identity: peer.profile for peer in self.allowed if peer.profile is not None}
+
+    @property
+    def no_agents(self) -> list[str]:
+        """Identities, as written, that may send requests under their own Origin-Host alone."""
+        return [peer.identity for peer in self.allowed if not peer.agent]
 
     @property
     def rates(self) -> dict[str, int]:

@@ -129,7 +129,7 @@ diameter:
     allowed:
       - {identity: dra.example.org, networks: [192.0.2.0/24]}
       - {identity: SMF.example.org, profile: open5gs}
-      - {identity: scscf.example.org, profile: mine, networks: [192.0.2.1]}
+      - {identity: scscf.example.org, profile: mine, networks: [192.0.2.1], agent: no}
 profiles: ../clients.yaml
 """
     )
@@ -138,6 +138,7 @@ profiles: ../clients.yaml
     assert settings.diameter.default_profile == "strict-3gpp"
     assert settings.profiles == Path.cwd() / "clients.yaml"
     assert rules.profiles == {"SMF.example.org": "open5gs", "scscf.example.org": "mine"}
+    assert rules.no_agents == ["scscf.example.org"]
     assert [peer.identity for peer in rules.policy.peers] == ["dra.example.org", "scscf.example.org"]
     assert rules.policy.objection("smf.example.org", "example.org", "192.0.2.1") is not None
     assert rules.policy.objection("scscf.example.org", "example.org", "192.0.2.1") is None
@@ -231,6 +232,7 @@ def test_a_mistake_is_one_sentence_with_its_line(config: Path, content: str, mes
         ("{identity: smf.example.org, realm: example.org, profile: lenient}", 4, "can neither connect nor be dialed"),
         ("{identity: smf.example.org, networks: [], profile: lenient}", 4, "can neither connect nor be dialed"),
         ("{identity: smf.example.org, profile: }", 4, "diameter.peers.allowed[0].profile must not be empty"),
+        ("{identity: smf.example.org, networks: [192.0.2.1], agent: never}", 4, "agent must be true or false"),
         ("{identity: smf.example.org, profile: [a]}", 4, "profile must be a single value, not a list"),
         (
             "{identity: a.example.org, networks: [192.0.2.1]}\n     - {identity: A.example.org, profile: lenient}",
