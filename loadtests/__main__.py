@@ -8,24 +8,18 @@ import argparse
 import asyncio
 import json
 import shlex
-import signal
 import sys
-import tempfile
-from collections.abc import Coroutine
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter, time_ns
 from typing import Any, Final
 
-import uvloop
 from rich.console import Console
 
-from balance.embedded import EmbeddedRedis, EmbeddedRedisError, EmbeddedSettings
-from balance.model import Unit
-from balance.resp import StoreError
+from balance.embedded import EmbeddedRedis, EmbeddedSettings
 from balance.store import Store
-from loadtests import build, destinations, floor, machine
+from loadtests import build, command, destinations, floor, machine
 from loadtests.figures import Report
 from loadtests.processes import BenchError, GeneratorProcess, Worker, admit_all, run_floor, run_rating
 from loadtests.seed import (
@@ -50,7 +44,6 @@ BEST_PLANS: Final = 64
 """Plans per call of the second floor: larger batches than a worker usually has."""
 RECORD_SECONDS: Final = 0.3
 PROBE_SECONDS: Final = 3.0
-SERVER: Final = f"{shlex.quote(sys.executable)} -m occ serve --no-population --json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -297,27 +290,15 @@ class Bench:
         self._say("ending all sessions and checking the ledger")
         result = await self.generator.do("finish")
         self._check(result)
-        await self.generator.stop()
-        status = await self.worker.stop()
-        if status:
-            self.errors[f"the server ended with status {status}"] = 1
-        if complaints := self.worker.complaints():
-            self.errors[f"errors in the server's log, of which the first is: {complaints[0]}"] = len(complaints)
+        await command.stop_both(self.generator, self.worker, self.errors)
         found = await check(self.redis.address)
-        debited = sum(total.debited for total in found.totals if total.unit == Unit.MONEY)
+        debited = command.debited_micro(found)
         self.report.facts["ledger"] = (
             f"{found.accounts:,} accounts, {found.journal_records:,} entries, {found.open_sessions} open sessions; "
             f"debited {debited / 1e6:,.2f} by the ledger, {result['debited_micro'] / 1e6:,.2f} by the clients"
         )
-        for sentence in found.discrepancies[:5]:
-            self.console.print(f"[red]{sentence}[/red]")
-        add = self.report.add
-        add("requests", "requests in all", result["answers"])
-        add("errors", "errors of any kind", sum(self.errors.values()))
-        add("discrepancies", "discrepancies in the ledger", found.discrepancy_count + found.open_sessions)
-        add("disagreement_micro", "ledger and clients differ by", abs(debited - result["debited_micro"]), "micro-units")
-        for what, count in self.errors.items():
-            self.report.facts[f"error: {what}"] = str(count)
+        self.report.add("requests", "requests in all", result["answers"])
+        command.tell_audit(self.report, self.console, found, result["debited_micro"], self.errors)
 
     async def _floor(self, sample: Path, maximum: Interval) -> None:
         as_batched = max(1, round(maximum.answers / max(1, maximum.commits)))
@@ -402,25 +383,20 @@ class Bench:
         self.errors |= result["errors"]
 
     def _say(self, what: str) -> None:
-        self.console.print(f"[dim]{what} …[/dim]", highlight=False)
+        command.say(self.console, what)
 
 
 def _parse(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m loadtests", description="Load a real server and say what it takes."
     )
-    parser.add_argument("--quick", action="store_true", help="small numbers: shows that it works, not how fast it is")
+    command.add_quick(parser)
     parser.add_argument("--accounts", type=int, help=f"accounts in the store (default {FULL.accounts})")
     parser.add_argument("--sessions", type=int, help=f"sessions open at a time (default {FULL.sessions})")
     parser.add_argument("--peers", type=int, help=f"Diameter connections (default {FULL.peers})")
     parser.add_argument("--seconds", type=float, help=f"length of each measured interval (default {FULL.seconds:g})")
     parser.add_argument("--window", type=int, help="requests under way at the maximum (default: as many as help)")
-    parser.add_argument("--seed", type=int, default=1, help="of the generator's random intervals (default 1)")
-    parser.add_argument("--no-pin", action="store_true", help="let the system choose the cores")
-    parser.add_argument("--redis", help="program of the Redis server (default: as occ serve finds it)")
-    parser.add_argument("--server", default=SERVER, help=f"command of the server (default: {SERVER})")
-    parser.add_argument("--directory", type=Path, help="where the data goes; on the disk that is to be measured")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures to this file as well")
+    command.add_surroundings(parser, "the generator's random intervals")
     parser.add_argument("--enforce", action="store_true", help="fail if a figure is not as it must be")
     return parser.parse_args(arguments)
 
@@ -442,16 +418,6 @@ def _scale(options: argparse.Namespace) -> Scale:
     )
 
 
-async def _interruptible(run: Coroutine[Any, Any, Report]) -> Report:
-    """Let SIGTERM, as `timeout` sends it, stop all processes of the run as Ctrl-C does."""
-    task = asyncio.get_running_loop().create_task(run)
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
-    try:
-        return await task
-    except asyncio.CancelledError:
-        raise BenchError("the run was interrupted") from None
-
-
 def main(arguments: list[str] | None = None) -> int:
     """0: the run is sound; 1: it is not, or misses the budget that was to be enforced."""
     options = _parse(arguments)
@@ -461,17 +427,14 @@ def main(arguments: list[str] | None = None) -> int:
         console.print(f"--sessions must be twice the window at least, {2 * (scale.window or WINDOWS[0])}")
         return 2
     try:
-        with tempfile.TemporaryDirectory(prefix="occ-bench-", dir=options.directory) as directory:
-            report = uvloop.run(_interruptible(Bench(scale, options, console).run(Path(directory))))
+        report = command.run_in(options.directory, "occ-bench-", Bench(scale, options, console).run)
         report.show(console)
         if options.json is not None:
             report.write(options.json)
-    except (BenchError, EmbeddedRedisError, StoreError, machine.MachineError, OSError, ValueError) as error:
-        console.print(f"[red]{error}[/red]", highlight=False)
-        return 1
-    sound = all(report.value(key) == 0 for key in ("errors", "discrepancies", "disagreement_micro"))
+    except command.FAULTS as error:
+        return command.complain(console, error)
     enforced = not options.enforce or all(figure.is_kept for figure in report.figures)
-    return 0 if sound and enforced else 1
+    return 0 if command.is_sound(report) and enforced else 1
 
 
 if __name__ == "__main__":

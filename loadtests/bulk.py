@@ -14,10 +14,9 @@ import asyncio
 import json
 import os
 import resource
-import signal
 import sys
 import tempfile
-from collections.abc import Coroutine, Iterator
+from collections.abc import Iterator
 from contextlib import AsyncExitStack
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -27,10 +26,9 @@ from typing import Any, Final
 from rich.console import Console
 from rich.table import Table
 
-from balance.embedded import EmbeddedRedis, EmbeddedRedisError, EmbeddedSettings
-from balance.resp import StoreError
+from balance.embedded import EmbeddedRedis, EmbeddedSettings
 from balance.store import Store, StoreSettings
-from loadtests import machine
+from loadtests import command, machine
 from loadtests.processes import ROOT, BenchError
 from loadtests.templates import line
 
@@ -303,37 +301,22 @@ def show(outcome: Outcome, accounts: int, console: Console) -> None:
         console.print(f"{accounts:,} accounts in {outcome.steps[0].wall_s:.1f} s (goal: less than {GOAL_S:g} s)")
 
 
-async def _interruptible(run: Coroutine[Any, Any, Outcome]) -> Outcome:
-    """Let SIGTERM, as `timeout` sends it, end what was started as Ctrl-C does."""
-    loop = asyncio.get_running_loop()
-    task = loop.create_task(run)
-    loop.add_signal_handler(signal.SIGTERM, task.cancel)
-    try:
-        return await task
-    except asyncio.CancelledError:
-        raise BenchError("the run was interrupted") from None
-
-
 def main(arguments: list[str] | None = None) -> int:
     """0: all was as it must be; 1: it was not, or could not be measured."""
     parser = argparse.ArgumentParser(prog="python -m loadtests.bulk", description="What bulk import and export take.")
     parser.add_argument("--accounts", type=int, default=ACCOUNTS, help=f"how many (default {ACCOUNTS})")
-    parser.add_argument("--redis", help="program of the Redis server (default: as occ serve finds it)")
-    parser.add_argument("--directory", type=Path, help="where the data goes; on the disk that is to be measured")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures to this file as well")
+    command.add_redis(parser)
+    command.add_places(parser)
     options = parser.parse_args(arguments)
     console = Console()
     try:
         with tempfile.TemporaryDirectory(prefix="occ-bulk-", dir=options.directory) as directory:
             run = Run(options.accounts, options.redis, console).run(Path(directory))
-            outcome = asyncio.run(_interruptible(run))
+            outcome = asyncio.run(command.interruptible(run))
         show(outcome, options.accounts, console)
-        if options.json is not None:
-            text = json.dumps(outcome.as_dict(), indent=2, ensure_ascii=False)
-            options.json.write_text(f"{text}\n", encoding="utf-8")
-    except (BenchError, EmbeddedRedisError, StoreError, machine.MachineError, OSError) as error:
-        console.print(f"[red]{error}[/red]", highlight=False)
-        return 1
+        command.write_json(options.json, outcome.as_dict())
+    except command.FAULTS as error:
+        return command.complain(console, error)
     return 1 if outcome.faults else 0
 
 

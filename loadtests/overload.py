@@ -9,25 +9,20 @@ import argparse
 import asyncio
 import shlex
 import sys
-import tempfile
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter, time_ns
 from typing import Any, Final
 
-import uvloop
 from rich.console import Console
 
-from balance.embedded import EmbeddedRedis, EmbeddedRedisError, EmbeddedSettings
-from balance.model import Unit
-from balance.resp import StoreError
-from loadtests import machine
+from balance.embedded import EmbeddedRedis, EmbeddedSettings
+from loadtests import command, machine
 from loadtests.figures import Report
 from loadtests.processes import BenchError, GeneratorProcess, Worker
 from loadtests.seed import PARTITIONS, check, compact, connect, seed
 
-SERVER: Final = f"{shlex.quote(sys.executable)} -m occ serve --no-population --json"
 WINDOWS: Final = (64, 128, 256)
 """Requests under way that are tried when the maximum is sought."""
 SAMPLE_S: Final = 0.2
@@ -251,30 +246,12 @@ class OverloadRun:
         self._say("ending all sessions and checking the ledger")
         result = await self.generator.do("finish")
         errors = {what: count for what, count in result["errors"].items() if what not in TURNED_AWAY}
-        await self.generator.stop()
-        status = await self.worker.stop()
-        if status:
-            errors[f"the server ended with status {status}"] = 1
-        if complaints := self.worker.complaints():
-            errors["errors in the server's log"] = complaints
+        await command.stop_both(self.generator, self.worker, errors)
         found = await check(self.redis.address)
-        debited = sum(total.debited for total in found.totals if total.unit == Unit.MONEY)
-        for sentence in found.discrepancies[:5]:
-            self.console.print(f"[red]{sentence}[/red]")
-        add = self.report.add
-        add("errors", "errors of any kind", sum(errors.values()))
-        add("discrepancies", "discrepancies in the ledger", found.discrepancy_count + found.open_sessions)
-        add("disagreement_micro", "ledger and clients differ by", abs(debited - result["debited_micro"]), "micro-units")
-        for what, count in errors.items():
-            self.report.facts[f"error: {what}"] = str(count)
+        command.tell_audit(self.report, self.console, found, result["debited_micro"], errors)
 
     def _say(self, what: str) -> None:
-        self.console.print(f"[dim]{what} …[/dim]", highlight=False)
-
-
-def is_sound(report: Report) -> bool:
-    """Nothing went wrong but what was refused; never how fast."""
-    return all(report.value(key) == 0 for key in ("errors", "discrepancies", "disagreement_micro"))
+        command.say(self.console, what)
 
 
 def misses(report: Report) -> list[str]:
@@ -296,16 +273,11 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m loadtests.overload", description="What a server does when more is asked of it than it can do."
     )
-    parser.add_argument("--quick", action="store_true", help="small numbers: shows that it works, not how fast it is")
+    command.add_quick(parser)
     parser.add_argument("--accounts", type=int, help=f"accounts in the store (default {FULL.accounts})")
     parser.add_argument("--seconds", type=float, help=f"length of the overload (default {FULL.seconds:g})")
     parser.add_argument("--factor", type=float, default=3.0, help="times the maximum that are sent (default 3)")
-    parser.add_argument("--seed", type=int, default=1, help="of the generator's random intervals (default 1)")
-    parser.add_argument("--no-pin", action="store_true", help="let the system choose the cores")
-    parser.add_argument("--redis", help="program of the Redis server (default: as occ serve finds it)")
-    parser.add_argument("--server", default=SERVER, help=f"command of the server (default: {SERVER})")
-    parser.add_argument("--directory", type=Path, help="where the data goes; on the disk that is to be measured")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures to this file as well")
+    command.add_surroundings(parser, "the generator's random intervals")
     parser.add_argument("--enforce", action="store_true", help="fail if it does less than it should")
     return parser.parse_args(arguments)
 
@@ -325,18 +297,16 @@ def main(arguments: list[str] | None = None) -> int:
         base.after_s,
     )
     try:
-        with tempfile.TemporaryDirectory(prefix="occ-bench-", dir=options.directory) as directory:
-            report = uvloop.run(OverloadRun(scale, options, console).run(Path(directory)))
-    except (BenchError, EmbeddedRedisError, StoreError, machine.MachineError, OSError, ValueError) as error:
-        console.print(f"[red]{error}[/red]", highlight=False)
-        return 1
+        report = command.run_in(options.directory, "occ-bench-", OverloadRun(scale, options, console).run)
+    except command.FAULTS as error:
+        return command.complain(console, error)
     report.show(console)
     if options.json is not None:
         report.write(options.json)
     missed = misses(report)
     for sentence in missed:
         console.print(f"[yellow]{sentence}[/yellow]", highlight=False)
-    return 0 if is_sound(report) and not (options.enforce and missed) else 1
+    return 0 if command.is_sound(report) and not (options.enforce and missed) else 1
 
 
 if __name__ == "__main__":

@@ -11,10 +11,8 @@ them; latencies of charging from the moment a request was due (no coordinated om
 
 import argparse
 import asyncio
-import json
 import shlex
 import sys
-import tempfile
 from array import array
 from collections import Counter
 from contextlib import AsyncExitStack
@@ -24,18 +22,16 @@ from random import Random
 from time import perf_counter, process_time, time, time_ns
 from typing import Any, Final
 
-import uvloop
 from rich.console import Console
 from rich.table import Table
 
 from balance.directory import adjust_account, create_account
-from balance.embedded import EmbeddedRedis, EmbeddedRedisError, EmbeddedSettings
+from balance.embedded import EmbeddedRedis, EmbeddedSettings
 from balance.model import AccountKind, IdentityType, Subscriber
-from balance.resp import StoreError
 from balance.store import Store
 from balance.subscribers import add_subscriber
 from balance.transitions import waiting
-from loadtests import machine
+from loadtests import command, machine
 from loadtests.processes import BenchError, Worker, admit_all
 from loadtests.seed import AT_ONCE, PARTITIONS, check, connect
 from loadtests.templates import REALM, SERVER_REALM, line
@@ -70,7 +66,6 @@ QUIET_S: Final = 10.0
 REQUESTED_OCTETS: Final = 1 << 20
 USED_OCTETS: Final = 50_000
 CURRENCY: Final = 978
-SERVER: Final = f"{shlex.quote(sys.executable)} -m occ serve --no-population --json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -388,7 +383,7 @@ class PolicyRun:
         }
 
     def _say(self, what: str) -> None:
-        self._console.print(f"[dim]{what} …[/dim]", highlight=False)
+        command.say(self._console, what)
 
 
 async def _seed(store: Store, accounts: int) -> None:
@@ -456,16 +451,12 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m loadtests.policies", description="How soon live sessions learn of another level."
     )
-    parser.add_argument("--quick", action="store_true", help="small numbers: shows that it works, not how fast it is")
+    command.add_quick(parser)
     parser.add_argument("--accounts", type=int, help=f"accounts, two sessions each (default {FULL.accounts})")
     parser.add_argument("--pushed", type=int, help=f"accounts that come below zero (default {FULL.pushed})")
     parser.add_argument("--rate", type=float, help=f"updates a second all the time (default {FULL.rate:g})")
     parser.add_argument("--seconds", type=float, help=f"length of each phase (default {FULL.seconds:g})")
-    parser.add_argument("--seed", type=int, default=1, help="of all that is random (default 1)")
-    parser.add_argument("--redis", help="program of the Redis server (default: as occ serve finds it)")
-    parser.add_argument("--server", default=SERVER, help=f"command of the server (default: {SERVER})")
-    parser.add_argument("--directory", type=Path, help="where the data goes; on the disk that is to be measured")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures to this file as well")
+    command.add_surroundings(parser, "all that is random", pins=False)
     parser.add_argument("--enforce", action="store_true", help="fail if it takes too long")
     return parser.parse_args(arguments)
 
@@ -485,18 +476,15 @@ def main(arguments: list[str] | None = None) -> int:
         base.peers,
     )
     try:
-        with tempfile.TemporaryDirectory(prefix="occ-bench-", dir=options.directory) as directory:
-            figures = uvloop.run(PolicyRun(scale, options, console).run(Path(directory)))
-    except (BenchError, EmbeddedRedisError, StoreError, machine.MachineError, OSError, ValueError) as error:
-        console.print(f"[red]{error}[/red]", highlight=False)
-        return 1
+        figures = command.run_in(options.directory, "occ-bench-", PolicyRun(scale, options, console).run)
+    except command.FAULTS as error:
+        return command.complain(console, error)
     table = Table(show_header=False, box=None)
     for key, label in LABELS.items():
         value = figures[key]
         table.add_row(label, f"{value:,.2f}" if key.endswith(("_ms", "_s")) else f"{value:,.0f}")
     console.print(table)
-    if options.json is not None:
-        options.json.write_text(json.dumps({"machine": machine.describe(), "figures": figures}, indent=2) + "\n")
+    command.write_json(options.json, {"machine": machine.describe(), "figures": figures})
     return 0 if is_sound(figures) and (not options.enforce or is_fast_enough(figures)) else 1
 
 

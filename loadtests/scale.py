@@ -14,30 +14,24 @@ number of requests under way everywhere.
 
 import argparse
 import asyncio
-import json
 import shlex
 import shutil
-import signal
 import sys
-import tempfile
-from collections.abc import Coroutine
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
 from typing import Any, Final
 
-import uvloop
 from rich.console import Console
 from rich.table import Table
 
 from balance.directory import NewBucket, create_account
-from balance.embedded import Address, EmbeddedRedis, EmbeddedRedisError, EmbeddedSettings
+from balance.embedded import Address, EmbeddedRedis, EmbeddedSettings
 from balance.model import MICRO, AccountKind, IdentityType, Subscriber, Unit
 from balance.records import pack_subscriber
-from balance.resp import StoreError
 from balance.store import Store
-from loadtests import build, machine
+from loadtests import build, command, machine
 from loadtests.destinations import price_list
 from loadtests.plot import plot
 from loadtests.processes import ROOT, BenchError, GeneratorProcess, Worker, admit_all
@@ -48,7 +42,6 @@ WINDOW: Final = 128
 """Requests under way."""
 SESSIONS: Final = 500
 """Open at a time, with each subject."""
-SERVER: Final = f"{shlex.quote(sys.executable)} -m occ serve --no-population --json"
 MOST_RULES: Final = 1_000
 LEVELS: Final = 50
 """Levels that the rules of a long list are about; each is a threshold that no account of the run is at."""
@@ -249,7 +242,7 @@ class ScaleRun:
         return subject
 
     def _say(self, what: str) -> None:
-        self.console.print(f"[dim]{what} …[/dim]", highlight=False)
+        command.say(self.console, what)
 
 
 async def fill(address: Address, accounts: int) -> None:
@@ -338,29 +331,14 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m loadtests.scale", description="Whether a request costs the same however much there is."
     )
-    parser.add_argument("--quick", action="store_true", help="small numbers: shows that it works, not how fast it is")
+    command.add_quick(parser)
     parser.add_argument("--seconds", type=float, help=f"length of each interval (default {FULL.seconds:g})")
     parser.add_argument("--rounds", type=int, help=f"intervals of each subject (default {FULL.rounds})")
     parser.add_argument("--accounts", type=int, help=f"of the largest store (default {FULL.accounts[-1]})")
-    parser.add_argument("--seed", type=int, default=1, help="of the generator (default 1)")
-    parser.add_argument("--no-pin", action="store_true", help="let the system choose the cores")
-    parser.add_argument("--redis", help="program of the Redis server (default: as occ serve finds it)")
-    parser.add_argument("--server", default=SERVER, help=f"command of the server (default: {SERVER})")
-    parser.add_argument("--directory", type=Path, help="where the data goes; on the disk that is to be measured")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures to this file as well")
+    command.add_surroundings(parser, "the generator")
     parser.add_argument("--plot", type=Path, metavar="FILE", help="draw them into this file (SVG)")
     parser.add_argument("--enforce", action="store_true", help="fail if a ratio is more than it must be")
     return parser.parse_args(arguments)
-
-
-async def _interruptible(run: Coroutine[Any, Any, dict[str, Any]]) -> dict[str, Any]:
-    """Let SIGTERM, as `timeout` sends it, stop all processes of the run as Ctrl-C does."""
-    task = asyncio.get_running_loop().create_task(run)
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
-    try:
-        return await task
-    except asyncio.CancelledError:
-        raise BenchError("the run was interrupted") from None
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -372,16 +350,13 @@ def main(arguments: list[str] | None = None) -> int:
     rounds, seconds = options.rounds or base.rounds, options.seconds or base.seconds
     scale = Scale(accounts, base.peers, base.prefixes, rounds, seconds)
     try:
-        with tempfile.TemporaryDirectory(prefix="occ-scale-", dir=options.directory) as directory:
-            result = uvloop.run(_interruptible(ScaleRun(scale, options, console).run(Path(directory))))
+        result = command.run_in(options.directory, "occ-scale-", ScaleRun(scale, options, console).run)
         show(result, console)
-        if options.json is not None:
-            options.json.write_text(json.dumps(result, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        command.write_json(options.json, result)
         if options.plot is not None:
             options.plot.write_text(plot(result), encoding="utf-8")
-    except (BenchError, EmbeddedRedisError, StoreError, machine.MachineError, OSError, ValueError) as error:
-        console.print(f"[red]{error}[/red]", highlight=False)
-        return 1
+    except command.FAULTS as error:
+        return command.complain(console, error)
     over = [axis for axis, rows in result["axes"].items() if rows[-1]["ratio"] > BUDGET[axis][0]]
     return 1 if options.enforce and over else 0
 

@@ -16,11 +16,9 @@ which the simulation has and the measurement has not.
 
 import argparse
 import asyncio
-import json
 import shlex
 import statistics
 import sys
-import tempfile
 from collections import defaultdict
 from contextlib import AsyncExitStack
 from dataclasses import asdict, dataclass
@@ -28,15 +26,12 @@ from pathlib import Path
 from time import time_ns
 from typing import Any, Final
 
-import uvloop
 from rich.console import Console
 from rich.table import Table
 
-from balance.embedded import EmbeddedRedis, EmbeddedRedisError, EmbeddedSettings
-from balance.resp import StoreError
+from balance.embedded import EmbeddedRedis, EmbeddedSettings
 from balance.store import Store
-from loadtests import build, machine
-from loadtests.__main__ import SERVER
+from loadtests import build, command, machine
 from loadtests.processes import BenchError, GeneratorProcess, Worker, admit_all
 from loadtests.queueing import Costs, Outcome, fitted, simulate
 from loadtests.seed import PARTITIONS, check, commit_calls, compact, connect, seed
@@ -293,9 +288,8 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--sessions", type=int, default=1_000, help="open at a time at each server")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=3.0, help="of each measured interval")
-    parser.add_argument("--server", default=SERVER, help=f"command of the server (default: {SERVER})")
-    parser.add_argument("--directory", type=Path, help="where the data goes; on the disk that is to be measured")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures to this file as well")
+    command.add_server(parser)
+    command.add_places(parser)
     options = parser.parse_args(arguments)
     options.depths = DEPTHS
     if options.quick:
@@ -308,14 +302,11 @@ def main(arguments: list[str] | None = None) -> int:
     """0: the run is sound; 1: it is not."""
     options, console = _parse(arguments), Console()
     try:
-        with tempfile.TemporaryDirectory(prefix="occ-scaling-", dir=options.directory) as directory:
-            result = uvloop.run(Scaling(options, console).run(Path(directory)))
+        result = command.run_in(options.directory, "occ-scaling-", Scaling(options, console).run)
         show(result, console)
-        if options.json is not None:
-            options.json.write_text(json.dumps(result, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    except (BenchError, EmbeddedRedisError, StoreError, machine.MachineError, OSError, ValueError) as error:
-        console.print(f"[red]{error}[/red]", highlight=False)
-        return 1
+        command.write_json(options.json, result)
+    except command.FAULTS as error:
+        return command.complain(console, error)
     return 1 if result["errors"] or result["discrepancies"] else 0
 
 
