@@ -4,7 +4,7 @@ import ssl
 from dataclasses import dataclass
 from pathlib import Path
 
-from occ.settings import TlsSettings
+from occ.diameter_settings import TlsSettings
 from occ.yamlmap import ConfigError, shown
 
 

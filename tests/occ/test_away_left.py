@@ -19,11 +19,13 @@ from occ.away import Away
 from occ.away_grants import Known, Outage, decide
 from occ.away_journal import AwayJournal, AwayJournalBusyError, Entry, entry_record
 from occ.away_left import LeftJournals
+from occ.diameter_settings import DiameterSettings
 from occ.doctor import Grade, answered_away
 from occ.profiles import LENIENT
 from occ.rating.catalogue import load_catalogue
 from occ.rules import ChargingSettings, Rules
-from occ.settings import DiameterSettings, Settings, StoreSettings
+from occ.settings import Settings
+from occ.store_settings import StoreSettings
 from protocols.credit_control import decode_request
 from tests.live_server import LiveServer
 from tests.occ import test_away
@@ -72,7 +74,7 @@ async def test_what_is_left_is_charged_once_and_taken_away(away: AwayLab) -> Non
 
 async def test_what_has_to_wait_is_settled_later(away: AwayLab) -> None:
     """The beginning of the session is in the journal of another server, which starts a little later."""
-    away.lab.store._sessions[b"s1"] = b"a"
+    away.lab.store.sessions._accounts[b"s1"] = b"a"
     assert await away.ask(ccr("a", "s1", 3, 1, used=30)) is not None
     away.end()
     AwayJournal(away.path).open(STORE).close()

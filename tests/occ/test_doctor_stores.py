@@ -8,7 +8,8 @@ import pytest
 
 from balance.address import Address
 from occ.doctor import Finding, Grade, store
-from occ.settings import Settings, StoreSettings
+from occ.settings import Settings
+from occ.store_settings import StoreSettings
 from tests.faults.deployments import HOST, Process, Sharded
 from tests.faults.rig import await_it
 

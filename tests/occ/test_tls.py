@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from occ.settings import SHIPPED, TlsSettings, load
+from occ.diameter_settings import TlsSettings
+from occ.settings import SHIPPED, load
 from occ.tls import tls_contexts
 from occ.yamlmap import ConfigError
 from protocols.diameter import codec
