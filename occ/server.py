@@ -12,8 +12,6 @@ import sys
 from collections.abc import Callable
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
-from dataclasses import fields as dataclass_fields
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from resource import RUSAGE_SELF, getrusage
 from socket import socket
@@ -23,7 +21,7 @@ import uvloop
 
 from balance.embedded import Address
 from balance.keys import CLI_TOKENS, LAYOUT
-from balance.notices import Figures, enqueue, figures
+from balance.notices import enqueue
 from balance.resp import StoreError
 from balance.store import Store
 from balance.store import StoreSettings as LedgerStoreSettings
@@ -31,17 +29,13 @@ from balance.subscriptions import count_subscriptions
 from occ import tracing
 from occ.admission import AdmissionLimits
 from occ.away import Away
-from occ.away_metrics import AwayCollector
 from occ.charging import Charging
 from occ.clock import now_ms
 from occ.companions import Deliveries, KeptRedis
-from occ.condition import ConditionCollector, ConditionWatch, WithoutStore
 from occ.expiry import Expiry
 from occ.gy import Gy, Peer
-from occ.metrics import Health, MetricsServer, OccCollector
-from occ.noc import Alerts, Noc
-from occ.noc import Figures as LiveFigures
 from occ.notices.process import check as check_notices
+from occ.observing import metrics_server
 from occ.open_counts import OpenCounts
 from occ.path_authorization import authorizing
 from occ.peer_rates import PeerRates
@@ -54,7 +48,6 @@ from occ.policy.watching import Watching
 from occ.profiles import ProfileChooser, Profiles
 from occ.profiles import Reauthorisation as Readiness
 from occ.rating.catalogue import load_catalogue
-from occ.rating.currency import currency_name
 from occ.reauthorisation import Reauthorisation
 from occ.reload import CatalogueReload
 from occ.rules import ChargingSettings as ChargeSettings
@@ -70,7 +63,7 @@ from protocols.credit_control import CreditControlRequest
 from protocols.diameter.codec import avp
 from protocols.diameter.codes import Application, Command, DisconnectCause
 from protocols.diameter.events import Opened, PeerEvent, RequestReceived, Role, StateIdChanged
-from protocols.diameter.node import Node, NodeSettings, PeerHandle, PeerStatus, route
+from protocols.diameter.node import Node, NodeSettings, PeerHandle, route
 
 log = logging.getLogger("occ.server")
 
@@ -87,7 +80,6 @@ MEMORY_CHECK_S: Final = 30.0
 _GIBIBYTE: Final = (1 << 30) // (1 if sys.platform == "darwin" else 1024)
 """In the unit of ru_maxrss: octets on macOS, kibioctets elsewhere."""
 
-HEALTH_PATIENCE_S: Final = 2.0
 OPENING_S: Final = 1.0
 """A process that is replaced waits so long at most for the CERs of connections that it has accepted ..."""
 HANDSHAKE_S: Final = 0.25
@@ -225,7 +217,8 @@ class OnlineChargingServer:
         self._cleanup.push_async_callback(self.tracing.stop)
         others = {reloading.COMMAND: self.policy_reload.execute, tracing.COMMAND: self.tracing.execute}
         self._in_background("catalogue reload", self.catalogue_reload.listen(self.store, worker, others))
-        self._prepare_metrics()
+        restarts = 0 if self._part is None else self._part.restarts
+        self.metrics = metrics_server(self, self._clock, restarts, self._in_background)
         self._in_background("memory", _collect_when_grown())
         self._in_background("open counts", self.open_counts.run(self._count_subscriptions))
 
@@ -445,68 +438,6 @@ class OnlineChargingServer:
         elif isinstance(event, StateIdChanged):
             self.gy.note_client_state(event.origin_host.encode(), event.new)
 
-    def _prepare_metrics(self) -> None:
-        loop = asyncio.get_running_loop()
-        currency = currency_name(self.charging.rules.catalogue.currency)
-
-        def notice_figures() -> Figures:
-            """Called in the thread of the HTTP server: the store belongs to the loop."""
-            return asyncio.run_coroutine_threadsafe(figures(self.store), loop).result(timeout=5)
-
-        collector = OccCollector(
-            self.gy.statistics,
-            self.gy.admission,
-            self.gy.rates,
-            self.charging.statistics,
-            self.store.statistics,
-            self.reauthorisation.statistics,
-            self.catalogue_reload.statistics,
-            self.acting.statistics,
-            self.policy_reload.statistics,
-            lambda: self.node.open_peers,
-            currency,
-            self.sy.statistics,
-            notice_figures,
-            self._clock,
-        )
-
-        def peers() -> list[dict[str, Any]]:
-            """Called in the thread of the HTTP server: the loop itself must look at its peers."""
-            future = asyncio.run_coroutine_threadsafe(_peers(self.node), loop)
-            return [_as_json(status) for status in future.result(timeout=5)]
-
-        async def ask(question: Callable[[], list[str]]) -> list[str]:
-            return question()
-
-        def in_loop(question: Callable[[], list[str]]) -> list[str]:
-            try:
-                return asyncio.run_coroutine_threadsafe(ask(question), loop).result(HEALTH_PATIENCE_S)
-            except TimeoutError:
-                return [f"the server has not looked up from its work for {HEALTH_PATIENCE_S:g} s"]
-
-        health = Health(lambda: in_loop(self.faults), lambda: in_loop(self.hindrances))
-        watch = ConditionWatch(self.store, self.node.peers, self._clock)
-        watch.without_store = self._without_store
-        self._in_background("condition", watch.run())
-        about = {"version": _version(), "origin_host": self.settings.diameter.origin_host}
-        directories = {"data": self.settings.store.data_dir, "cdr": self.settings.cdr.directory}
-        restarts = 0 if self._part is None else self._part.restarts
-        away = AwayCollector(lambda: self.away, self._clock, currency)
-        collectors = (collector, away, ConditionCollector(watch, directories, about, restarts))
-        self.metrics = MetricsServer(collectors, peers, health, self._noc(watch, about, currency))
-
-    def _without_store(self) -> WithoutStore:
-        away = self.away
-        return WithoutStore() if away is None else WithoutStore(away.is_granting, away.statistics.waiting)
-
-    def _noc(self, watch: ConditionWatch, about: dict[str, str], currency: str) -> Noc:
-        charging, store = self.charging.statistics, self.store.statistics
-        live = LiveFigures(self.gy.statistics, charging, store, currency, asyncio.get_running_loop().time)
-        alerts = Alerts(self.settings.metrics.prometheus_url)
-        self._in_background("figures", live.run())
-        self._in_background("alerts", alerts.run())
-        return Noc(live, watch, alerts, about, self._clock)
-
     def faults(self) -> list[str]:
         """What only a restart mends, a sentence each."""
         return [f"the background work {name!r} has ended" for name in self._ended_work]
@@ -534,13 +465,6 @@ class OnlineChargingServer:
         if not task.cancelled() and task.exception() is not None:
             self._ended_work.append(task.get_name())
             log.critical("the background work %r ended", task.get_name(), exc_info=task.exception())
-
-
-def _version() -> str:
-    try:
-        return version("occ")
-    except PackageNotFoundError:  # run from a directory that is not installed
-        return "unknown"
 
 
 def _silent(origin_host: str) -> Opened:
@@ -582,16 +506,6 @@ async def _collect_when_grown() -> None:
     finally:
         gc.unfreeze()
         gc.enable()
-
-
-async def _peers(node: Node) -> list[PeerStatus]:
-    return node.peers()
-
-
-def _as_json(status: PeerStatus) -> dict[str, Any]:
-    fields = {field.name: getattr(status, field.name) for field in dataclass_fields(status)}
-    fields["statistics"] = status.statistics.as_dict()
-    return fields
 
 
 Routed = CreditControlRequest | SyRequest
