@@ -21,6 +21,7 @@ from setuptools.command.build_py import build_py
 # within a function there may be made for a request: once compiled, each leaves a cycle of references behind.
 HOT: Final = [
     "balance/answers.py",
+    "balance/commits.py",
     "balance/fees.py",
     "balance/keys.py",
     "balance/lane.py",

@@ -45,7 +45,8 @@ key                              type        value
 ``{notices}:part:<channel>:<m>`` string      notice that a channel's message belongs to, for its receipt; expires
 ``{notices}:counts``             hash        how often a channel (``<channel>|<result>``) had which result
 ``import:<reference>``           hash        where in the journal an import of that name first began
-``o:<digest of session>``        string      session directory: account that holds an open session; expires
+``o:<digest of session>``        string      session directory: account that holds an open session; expires some time
+                                             after that has ended, in a cluster some days after it began
 ``{pNNNN}:sy:<account>`` S       hash        Sy subscriptions by Session-Id (``balance.subscriptions``)
 ``sy:<session>`` S               string      account that a Sy subscription is kept with
 ``sy-answer:<request>`` S        string      the answer that a request of Sy was given, for its repeats; expires

@@ -15,12 +15,12 @@ from collections.abc import Callable
 from time import perf_counter
 from typing import Final
 
+from balance.commits import CommitCall
 from balance.keys import Keys
 from balance.look_ups import Sessions, failure, ignore, unreachable
 from balance.model import Account, Lookup, Observe, Plan, Session, Step
 from balance.nodes import MovedError, Nodes, Route
-from balance.records import pack_account, pack_session, pack_version, unpack_account, unpack_session
-from balance.requests import Request, number
+from balance.records import unpack_account, unpack_session
 from balance.resp import Reply, StoreError, StoreUnavailableError
 from balance.store_statistics import StoreStatistics
 
@@ -34,9 +34,6 @@ MAX_ATTEMPTS: Final = 64
 
 PLANS_AT_ONCE: Final = 32
 """So many plans go to Redis at once, even while the loop tick that decided them goes on: Redis need not wait."""
-
-LANE_KEYS: Final = 3
-"""Keys of the commit script that belong to the lane: journal, expiry index, outbox."""
 
 MAX_PLANS: Final = 256
 """Plans in one script call; keeps the script short, so that nothing else waits for it long."""
@@ -119,9 +116,7 @@ class Line:
 class Operation:
     """One step on one account, until its plan is written."""
 
-    __slots__ = (
-        "amended", "attempts", "done", "ended", "fresh", "generation", "line", "plan", "session_id", "step", "value",
-    )  # fmt: skip
+    __slots__ = ("attempts", "done", "fresh", "generation", "line", "plan", "session_id", "step", "value")
 
     def __init__(self, line: Line, step: Step, done: OnPlan) -> None:
         self.line = line
@@ -130,9 +125,6 @@ class Operation:
         self.plan: Plan | None = None
         self.value = b""
         """The account of ``plan``, packed."""
-        self.ended = b""
-        self.amended = b""
-        """Its sessions of these names, packed."""
         self.attempts = 0
         self.fresh = False
         """The snapshot was read after the operation began; one kept from before may have been overtaken."""
@@ -303,7 +295,7 @@ class Lane:
 
     def _nothing_to_write(self, operation: Operation, plan: Plan) -> None:
         if plan.replayed and plan.opened:
-            self.shared.sessions.note(operation.line.account_id, plan)
+            self.shared.sessions.note_again(operation.line.account_id, plan.opened)
         if not operation.fresh and not plan.replayed:
             # No script compares the version of a plan that writes nothing. What another worker has done since may be
             # just what is missing here; only an answer that is known stays what it was.
@@ -351,7 +343,8 @@ class Lane:
             for operation in batch:
                 self.finish(operation, unreachable())
             return
-        written = self._pack(batch)
+        call = CommitCall(self.shared.keys)
+        written = self._add_all(call, batch)
         if not written:
             return
         started = perf_counter()
@@ -361,97 +354,25 @@ class Lane:
         shared = self.shared
         shared.statistics.commits += 1
         shared.statistics.plans += len(written)
+        command = call.encoded(shared.sha, self.keys, self.budgets, self.transitions)
         if shared.replicas:
-            route.send_replicated(self._command(written), shared.replicas, shared.wait_ms, commit.on_reply)
+            route.send_replicated(command, shared.replicas, shared.wait_ms, commit.on_reply)
         else:
-            route.send_decided(self._command(written), commit.on_reply)
+            route.send_decided(command, commit.on_reply)
 
-    def _pack(self, batch: list[Operation]) -> list[Operation]:
+    def _add_all(self, call: CommitCall, batch: list[Operation]) -> list[Operation]:
         """Those of a batch that can be written down; the others are finished."""
         written: list[Operation] = []
         for operation in batch:
-            plan = operation.plan
+            line, plan = operation.line, operation.plan
             assert plan is not None
             try:
-                operation.value = pack_account(plan.account) if plan.account is not None else b""
-                operation.ended = pack_session(plan.ended) if plan.ended is not None else b""
-                operation.amended = pack_session(plan.amended) if plan.amended is not None else b""
+                operation.value = call.add(line.account_id, line.key, plan)
             except (OverflowError, TypeError, ValueError) as error:
-                account_id = operation.line.account_id
-                self.finish(operation, _refusal(f"account {account_id!r} cannot be written down: {error}", error))
+                self.finish(operation, _refusal(f"account {line.account_id!r} cannot be written down: {error}", error))
                 continue
             written.append(operation)
         return written
-
-    def _command(self, written: list[Operation]) -> bytes:
-        """The script call of a batch, as ``scripts/commit.lua`` wants it."""
-        shared = self.shared
-        count = len(written)
-        keys, arguments, extras = Request(), Request(), Request()
-        for key in self.keys:
-            keys.add(key)
-        arguments.add(number(count))
-        for operation in written:
-            plan = operation.plan
-            assert plan is not None
-            keys.add(operation.line.key)
-            arguments.add(pack_version(plan.expected_version))
-            arguments.add(operation.value)
-            arguments.add(plan.journal)
-        key_count = LANE_KEYS + count
-        for index in range(count):
-            operation = written[index]
-            plan = operation.plan
-            assert plan is not None
-            key_count = self._add_extras(number(index), operation, plan, keys, extras, key_count)
-        command = Request()
-        command.add(b"EVALSHA")
-        command.add(shared.sha)
-        command.add(number(key_count))
-        command.extend(keys)
-        command.extend(arguments)
-        command.extend(extras)
-        return command.encoded()
-
-    def _add_extras(
-        self, index: bytes, operation: Operation, plan: Plan, keys: Request, extras: Request, key_count: int
-    ) -> int:
-        """What a plan writes beside its account; ``key_count`` keys are there before, and as many as it gives after."""
-        account_id = operation.line.account_id
-        if plan.watch_ms >= 0:
-            _add(extras, index, b"w", b"", number(plan.watch_ms), account_id)
-        if plan.outbox:
-            _add(extras, index, b"o", b"", plan.outbox, b"")
-        if plan.spent:
-            keys.add(self.budgets)
-            key_count += 1
-            for budget, amount in plan.spent.items():
-                _add(extras, index, b"b", number(key_count), number(amount), budget.encode())
-        if plan.transition:
-            keys.add(self.transitions)
-            key_count += 1
-            _add(extras, index, b"t", number(key_count), plan.transition, b"")
-        if plan.amended is not None:
-            keys.add(self.shared.keys.ended(account_id, plan.amended.session_id))
-            key_count += 1
-            _add(extras, index, b"e", number(key_count), operation.amended, number(plan.amended_ttl_ms))
-        if plan.mark:
-            keys.add(self.shared.keys.ended(account_id, plan.mark))
-            key_count += 1
-            marker = pack_session(Session(plan.mark, b"", "", b"", 0, 0, 0))
-            _add(extras, index, b"f", number(key_count), b"", b"")
-            _add(extras, index, b"e", number(key_count), marker, number(plan.mark_ttl_ms))
-        session_id = plan.first_of
-        if not session_id and plan.ended is not None:
-            session_id = plan.ended.session_id
-        if session_id:
-            keys.add(self.shared.keys.ended(account_id, session_id))
-            key_count += 1
-            if plan.first_of:
-                _add(extras, index, b"f", number(key_count), b"", b"")
-            if plan.ended is not None and plan.ended_ttl_ms > 0:
-                _add(extras, index, b"e", number(key_count), operation.ended, number(plan.ended_ttl_ms))
-        return key_count
 
     # -- settle --------------------------------------------------------------------------------------------------
 
@@ -557,14 +478,6 @@ class Lane:
             operation.done(result)
         except Exception:  # one request's fault must not hold up the others of the batch
             log.exception("the result of an operation could not be handled")
-
-
-def _add(extras: Request, index: bytes, kind: bytes, key: bytes, value: bytes, argument: bytes) -> None:
-    extras.add(index)
-    extras.add(kind)
-    extras.add(key)
-    extras.add(value)
-    extras.add(argument)
 
 
 def _refusal(why: str, cause: Exception) -> StoreError:

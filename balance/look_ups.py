@@ -123,16 +123,30 @@ class Sessions:
         self._ended: dict[bytes, tuple[bytes, bytes]] = {}
 
     def note(self, account_id: bytes, plan: Plan) -> None:
-        """Note which account holds a session. That of an ended session is kept for as long as its answers are."""
+        """Note which account holds a session. That of an ended session is kept for as long as its answers are.
+
+        On a single server the commit has written it into the directory.
+        """
+        clustered = self._keys.clustered
         if plan.opened:
-            if len(self._accounts) >= SESSIONS_REMEMBERED:
-                self._accounts.pop(next(iter(self._accounts)))  # the directory in Redis still knows it
-            self._accounts[plan.opened] = account_id
-            self._write((b"SET", self._keys.session(plan.opened), account_id, b"EX", self._ttl_s))
+            self._remember(account_id, plan.opened)
+            if clustered:
+                self._write((b"SET", self._keys.session(plan.opened), account_id, b"EX", self._ttl_s))
         if plan.closed:
             self._accounts.pop(plan.closed, None)
-            ttl_ms = max(1, plan.ended_ttl_ms)
-            self._write((b"SET", self._keys.session(plan.closed), account_id, b"PX", ttl_ms))
+            if clustered:
+                ttl_ms = max(1, plan.ended_ttl_ms)
+                self._write((b"SET", self._keys.session(plan.closed), account_id, b"PX", ttl_ms))
+
+    def note_again(self, account_id: bytes, session_id: bytes) -> None:
+        """The same of a session that was opened before: whoever did it may have been killed before he noted it."""
+        self._remember(account_id, session_id)
+        self._write((b"SET", self._keys.session(session_id), account_id, b"EX", self._ttl_s, b"NX"))
+
+    def _remember(self, account_id: bytes, session_id: bytes) -> None:
+        if len(self._accounts) >= SESSIONS_REMEMBERED:
+            self._accounts.pop(next(iter(self._accounts)))  # the directory in Redis still knows it
+        self._accounts[session_id] = account_id
 
     def _write(self, command: tuple[Any, ...]) -> None:
         """It only speeds things up: losing it costs a look-up."""

@@ -26,16 +26,11 @@ from struct import Struct
 from time import perf_counter, process_time
 from typing import Any, Final
 
+from balance.commits import LANE_KEYS, LISTS, OWN_KEYS, PLAN_ARGUMENTS
 from balance.keys import Keys
 from loadtests.machine import usage
 from loadtests.templates import line
 
-LANE_KEYS: Final = 3
-"""Keys of the commit script before those of the plans, as its header lists them."""
-PLAN_ARGUMENTS: Final = 3
-"""Arguments of the commit script for each plan: expected version, value, journal record."""
-EXTRA_ARGUMENTS: Final = 5
-"""Arguments of each extra of a plan: plan, kind, position of its key, value, argument."""
 REPLY_SECONDS: Final = 30.0
 MONITOR_LIMIT: Final = 4000
 """Plans to record at most."""
@@ -53,13 +48,13 @@ class RecordedPlan:
     value: bytes
     """The account, its version in front."""
     journal: bytes
-    extras: tuple[tuple[bytes, bool, bytes, bytes], ...] = ()
-    """Kind, whether it names the key of an ended session, value, argument."""
+    items: tuple[tuple[str, tuple[bytes, ...]], ...] = ()
+    """What it has in the script's lists: name of the list, arguments without the plan's index."""
 
     @property
     def ended_key(self) -> bool:
         """The plan names a key of an ended session."""
-        return any(named for _, named, _, _ in self.extras)
+        return any(name in ("first", "ended") for name, _ in self.items)
 
 
 @dataclass(slots=True)
@@ -72,7 +67,7 @@ class Sample:
     plans: list[RecordedPlan]
     calls: int
     directory: list[tuple[bytes, ...]]
-    """Commands beside the script: the session directory's SET and DEL, in order."""
+    """Commands beside the script: single SET and DEL, in order."""
 
 
 def record(unix_path: Path, seconds: float) -> Sample:
@@ -119,16 +114,21 @@ def _read_row(sample: Sample, command: list[bytes]) -> None:
     keys = int(command[2])
     sample.sha, sample.lane = command[1], tuple(command[3 : 3 + LANE_KEYS])
     arguments = command[3 + keys :]
-    plans = int(arguments[0]) if arguments[0].isdigit() and len(arguments[0]) < 5 else 0
-    extras = arguments[1 + PLAN_ARGUMENTS * plans :]
-    if not 0 < plans <= keys - LANE_KEYS or len(extras) % EXTRA_ARGUMENTS:
+    heads = arguments[: 1 + len(LISTS)]
+    counts = [int(each) if each.isdigit() and len(each) < 5 else -1 for each in heads]
+    plans, lengths = counts[0], counts[1:]
+    expected = len(heads) + PLAN_ARGUMENTS * plans
+    expected += sum(length * size for (_, size), length in zip(LISTS, lengths, strict=True))
+    if min(counts) < 0 or not 0 < plans <= keys - LANE_KEYS or len(arguments) != expected:
         raise ValueError("the commit script's arguments are not what loadtests/floor.py takes them for; adapt it")
-    of_plan: dict[int, list[tuple[bytes, bool, bytes, bytes]]] = {}
-    for at in range(0, len(extras), EXTRA_ARGUMENTS):
-        of, kind, position, value, argument = extras[at : at + EXTRA_ARGUMENTS]
-        of_plan.setdefault(int(of), []).append((kind, position != b"", value, argument))
+    of_plan: dict[int, list[tuple[str, tuple[bytes, ...]]]] = {}
+    at = len(heads) + PLAN_ARGUMENTS * plans
+    for (of, size), length in zip(LISTS, lengths, strict=True):
+        for _ in range(length):
+            of_plan.setdefault(int(arguments[at]), []).append((of, tuple(arguments[at + 1 : at + size])))
+            at += size
     for index in range(plans):
-        first = 1 + PLAN_ARGUMENTS * index
+        first = len(heads) + PLAN_ARGUMENTS * index
         version, value, journal = arguments[first : first + PLAN_ARGUMENTS]
         if version and value:  # an existing account that is written: charging does nothing else to speak of
             sample.plans.append(RecordedPlan(value, journal, tuple(of_plan.get(index, ()))))
@@ -157,13 +157,13 @@ class _Account:
 class _Mould:
     """A recorded plan with everything encoded that stays the same."""
 
-    __slots__ = ("ended", "extras", "head", "tail")
+    __slots__ = ("ended", "head", "items", "tail")
 
     def __init__(self, plan: RecordedPlan) -> None:
         self.head = b"$%d\r\n" % len(plan.value)
         self.tail = plan.value[_VERSION.size :] + b"\r\n" + bulk(plan.journal)
         self.ended = plan.ended_key
-        self.extras = plan.extras
+        self.items = plan.items
 
 
 class Floor:
@@ -178,28 +178,31 @@ class Floor:
         self._directory_per_plan = len(sample.directory) / max(1, len(sample.plans))
         self._directory_due = 0.0
         self._sessions = 0
+        self._open: deque[bytes] = deque()
+        """Keys of the session directory that were entered."""
         self.refused = 0
 
     def call(self, plans: int) -> tuple[bytes, int]:
         """The next script call with the directory commands that go with it; how many replies it will have."""
-        keys: list[bytes] = []
-        ended: list[bytes] = []
+        accounts: list[bytes] = []
         arguments: list[bytes] = []
-        extras: list[bytes] = []
+        keys: dict[str, list[bytes]] = {name: [] for name, _ in LISTS}
+        lists: dict[str, list[bytes]] = {name: [] for name, _ in LISTS}
         for index in range(plans):
             mould = self._moulds[0]
             self._moulds.rotate(-1)
             account = self._accounts[0]
             self._accounts.rotate(-1)
-            keys.append(account.key)
+            accounts.append(account.key)
             if mould.ended:
                 self._sessions += 1
-                # Of a recorded one's length, and never met before.
-                ended.append(bulk(b"%b:e:gw01.floor.example.net;0000000000;%010d" % (account.tag, self._sessions)))
-            for kind, named, value, argument in mould.extras:
-                position = b"%d" % (LANE_KEYS + plans + len(ended)) if named else b""
-                own = account.id if kind == b"w" else bulk(argument)
-                extras += (bulk(b"%d" % index), bulk(kind), bulk(position), bulk(value), own)
+            for name, values in mould.items:
+                own = values
+                if name in OWN_KEYS:
+                    keys[name].append(bulk(self._key(name, account)))
+                if name in ("wakes", "opened"):
+                    own = (*values[:-1], line(account.number).msisdn)
+                lists[name] += (bulk(b"%d" % index), *map(bulk, own))
             version = account.version
             account.version = version + 1
             arguments += (
@@ -210,18 +213,23 @@ class Floor:
                 _VERSION.pack(version + 1),
                 mould.tail,
             )
+        heads = [bulk(b"%d" % plans), *(bulk(b"%d" % (len(lists[name]) // size)) for name, size in LISTS)]
+        own_keys = [key for name, _ in LISTS if name in OWN_KEYS for key in keys[name]]
         sample = self._sample
-        all_keys = LANE_KEYS + plans + len(ended)
+        tag = sample.lane[0][: sample.lane[0].index(b"}") + 1]
+        own_keys += [bulk(b"%b:floor:%b" % (tag, name.encode())) for name in ("spent", "transitions") if lists[name]]
+        items = [octets for name, _ in LISTS for octets in lists[name]]
+        all_keys = LANE_KEYS + plans + len(own_keys)
         parts = [
-            b"*%d\r\n$7\r\nEVALSHA\r\n" % (4 + all_keys + PLAN_ARGUMENTS * plans + len(extras)),
+            b"*%d\r\n$7\r\nEVALSHA\r\n" % (3 + all_keys + len(heads) + PLAN_ARGUMENTS * plans + len(items)),
             bulk(sample.sha),
             bulk(b"%d" % all_keys),
             *map(bulk, sample.lane),
-            *keys,
-            *ended,
-            bulk(b"%d" % plans),
+            *accounts,
+            *own_keys,
+            *heads,
             *arguments,
-            *extras,
+            *items,
         ]
         replies = 1
         self._directory_due += plans * self._directory_per_plan
@@ -231,6 +239,18 @@ class Floor:
             self._directory.rotate(-1)
             replies += 1
         return b"".join(parts), replies
+
+    def _key(self, name: str, account: _Account) -> bytes:
+        """The key of an item: as long as a recorded one, and never met before, but for sessions that are closed."""
+        if name == "closed" and self._open:
+            return self._open.popleft()
+        session = b"gw01.floor.example.net;0000000000;%010d" % self._sessions
+        if name in ("opened", "closed"):
+            key = Keys.session(session)
+            if name == "opened":
+                self._open.append(key)
+            return key
+        return b"%b:e:%b" % (account.tag, session)
 
     def run(self, plans: int, depth: int, seconds: float) -> tuple[int, float]:
         """Keep `depth` calls of `plans` plans under way; plans written and how long that took, seconds."""
@@ -308,7 +328,7 @@ def dump(sample: Sample) -> dict[str, Any]:
             [
                 each.value.hex(),
                 each.journal.hex(),
-                *([kind.decode(), named, value.hex(), argument.hex()] for kind, named, value, argument in each.extras),
+                *([name, *(value.hex() for value in values)] for name, values in each.items),
             ]
             for each in sample.plans
         ],
@@ -325,7 +345,7 @@ def load(data: dict[str, Any]) -> Sample:
             RecordedPlan(
                 bytes.fromhex(row[0]),
                 bytes.fromhex(row[1]),
-                tuple((k.encode(), named, bytes.fromhex(v), bytes.fromhex(a)) for k, named, v, a in row[2:]),
+                tuple((item[0], tuple(map(bytes.fromhex, item[1:]))) for item in row[2:]),
             )
             for row in data["plans"]
         ],

@@ -11,7 +11,7 @@ What makes these tests fail, each taken away alone:
   written, and when Redis is killed in between the debit is gone;
 - the comparison of versions in ``commit.lua``: with two servers on one store, each overwrites what the other wrote;
 - ``appendonly yes`` of the embedded Redis: what was acknowledged is gone after it is killed;
-- the expiry index (extras ``w`` of ``commit.lua``): sessions that clients left open hold their reservations for ever;
+- the expiry index (``ZADD`` in ``commit.lua``): sessions that clients left open hold their reservations for ever;
 - ``XADD`` to the outbox in ``commit.lua``: debits without a record;
 - what ``_Series.resume`` finds in the last file (``occ.cdr_files``): what was written before the kill and not struck
   from the outbox is written again.

@@ -174,9 +174,16 @@ class MemoryRedis:
     def _srem(self, key: bytes, *members: bytes) -> Reply:
         return sum(self.data.get(key, {}).pop(each, b"") is None for each in members)
 
-    def _zadd(self, key: bytes, score: bytes, member: bytes) -> Reply:
-        self.data.setdefault(key, {})[member] = int(score)
+    def _pexpire(self, key: bytes, ttl_ms: bytes) -> Reply:
+        if self._get_key(key) is None:
+            return 0
+        self.expires_ms[key] = self.now_ms() + int(ttl_ms)
         return 1
+
+    def _zadd(self, key: bytes, *pairs: bytes) -> Reply:
+        for score, member in zip(pairs[::2], pairs[1::2], strict=True):
+            self.data.setdefault(key, {})[member] = int(score)
+        return len(pairs) // 2
 
     def _zrem(self, key: bytes, *members: bytes) -> Reply:
         return sum(self.data.get(key, {}).pop(each, None) is not None for each in members)

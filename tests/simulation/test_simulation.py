@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+import balance
 from balance import answers, ledger
 from balance.lane import Lane, Operation
 from balance.model import Account, Session
@@ -75,21 +76,23 @@ def test_it_notices_repeats_that_are_charged_again(monkeypatch: pytest.MonkeyPat
 
 
 def test_it_notices_plans_that_overwrite_each_other() -> None:
-    def change(world: World) -> None:
-        load = world.redis._load
-        world.redis._load = lambda text: load(  # type: ignore[method-assign]
-            text.replace(b"redis.call('GETRANGE', account, 0, 7) ~= ARGV[a]", b"false")
-        )
-
+    change = _scripts_with(b"call('GETRANGE', account, '0', '7') ~= ARGV[at]", b"false")
     assert _first_failing(SEEDS, change) is not None
 
 
 def test_it_notices_first_requests_that_come_back_after_their_session() -> None:
+    assert _first_failing(SEEDS, _scripts_with(b"if firsts > 0 then", b"if false then")) is not None
+
+
+def _scripts_with(there: bytes, other: bytes) -> Callable[[World], None]:
+    """Has a world run the commit script with something else in the place of a text that stands there once."""
+    assert (Path(balance.__file__).parent / "scripts" / "commit.lua").read_bytes().count(there) == 1
+
     def change(world: World) -> None:
         load = world.redis._load
-        world.redis._load = lambda text: load(text.replace(b"if ARGV[e + 1] == 'f' then", b"if false then"))  # type: ignore[method-assign]
+        world.redis._load = lambda text: load(text.replace(there, other))  # type: ignore[method-assign]
 
-    assert _first_failing(SEEDS, change) is not None
+    return change
 
 
 @PLAIN_ONLY
