@@ -39,6 +39,8 @@ REFERENCE_TTL_MS: Final = 7 * 86_400_000
 """How long the reference of a posting is remembered: the same one within this time counts once."""
 
 SCAN_COUNT: Final = 500
+INDEX_SCAN_COUNT: Final = 100
+"""Each is an account that is read, while requests wait."""
 
 log = logging.getLogger("balance.directory")
 
@@ -545,7 +547,7 @@ async def accounts_in_expiry_index(store: Store) -> AsyncIterator[list[Account]]
     for lane in store.keys.lanes():
         cursor: Any = 0
         while True:
-            cursor, found = await store.call("ZSCAN", store.keys.watch(lane), cursor, "COUNT", SCAN_COUNT)
+            cursor, found = await store.call("ZSCAN", store.keys.watch(lane), cursor, "COUNT", INDEX_SCAN_COUNT)
             account_ids = found[::2]
             values = await read_values(store, account_ids)
             yield [

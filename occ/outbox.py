@@ -41,10 +41,19 @@ log = logging.getLogger("occ.outbox")
 KEEP_ALL: Final = JournalSettings(Path(), 0)
 
 POLL_INTERVAL_S: Final = 0.5
-"""Every delivery synchronises the disk that the ledger's log shares: a few large ones are better than many."""
+"""Between two looks where nothing came."""
+TURN_INTERVAL_S: Final = 0.1
+"""Between two looks while records come: many short turns, as Redis may have to share its core with this process."""
+STRIKE_INTERVAL_S: Final = 1.0
+"""Every strike synchronises the disk that the ledger's log shares: a few large ones are better than many."""
+BREATH_S: Final = 0.001
+"""After each page, for whoever has waited for the core."""
 
 ENTRIES_A_PAGE: Final = 10
+PAGES_A_TURN: Final = 10
 PAGES_A_SYNC: Final = 100
+ENTRIES_A_STRIKE: Final = 250
+"""In one command, so that Redis is not busy with it for long."""
 
 GROUP: Final = b"cdr"
 """Consumer group of the outbox; its consumers are the directories."""
@@ -63,7 +72,9 @@ class _Place:
     after: bytes
     """Start of the next XRANGE."""
     taken: set[bytes]
-    """Entries that are this directory's to write, and not struck yet."""
+    """Entries that are this directory's to write."""
+    written: list[bytes]
+    """Entries that are in its files and not struck yet."""
 
 
 class Outbox:
@@ -80,71 +91,101 @@ class Outbox:
     async def run(self) -> None:
         """Deliver until cancelled. An unreachable store or a full disk is waited for: nothing is lost meanwhile."""
         loop = asyncio.get_running_loop()
-        check_at = loop.time()
+        check_at = strike_at = loop.time()
         while True:
             try:
-                moved = await self.deliver()
+                read = await self._take(PAGES_A_TURN)
+                if loop.time() >= strike_at:
+                    strike_at = loop.time() + STRIKE_INTERVAL_S
+                    await self._strike()
                 if loop.time() >= check_at:
                     check_at = loop.time() + OTHERS_CHECK_S
                     await self._check_others()
             except (StoreError, OSError) as error:
                 log.warning("charging data records wait: %s", error)
-                moved = 0
-            if moved < ENTRIES_A_PAGE * PAGES_A_SYNC:
-                await asyncio.sleep(POLL_INTERVAL_S)
+                read = 0
+            if read < ENTRIES_A_PAGE * PAGES_A_TURN:
+                await asyncio.sleep(TURN_INTERVAL_S if read else POLL_INTERVAL_S)
 
     async def deliver(self) -> int:
-        """Move what stands in the outbox now; how many entries. Raises StoreError, OSError.
+        """Move what stands in the outbox now; how many entries. Raises StoreError, OSError."""
+        await self._take(PAGES_A_SYNC)
+        return await self._strike()
 
-        Pages are small, so that Redis is never busy with one for long; the disk is synchronised once for many.
+    async def _take(self, pages_at_most: int) -> int:
+        """Write what has come into the files, at most so many pages of each lane; how many entries of one lane that was
+        at most. Raises StoreError, OSError.
         """
-        reached: dict[int, _Place] = {}
-        delivered: list[tuple[bytes, list[bytes]]] = []
+        most = 0
         for lane in self._store.keys.lanes():
             key = self._store.keys.outbox(lane)
-            place = self._places.pop(lane, None) or _Place(b"-", await self._taken_before(key))
-            reached[lane] = place
-            pages = await self._read(key, place)
-            moved = self._write(lane, pages, place.taken)
-            place.taken.difference_update(moved)
-            if len(pages) < PAGES_A_SYNC:
-                moved += place.taken  # struck before, but for the taking
+            # Taken out, and put back when all went well: otherwise the lane is begun anew.
+            place = self._places.pop(lane, None) or _Place(b"-", await self._taken_before(key), [])
+            pages = await self._read(key, place, pages_at_most)
+            for page in pages:
+                self._write(lane, page, place)
+                await asyncio.sleep(BREATH_S)
+            if pages:
+                self._files.begin_sync()
+            if len(pages) < pages_at_most:
+                place.written += place.taken  # struck before, but for the taking
                 place.taken.clear()
-            if moved:
-                delivered.append((key, moved))
-        if delivered:
-            await asyncio.get_running_loop().run_in_executor(None, self._files.sync)
-        for key, moved in delivered:
-            await self._store.call("XDEL", key, *moved)
-            await self._store.call("XACK", key, GROUP, *moved)
-        self._places = reached
-        if self._files.due(now_ms()):
-            await asyncio.get_running_loop().run_in_executor(None, self._files.seal, now_ms())
-        return sum(len(moved) for _, moved in delivered)
+            self._places[lane] = place
+            most = max(most, sum(map(len, pages)))
+        return most
 
-    async def _read(self, key: bytes, place: "_Place") -> list[list[Any]]:
-        """The next entries, in pages; those that nobody has taken are taken. Raises StoreError."""
+    async def _strike(self) -> int:
+        """Have what was written on disk, and strike it from the outbox; how many entries. Raises StoreError, OSError.
+
+        The disk is synchronised once for all of them.
+        """
+        loop = asyncio.get_running_loop()
+        places = {lane: place for lane, place in self._places.items() if place.written}
+        if places:
+            for lane in places:
+                del self._places[lane]  # as in ``_take``
+            await loop.run_in_executor(None, self._files.sync)
+        struck = 0
+        for lane, place in places.items():
+            key = self._store.keys.outbox(lane)
+            for first in range(0, len(place.written), ENTRIES_A_STRIKE):
+                entries = place.written[first : first + ENTRIES_A_STRIKE]
+                await self._store.call("XDEL", key, *entries)
+                await self._store.call("XACK", key, GROUP, *entries)
+            struck += len(place.written)
+            place.written.clear()
+            self._places[lane] = place
+        if self._files.due(now_ms()):
+            await loop.run_in_executor(None, self._files.seal, now_ms())
+        return struck
+
+    async def _read(self, key: bytes, place: "_Place", pages_at_most: int) -> list[list[Any]]:
+        """The next entries, in pages; those that nobody has taken are taken. Raises StoreError.
+
+        Pages are small, so that Redis is never busy with one for long.
+        """
         pages: list[list[Any]] = []
-        while len(pages) < PAGES_A_SYNC:
+        while len(pages) < pages_at_most:
             page = await self._store.call("XRANGE", key, place.after, "+", "COUNT", ENTRIES_A_PAGE)
             if not page:
                 break
             pages.append(page)
             place.after = b"(" + page[-1][0]
+            if len(page) < ENTRIES_A_PAGE:
+                break
         wanted = [entry for page in pages for entry, _ in page if entry not in place.taken]
         if wanted:
             claim = ("XCLAIM", key, GROUP, self._name, TAKE_OVER_MS, *wanted, "FORCE", "JUSTID")
             place.taken.update(await self._store.call(*claim))
         return pages
 
-    def _write(self, lane: int, pages: list[list[Any]], taken: set[bytes]) -> list[bytes]:
-        """Write what is ours of these pages; which entries that were. Raises OSError."""
-        moved: list[bytes] = []
-        for page in pages:
-            ours = [each for each in page if each[0] in taken]
-            self.delivered += self._files.write(_deliveries(lane, ours), now_ms())
-            moved += [entry for entry, _ in ours]
-        return moved
+    def _write(self, lane: int, page: list[Any], place: "_Place") -> None:
+        """Write what is ours of a page. Raises OSError."""
+        ours = [each for each in page if each[0] in place.taken]
+        self.delivered += self._files.write(_deliveries(lane, ours), now_ms())
+        entries = [entry for entry, _ in ours]
+        place.written += entries
+        place.taken.difference_update(entries)
 
     async def _taken_before(self, key: bytes) -> set[bytes]:
         """The entries that this directory has taken and not struck yet. Raises StoreError."""
