@@ -35,6 +35,13 @@ MAX_ATTEMPTS: Final = 64
 PLANS_AT_ONCE: Final = 32
 """So many plans go to Redis at once, even while the loop tick that decided them goes on: Redis need not wait."""
 
+GATHERED: Final = 12
+"""So many plans are worth a commit of their own while requests come in quick succession ..."""
+GATHER_S: Final = 0.001
+"""... and fewer wait so long for more: each commit costs Redis, the disk and the loop a fixed effort."""
+BUSY: Final = 4
+"""Plans that a commit has had on average when requests are said to come in quick succession."""
+
 MAX_PLANS: Final = 256
 """Plans in one script call; keeps the script short, so that nothing else waits for it long."""
 
@@ -185,14 +192,14 @@ class Commit:
         lane.shared.statistics.round_trip(perf_counter() - self.started)
         lane.settled(self, reply)
         if lane.queue:
-            lane.flush()
+            lane.flush_or_gather()
 
 
 class Lane:
     """What one commit script call serves, see ``balance.keys``."""
 
     __slots__ = (
-        "_flush_due", "begun", "budgets", "generation", "in_flight", "keys", "mark", "queue", "route", "shared",
+        "_flush_due", "_gathering", "_recent", "begun", "budgets", "generation", "in_flight", "keys", "mark", "queue", "route", "shared",
         "transitions",
     )  # fmt: skip
 
@@ -211,6 +218,10 @@ class Lane:
         self.begun: deque[float] = deque()
         """When the script calls that are under way were sent, the oldest first."""
         self._flush_due = False
+        self._gathering = False
+        """A timer is going to flush."""
+        self._recent = 0.0
+        """Plans that commits have had lately, on average."""
 
     def forget(self) -> None:
         """What was read is read again, and decided on again if it was not sent."""
@@ -320,7 +331,22 @@ class Lane:
 
     def _on_tick(self) -> None:
         self._flush_due = False
-        self.flush()
+        self.flush_or_gather()
+
+    def flush_or_gather(self) -> None:
+        """Send what waits, unless it is worth while to wait for more."""
+        if self._recent < BUSY or len(self.queue) >= GATHERED:
+            self.flush()
+        elif not self._gathering:
+            self._gathering = True
+            loop = self.shared.loop
+            assert loop is not None
+            loop.call_later(GATHER_S, self._on_gathered)
+
+    def _on_gathered(self) -> None:
+        self._gathering = False
+        if self.queue:
+            self.flush()
 
     def flush(self) -> None:
         """Send what waits, if it may go: a small commit only when none is under way, a large one beside others.
@@ -354,6 +380,7 @@ class Lane:
         shared = self.shared
         shared.statistics.commits += 1
         shared.statistics.plans += len(written)
+        self._recent += (len(written) - self._recent) * 0.1
         command = call.encoded(shared.sha, self.keys, self.budgets, self.transitions)
         if shared.replicas:
             route.send_replicated(command, shared.replicas, shared.wait_ms, commit.on_reply)

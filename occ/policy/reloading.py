@@ -16,7 +16,6 @@ from balance.ledger import Draft
 from balance.model import Account, Plan, Session
 from balance.records import make_plan
 from balance.resp import StoreError
-from balance.subscriptions import count_subscriptions
 from occ.charging import Charging
 from occ.policy.acting import Acting
 from occ.policy.concerned import concerned
@@ -221,8 +220,6 @@ class PolicyReload:
         now = self._watching.policies
         moved = 0
         async for page in accounts(self._store):
-            # Who subscribes from now on is told what is so by the rules that are in force already.
-            nobody_to_tell = not await count_subscriptions(self._store)
             for account in page:
                 await asyncio.sleep(0)  # requests go before
                 at_ms = self._clock()
@@ -233,9 +230,7 @@ class PolicyReload:
                     step = _Relevel(now, at_ms, was is not None)
                     plan = await self._store.commit(account.account_id, step)
                     moved += plan.account is not None
-                elif nobody_to_tell or was is None or self.acting is None:
-                    continue
-                elif _status(was, levels) != _status(now, levels):
+                elif was is not None and self.acting is not None and _status(was, levels) != _status(now, levels):
                     await self.acting.tell_of(account.account_id)
             await asyncio.sleep(PAGE_PAUSE_S)
         return moved

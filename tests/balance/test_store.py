@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from balance import lane
 from balance.directory import create_account, read_account
 from balance.embedded import Address
 from balance.lane import ABSENT
@@ -14,6 +15,7 @@ from balance.records import make_plan
 from balance.resp import StoreError, StoreUnavailableError
 from balance.store import Store, StoreSettings
 from balance.verify import verify
+from tests.plain import PLAIN_ONLY
 
 ACCOUNT = b"acc-1"
 
@@ -306,3 +308,79 @@ async def test_what_was_just_read_spares_the_next_operation_a_conflict(store: St
         assert await balance(store) == 1112
     finally:
         await other.stop()
+
+
+class SessionStep:
+    """Opens or ends a session, as far as the store is concerned."""
+
+    def __init__(self, session_id: bytes, opens: bool) -> None:
+        self.session_id = session_id
+        self.opens = opens
+
+    def __call__(self, account: Account | None, ended: Session | None) -> Plan | Lookup:
+        assert account is not None
+        plan = make_plan(Draft(account, 2), "test", ("test",), None)
+        if self.opens:
+            plan.opened = self.session_id
+        else:
+            plan.closed = self.session_id
+            plan.ended_ttl_ms = 60_000
+        return plan
+
+
+def opening(session_id: bytes) -> SessionStep:
+    return SessionStep(session_id, opens=True)
+
+
+async def test_the_session_directory_is_written_with_the_commit(store: Store, clean_redis: Address) -> None:
+    """Who is answered that a session is open may ask any other worker for it; of an ended one it is known for a while."""
+    key = store.keys.session(b"s;1")
+    other = await open_store(clean_redis)
+    found: asyncio.Future[object] = asyncio.get_running_loop().create_future()
+    await store.commit(ACCOUNT, opening(b"s;1"))
+    other.sessions.find(b"s;1", found.set_result)
+    assert await found == ACCOUNT
+    assert await other.call("PTTL", key) == -1
+    await store.commit(ACCOUNT, SessionStep(b"s;1", opens=False))
+    assert await other.call("GET", key) == ACCOUNT
+    assert 0 < await other.call("PTTL", key) <= 60_000
+    await store.commit(ACCOUNT, opening(b"s;1"))
+    assert await other.call("PTTL", key) == -1
+    await other.stop()
+
+
+async def test_a_refused_plan_leaves_the_session_directory_alone(store: Store, clean_redis: Address) -> None:
+    """All or nothing: the session goes with the account's new version."""
+    other = await open_store(clean_redis)
+    await other.commit(ACCOUNT, add(1))  # it remembers the account ...
+    await store.commit(ACCOUNT, add(1))  # ... which is another one by now
+    seen: list[bool] = []
+
+    def once(account: Account | None, ended: Session | None) -> Plan | Lookup:
+        seen.append(True)
+        return opening(b"s;2")(account, ended) if len(seen) == 1 else add(1)(account, ended)
+
+    await other.commit(ACCOUNT, once)
+    assert len(seen) == 2
+    assert await store.call("EXISTS", store.keys.session(b"s;2")) == 0
+    await other.stop()
+
+
+@PLAIN_ONLY
+async def test_plans_in_quick_succession_share_a_commit(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each commit costs Redis and the disk a fixed effort; one that is alone goes at once."""
+    monkeypatch.setattr(lane, "GATHER_S", 30.0)
+    names = [b"many-%d" % n for n in range(lane.GATHERED)]
+    for name in names:  # alone: none of them waits for another
+        async with asyncio.timeout(10):
+            await create_account(store, name, AccountKind.PREPAID, 978, now_ms=1, reason="t")
+    for _ in range(10):
+        await asyncio.gather(*(store.commit(name, add(1)) for name in names))
+    before = store.statistics.commits
+    waiting = []
+    for name in names:
+        waiting.append(asyncio.create_task(store.commit(name, add(1))))
+        await asyncio.sleep(0.001)
+        assert store.statistics.commits == before or len(waiting) == len(names)
+    await asyncio.gather(*waiting)
+    assert store.statistics.commits == before + 1
