@@ -199,8 +199,8 @@ class Lane:
     """What one commit script call serves, see ``balance.keys``."""
 
     __slots__ = (
-        "_flush_due", "_gathering", "_recent", "begun", "budgets", "generation", "in_flight", "keys", "mark", "queue", "route", "shared",
-        "transitions",
+        "_flush_due", "_gathering", "_recent", "begun", "budgets", "generation", "in_flight", "keys", "mark", "queue",
+        "route", "shared", "transitions",
     )  # fmt: skip
 
     def __init__(self, shared: Shared, keys: Keys, lane: int) -> None:

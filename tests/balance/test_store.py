@@ -333,7 +333,7 @@ def opening(session_id: bytes) -> SessionStep:
 
 
 async def test_the_session_directory_is_written_with_the_commit(store: Store, clean_redis: Address) -> None:
-    """Who is answered that a session is open may ask any other worker for it; of an ended one it is known for a while."""
+    """A session that was answered may go on with any other worker; an ended one is known for a while."""
     key = store.keys.session(b"s;1")
     other = await open_store(clean_redis)
     found: asyncio.Future[object] = asyncio.get_running_loop().create_future()
