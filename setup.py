@@ -71,6 +71,7 @@ HOT: Final = [
     "protocols/credit_control/members.py",
     "protocols/credit_control/model.py",
     "protocols/credit_control/wire.py",
+    "protocols/diameter/assembly.py",
     "protocols/diameter/shape.py",
 ]
 

@@ -7,6 +7,8 @@ seconds. None means that the AVP is absent.
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from protocols.diameter.assembly import Copied
+
 #: Amount of money: Value-Digits, Exponent, Currency-Code (ISO 4217 number) or None. Worth digits *
 #: 10**exponent.
 Money = tuple[int, int, int | None]
@@ -15,7 +17,7 @@ UnitValue = tuple[int, int]
 
 
 @dataclass(slots=True, init=False)
-class Units:
+class Units(Copied):
     """Requested-, Granted- or Used-Service-Unit (RFC 8506 sections 8.17-8.19).
 
     ``time`` in seconds, the octets as such. All None for an empty Requested-Service-Unit: the server chooses.
@@ -54,6 +56,19 @@ class Units:
         self.tariff_change_usage = tariff_change_usage
         self.reporting_reason = reporting_reason
         self.tariff_time_change = tariff_time_change
+
+    def copy(self) -> "Units":
+        return Units(
+            self.time,
+            self.total_octets,
+            self.input_octets,
+            self.output_octets,
+            self.service_specific,
+            self.money,
+            self.tariff_change_usage,
+            self.reporting_reason,
+            self.tariff_time_change,
+        )
 
 
 @dataclass(slots=True)
@@ -108,7 +123,7 @@ class AdviceOfCharge:
 
 
 @dataclass(slots=True, init=False)
-class ServiceRequest:
+class ServiceRequest(Copied):
     """One Multiple-Services-Credit-Control of a request (RFC 8506 section 8.16).
 
     ``requested`` None: no Requested-Service-Unit, so no new quota is wanted.
@@ -143,9 +158,20 @@ class ServiceRequest:
         self.triggers = triggers
         self.refund_information = refund_information
 
+    def copy(self) -> "ServiceRequest":
+        return ServiceRequest(
+            self.rating_group,
+            self.service_identifiers,
+            self.requested,
+            self.used,
+            self.reporting_reason,
+            self.triggers,
+            self.refund_information,
+        )
+
 
 @dataclass(slots=True, init=False)
-class CreditControlRequest:
+class CreditControlRequest(Copied):
     """A Credit-Control-Request (RFC 8506 section 3.1).
 
     ``flags``: command flags of the header, T included. ``request_type``: CCRequestType.
@@ -288,6 +314,50 @@ class CreditControlRequest:
         self.access_network = access_network
         self.visited_network = visited_network
         self.recipients = recipients
+
+    def copy(self) -> "CreditControlRequest":
+        return CreditControlRequest(
+            self.flags,
+            self.hop_by_hop,
+            self.end_to_end,
+            self.session_id,
+            self.origin_host,
+            self.origin_realm,
+            self.destination_realm,
+            self.service_context_id,
+            self.request_type,
+            self.request_number,
+            self.destination_host,
+            self.sub_session_id,
+            self.event_timestamp,
+            self.subscriptions,
+            self.requested_action,
+            self.multiple_services_indicator,
+            self.termination_cause,
+            self.origin_state_id,
+            self.services,
+            self.requested,
+            self.used,
+            self.service_identifier,
+            self.route_records,
+            self.proxy_infos,
+            self.user_name,
+            self.called_station_id,
+            self.sgsn_mcc_mnc,
+            self.called_party,
+            self.calling_party,
+            self.role_of_node,
+            self.aoc_request_type,
+            self.rat_type,
+            self.user_location,
+            self.sip_method,
+            self.number_portability,
+            self.correlation_id,
+            self.refund_information,
+            self.access_network,
+            self.visited_network,
+            self.recipients,
+        )
 
 
 @dataclass(slots=True, init=False)

@@ -8,7 +8,6 @@ from typing import Any, Final
 
 from protocols.credit_control import wire
 from protocols.credit_control.model import AdviceOfCharge, PoolReference, RateElement, Tariff, Units
-from protocols.diameter.codec import unix_time
 from protocols.diameter.codes import RedirectAddressType
 from protocols.diameter.shape import ShapeBuilder
 from protocols.diameter.validation import Node
@@ -19,11 +18,17 @@ U32: Final[Read] = ShapeBuilder.unsigned32
 U64: Final[Read] = ShapeBuilder.unsigned64
 OCTETS: Final[Read] = ShapeBuilder.octets
 FIXED: Final[Read] = ShapeBuilder.fixed32
+MOMENT: Final[Read] = ShapeBuilder.moment
 
 
-def moment(builder: ShapeBuilder, node: Node) -> int:
-    """A reference to the Unix seconds of a Time."""
-    return builder.make(_unix_time, (builder.unsigned32(node), builder.none))
+def steady_u32(builder: ShapeBuilder, node: Node) -> int:
+    """A reference to an Unsigned32 that a client seldom varies."""
+    return builder.steady(builder.unsigned32(node))
+
+
+def steady_octets(builder: ShapeBuilder, node: Node) -> int:
+    """A reference to octets that a client seldom varies."""
+    return builder.steady(builder.octets(node))
 
 
 def defaults_of(model: type[Any]) -> dict[str, Any]:
@@ -54,12 +59,12 @@ _UNITS: Final[dict[int, tuple[str, Read]]] = {
     wire.CC_OUTPUT_OCTETS: ("output_octets", U64),
     wire.CC_SERVICE_SPECIFIC_UNITS: ("service_specific", U64),
     wire.TARIFF_CHANGE_USAGE: ("tariff_change_usage", FIXED),
-    wire.REPORTING_REASON: ("reporting_reason", U32),
-    wire.TARIFF_TIME_CHANGE: ("tariff_time_change", moment),
+    wire.REPORTING_REASON: ("reporting_reason", steady_u32),
+    wire.TARIFF_TIME_CHANGE: ("tariff_time_change", MOMENT),
 }
 
 
-def units(builder: ShapeBuilder, node: Node) -> int:
+def units(builder: ShapeBuilder, node: Node, *, steady: bool = False) -> int:
     """A reference to the ``Units`` in a Requested-, Used- or Granted-Service-Unit."""
     found: dict[str, int] = {}
     for member in node[4] or ():
@@ -68,7 +73,15 @@ def units(builder: ShapeBuilder, node: Node) -> int:
             read_first(builder, member, value, found)
         elif member[0] == wire.CC_MONEY:
             found["money"] = money(builder, member)
+    if steady:
+        for reference in found.values():
+            builder.steady(reference)
     return builder.make(Units, arguments(builder, found, _UNIT_DEFAULTS))
+
+
+def requested_units(builder: ShapeBuilder, node: Node) -> int:
+    """The same for a Requested-Service-Unit: clients are set to ask for so much, or for nothing in particular."""
+    return units(builder, node, steady=True)
 
 
 def read_first(builder: ShapeBuilder, node: Node, value: tuple[str, Read], found: dict[str, int]) -> None:
@@ -223,7 +236,7 @@ _ADVICE: Final[dict[int, tuple[str, Read]]] = {
     wire.INCREMENTAL_COST: ("incremental_cost", unit_value),
     wire.CURRENCY_CODE: ("currency", U32),
     wire.CURRENT_TARIFF: ("current_tariff", _tariff),
-    wire.TARIFF_TIME_CHANGE: ("tariff_time_change", moment),
+    wire.TARIFF_TIME_CHANGE: ("tariff_time_change", MOMENT),
     wire.NEXT_TARIFF: ("next_tariff", _tariff),
 }
 _TARIFF_DEFAULTS: Final = defaults_of(Tariff)
@@ -234,10 +247,6 @@ _RATE_ELEMENT: Final[dict[int, tuple[str, Read]]] = {
     wire.UNIT_VALUE: ("unit_value", unit_value),
     wire.CHARGE_REASON_CODE: ("charge_reason", U32),
 }
-
-
-def _unix_time(seconds: int, _: None) -> int:
-    return unix_time(seconds)
 
 
 def _address_text(address: bytes, _: None) -> bytes:

@@ -11,14 +11,17 @@ from protocols.credit_control import wire
 from protocols.credit_control.model import CreditControlRequest, ServiceRequest
 from protocols.credit_control.reading import (
     FIXED,
+    MOMENT,
     OCTETS,
     U32,
     U64,
     Read,
     arguments,
     defaults_of,
-    moment,
     read_first,
+    requested_units,
+    steady_octets,
+    steady_u32,
     units,
 )
 from protocols.diameter.codes import Command, Flag, ResultCode, SubscriptionIdType
@@ -69,37 +72,37 @@ SHAPES: Final[ShapeCache[CreditControlRequest]] = ShapeCache(learn)
 # AVP key -> (field, how to read it); the first of several counts.
 _VALUES: Final[dict[int, tuple[str, Read]]] = {
     wire.SESSION_ID: ("session_id", OCTETS),
-    wire.ORIGIN_HOST: ("origin_host", OCTETS),
-    wire.ORIGIN_REALM: ("origin_realm", OCTETS),
-    wire.DESTINATION_REALM: ("destination_realm", OCTETS),
-    wire.DESTINATION_HOST: ("destination_host", OCTETS),
-    wire.SERVICE_CONTEXT_ID: ("service_context_id", OCTETS),
+    wire.ORIGIN_HOST: ("origin_host", steady_octets),
+    wire.ORIGIN_REALM: ("origin_realm", steady_octets),
+    wire.DESTINATION_REALM: ("destination_realm", steady_octets),
+    wire.DESTINATION_HOST: ("destination_host", steady_octets),
+    wire.SERVICE_CONTEXT_ID: ("service_context_id", steady_octets),
     wire.CC_REQUEST_TYPE: ("request_type", FIXED),
     wire.CC_REQUEST_NUMBER: ("request_number", U32),
     wire.CC_SUB_SESSION_ID: ("sub_session_id", U64),
-    wire.EVENT_TIMESTAMP: ("event_timestamp", moment),
+    wire.EVENT_TIMESTAMP: ("event_timestamp", MOMENT),
     wire.REQUESTED_ACTION: ("requested_action", FIXED),
     wire.MULTIPLE_SERVICES_INDICATOR: ("multiple_services_indicator", FIXED),
-    wire.TERMINATION_CAUSE: ("termination_cause", U32),
-    wire.ORIGIN_STATE_ID: ("origin_state_id", U32),
-    wire.SERVICE_IDENTIFIER: ("service_identifier", U32),
+    wire.TERMINATION_CAUSE: ("termination_cause", steady_u32),
+    wire.ORIGIN_STATE_ID: ("origin_state_id", steady_u32),
+    wire.SERVICE_IDENTIFIER: ("service_identifier", steady_u32),
     wire.USER_NAME: ("user_name", OCTETS),
-    wire.CALLED_STATION_ID: ("called_station_id", OCTETS),
-    wire.AOC_REQUEST_TYPE: ("aoc_request_type", U32),
+    wire.CALLED_STATION_ID: ("called_station_id", steady_octets),
+    wire.AOC_REQUEST_TYPE: ("aoc_request_type", steady_u32),
     wire.CC_CORRELATION_ID: ("correlation_id", OCTETS),
     wire.REFUND_INFORMATION: ("refund_information", OCTETS),
 }
 # The same for the members of PS-Information and IMS-Information, and of the latter's Event-Type.
 _INFORMATION: Final[dict[int, tuple[str, Read]]] = {
-    wire.CALLED_STATION_ID: ("called_station_id", OCTETS),
-    wire.SGSN_MCC_MNC: ("sgsn_mcc_mnc", OCTETS),
+    wire.CALLED_STATION_ID: ("called_station_id", steady_octets),
+    wire.SGSN_MCC_MNC: ("sgsn_mcc_mnc", steady_octets),
     wire.CALLED_PARTY_ADDRESS: ("called_party", OCTETS),
     wire.CALLING_PARTY_ADDRESS: ("calling_party", OCTETS),
-    wire.ROLE_OF_NODE: ("role_of_node", U32),
-    wire.RAT_TYPE: ("rat_type", OCTETS),
+    wire.ROLE_OF_NODE: ("role_of_node", steady_u32),
+    wire.RAT_TYPE: ("rat_type", steady_octets),
     wire.USER_LOCATION_INFO: ("user_location", OCTETS),
     wire.NUMBER_PORTABILITY_ROUTING_INFORMATION: ("number_portability", OCTETS),
-    wire.SIP_METHOD: ("sip_method", OCTETS),
+    wire.SIP_METHOD: ("sip_method", steady_octets),
     wire.ACCESS_NETWORK_INFORMATION: ("access_network", OCTETS),
     wire.IMS_VISITED_NETWORK_IDENTIFIER: ("visited_network", OCTETS),
 }
@@ -189,17 +192,17 @@ class _Reader:
         for member in node[4] or ():
             key = member[0]
             if key == wire.RATING_GROUP:
-                found["rating_group"] = builder.unsigned32(member)
+                found["rating_group"] = steady_u32(builder, member)
             elif key == wire.SERVICE_IDENTIFIER:
-                identifiers.append(builder.unsigned32(member))
+                identifiers.append(steady_u32(builder, member))
             elif key == wire.REQUESTED_SERVICE_UNIT:
-                found["requested"] = units(builder, member)
+                found["requested"] = requested_units(builder, member)
             elif key == wire.USED_SERVICE_UNIT:
                 used.append(units(builder, member))
             elif key == wire.REPORTING_REASON and "reporting_reason" not in found:
-                found["reporting_reason"] = builder.unsigned32(member)
+                found["reporting_reason"] = steady_u32(builder, member)
             elif key == wire.TRIGGER:
-                triggers.extend(builder.unsigned32(one) for one in member[4] or () if one[0] == wire.TRIGGER_TYPE)
+                triggers.extend(steady_u32(builder, one) for one in member[4] or () if one[0] == wire.TRIGGER_TYPE)
             elif key == wire.REFUND_INFORMATION and "refund_information" not in found:
                 found["refund_information"] = builder.octets(member)
         for name, several in (("service_identifiers", identifiers), ("used", used), ("triggers", triggers)):
@@ -212,7 +215,7 @@ class _Reader:
         if node[0] == wire.USED_SERVICE_UNIT:
             self.used.append(units(self.builder, node))
         else:
-            self.found["requested"] = units(self.builder, node)
+            self.found["requested"] = requested_units(self.builder, node)
 
     def route_record(self, node: Node) -> None:
         self.routes.append(self.builder.octets(node))

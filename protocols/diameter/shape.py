@@ -16,11 +16,11 @@ the same.
 """
 
 from collections import deque
-from collections.abc import Callable, Sequence
-from operator import itemgetter
-from struct import Struct
+from collections.abc import Callable, Mapping, Sequence
+from struct import Struct, unpack_from
 from typing import Any, Final, Generic, TypeVar
 
+from protocols.diameter.assembly import Call, Plan, moment
 from protocols.diameter.codes import Flag
 from protocols.diameter.dictionary import DICTIONARY
 from protocols.diameter.validation import HEADER_LENGTH, Node
@@ -30,75 +30,121 @@ T = TypeVar("T")
 #: Shapes kept per cache, of which the first learnt go first, and per length, of which the least recently used do.
 MAX_SHAPES: Final[int] = 1024
 MAX_SHAPES_PER_LENGTH: Final[int] = 32
+#: Shapes whose cut is tried before all of the length are gone through by their masks.
+MAX_CUTS_TRIED: Final[int] = 4
 #: Longer messages are read by the general way each time; their shapes would cost memory and seldom recur.
 MAX_LEARNT_LENGTH: Final[int] = 4096
 
 _AUTH_APPLICATION_ID: Final[int] = 258
+_FLAGS_AT: Final[int] = 4
 # References to constants and to assembled objects, until their place among the values is known.
 _CONSTANT: Final[int] = 1 << 24
 _MADE: Final[int] = 1 << 25
 
-#: A step of a plan: what to call (None: keep the tuple) and how to fetch its arguments from the values.
-Step = tuple[Callable[..., Any] | None, Callable[[list[Any]], Any]]
+# A cut's unpack yields octets to be compared and fields by turns.
+_COMPARED: Final = slice(0, None, 2)
+_NO_FIELD: Final = -1
+
+
+class _Cut(Generic[T]):
+    """A shape with some values that seldom vary under its mask: those octets are compared as they come out of one
+    unpack, with the values, and nothing is made of them.
+    """
+
+    __slots__ = ("_expected", "_plan", "_unpack")
+
+    def __init__(self, unpack: Callable[[bytes], tuple[Any, ...]], expected: bytes, plan: Plan[T]) -> None:
+        """``unpack`` yields octets to be compared and fields by turns."""
+        self._unpack = unpack
+        self._expected = expected
+        self._plan = plan
+
+    def read(self, buffer: bytes) -> T | None:
+        """The typed message in ``buffer``, which is as long as those of the shape; None: it may be another's."""
+        fields = self._unpack(buffer)
+        return self._plan.make(fields) if b"".join(fields[_COMPARED]) == self._expected else None
 
 
 class Shape(Generic[T]):
     """One learnt layout; see the module's docstring."""
 
-    __slots__ = ("_constants", "_fetch", "_final", "_plan", "_unpack", "expected", "length", "mask")
+    __slots__ = (
+        "_builder",
+        "_final",
+        "_is_refined",
+        "_plan",
+        "_references",
+        "_steady",
+        "_unpack",
+        "cut",
+        "expected",
+        "length",
+        "mask",
+    )
 
     def __init__(self, builder: "ShapeBuilder", final: Callable[..., T], references: Sequence[int]) -> None:
         self.length = len(builder.buffer)
         self.mask = int.from_bytes(builder.mask, "big")
         self.expected = int.from_bytes(builder.buffer, "big") & self.mask
-        layout, order = builder.layout()
-        fields = len(order)
-        constants = len(builder.constants)
-        place = {field: index for index, field in enumerate(order)}
-
-        def resolve(reference: int) -> int:
-            if reference >= _MADE:
-                return fields + constants + reference - _MADE
-            if reference >= _CONSTANT:
-                return fields + reference - _CONSTANT
-            return place[reference]
-
-        self._unpack = Struct(layout).unpack
-        self._constants = tuple(builder.constants)
-        self._plan: tuple[Step, ...] = tuple(
-            (call, itemgetter(*[resolve(one) for one in arguments])) for call, arguments in builder.steps
-        )
+        self._builder = builder
         self._final = final
-        self._fetch = itemgetter(*[resolve(one) for one in references])
+        self._references = tuple(references)
+        layout, order = builder.layout()
+        self._unpack = Struct(layout).unpack
+        self._plan = self._planned(order, {}, self._unpack(builder.buffer))
+        self._steady = builder.steady_spans()
+        self._is_refined = False
+        self.cut: _Cut[T] | None = None
 
     def apply(self, buffer: bytes) -> T:
         """The typed message in ``buffer``, which agrees with this shape."""
-        values = [*self._unpack(buffer), *self._constants]
-        append = values.append
-        for call, fetch in self._plan:
-            append(fetch(values) if call is None else call(*fetch(values)))
-        return self._final(*self._fetch(values))
+        return self._plan.make(self._unpack(buffer))
+
+    def refine(self, buffer: bytes) -> None:
+        """Take note of a message that agrees with this shape, and not with its cut: what differs is not steady."""
+        builder = self._builder
+        if buffer[_FLAGS_AT] != builder.mask[_FLAGS_AT] & buffer[_FLAGS_AT]:
+            return  # sent again, which is seldom
+        first = builder.buffer
+        steady = [(start, stop) for start, stop in self._steady if buffer[start:stop] == first[start:stop]]
+        if self._is_refined and len(steady) == len(self._steady):
+            return  # it cannot be cut
+        self._is_refined = True
+        self._steady = steady
+        found = builder.cut_layout(buffer, steady)
+        if found is not None:
+            layout, order, known = found
+            unpack = Struct(layout).unpack
+            fields = unpack(buffer)
+            self.cut = _Cut(unpack, b"".join(fields[_COMPARED]), self._planned(order, known, fields))
+
+    def _planned(self, order: Sequence[int], known: Mapping[int, Any], first: tuple[Any, ...]) -> Plan[T]:
+        builder = self._builder
+        steps = [(_MADE + index, call, wanted) for index, (call, wanted) in enumerate(builder.steps)]
+        constants = {_CONSTANT + index: value for index, value in enumerate(builder.constants)}
+        return Plan(steps, self._final, self._references, order, {**known, **constants}, first)
 
 
 class ShapeBuilder:
     """Collects what a shape needs while the nodes of one validated message are read.
 
-    Every method that adds a value returns a reference to it, for use in ``make`` and in the final call. The
-    final call and every ``make`` take at least two references, so that ``itemgetter`` returns a tuple.
+    Every method that adds a value returns a reference to it, for use in ``make`` and in the final call.
     """
 
-    __slots__ = ("_fields", "buffer", "constants", "mask", "none", "steps")
+    __slots__ = ("_fields", "_spans", "_steady", "buffer", "constants", "mask", "none", "steps")
 
     def __init__(self, buffer: bytes, nodes: list[Node]) -> None:
         self.buffer = buffer
         self.mask = bytearray(len(buffer))
         self.constants: list[Any] = [None]
         self.none = _CONSTANT
-        self.steps: list[tuple[Callable[..., Any] | None, Sequence[int]]] = []
+        self.steps: list[tuple[Call, Sequence[int]]] = []
         self._fields: list[tuple[int, int, str]] = []
+        self._steady: set[int] = set()
+        self._spans: list[tuple[int, int]] = []
         self.mask[0:HEADER_LENGTH] = b"\xff" * 12 + bytes(8)
         # T may come and go with any message, and reserved bits are ignored (RFC 6733 section 3).
-        self.mask[4] = Flag.REQUEST | Flag.PROXIABLE | Flag.ERROR
+        self.mask[_FLAGS_AT] = Flag.REQUEST | Flag.PROXIABLE | Flag.ERROR
         self._mask_nodes(nodes)
 
     def field(self, start: int, size: int, kind: str) -> int:
@@ -111,6 +157,12 @@ class ShapeBuilder:
 
     def unsigned64(self, node: Node) -> int:
         return self.field(node[2], 8, "Q")
+
+    def steady(self, reference: int) -> int:
+        """Say that a value is the same in most messages of a client, as its name is; returns the reference."""
+        if reference < _CONSTANT:
+            self._steady.add(reference)
+        return reference
 
     def octets(self, node: Node) -> int:
         """The data of an AVP as bytes."""
@@ -132,8 +184,8 @@ class ShapeBuilder:
         self.mask[node[2] : node[3]] = b"\xff" * (node[3] - node[2])
         return self.constant(int.from_bytes(self.buffer[node[2] : node[3]], "big"))
 
-    def make(self, call: Callable[..., Any] | None, references: Sequence[int]) -> int:
-        """Assemble an object from at least two values: ``call(*values)``, or their tuple if ``call`` is None."""
+    def make(self, call: Call, references: Sequence[int]) -> int:
+        """Assemble an object: ``call(*values)`` of at least one, or their tuple if ``call`` is None."""
         self.steps.append((call, references))
         return _MADE + len(self.steps) - 1
 
@@ -141,9 +193,11 @@ class ShapeBuilder:
         """A tuple of any number of values."""
         if not references:
             return self.constant(())
-        if len(references) == 1:
-            return self.make(_single, (references[0], references[0]))
         return self.make(None, references)
+
+    def moment(self, node: Node) -> int:
+        """The Unix seconds of a Time."""
+        return self.make(moment, (self.field(node[2], 4, "i"),))
 
     def layout(self) -> tuple[str, list[int]]:
         """The struct format for the whole message, and the fields in the order it yields them."""
@@ -160,6 +214,68 @@ class ShapeBuilder:
             parts.append(f"{len(self.buffer) - position}x")
         return "".join(parts), order
 
+    def steady_spans(self) -> list[tuple[int, int]]:
+        """Start and end of the octets outside the mask that may be the same in many messages: steady values, values
+        that nobody wants, and padding.
+        """
+        varies = bytearray(len(self.buffer))
+        for index, (start, size, _) in enumerate(self._fields):
+            if index not in self._steady:
+                varies[start : start + size] = b"\xff" * size
+        return [(start, stop) for start, stop in self._spans if not any(varies[start:stop])]
+
+    def cut_layout(
+        self, buffer: bytes, steady: Sequence[tuple[int, int]]
+    ) -> tuple[str, list[int], dict[int, object]] | None:
+        """How to read messages with the same octets in ``steady`` as ``buffer``, beside those under the mask.
+
+        The struct format, which yields octets to be compared and fields by turns; the fields in that order,
+        ``_NO_FIELD`` for what stands in where there is none; the fields that are known, with their values. None if a
+        field has octets that are to be compared.
+        """
+        compared = bytearray(self.mask)
+        compared[_FLAGS_AT] = 0xFF
+        for start, stop in steady:
+            compared[start:stop] = b"\xff" * (stop - start)
+        known: dict[int, object] = {}
+        begins: dict[int, int] = {}
+        for index, (start, size, kind) in enumerate(self._fields):
+            if all(compared[start : start + size]):
+                known[index] = unpack_from(f">{kind}", buffer, start)[0]
+            elif any(compared[start : start + size]):
+                return None
+            else:
+                begins[start] = index
+        parts = [">"]
+        order: list[int] = []
+        position = 0
+        yields_field = False
+        while position < len(compared):
+            end = position + 1
+            if compared[position]:
+                while end < len(compared) and compared[end]:
+                    end += 1
+                if yields_field:
+                    parts.append("0s")
+                    order.append(_NO_FIELD)
+                parts.append(f"{end - position}s")
+                order.append(_NO_FIELD)
+                yields_field = True
+            elif position in begins:
+                index = begins[position]
+                _, size, kind = self._fields[index]
+                end = position + size
+                if not yields_field:
+                    parts.append("0s")
+                    order.append(_NO_FIELD)
+                parts.append(kind)
+                order.append(index)
+                yields_field = False
+            else:
+                parts.append("x")
+            position = end
+        return "".join(parts), order, known
+
     def _start(self, index: int) -> tuple[int, int]:
         # An empty octet string starts where the next field does; it must come first.
         return self._fields[index][:2]
@@ -170,6 +286,8 @@ class ShapeBuilder:
         by_key = DICTIONARY.by_key
         for key, header, start, stop, members in nodes:
             mask[header:start] = b"\xff" * (start - header)
+            if stop & 3:
+                self._spans.append((stop, stop + 3 & ~3))
             if members is not None:
                 self._mask_nodes(members)
             elif key == _AUTH_APPLICATION_ID:
@@ -178,10 +296,8 @@ class ShapeBuilder:
                 definition = by_key.get(key)
                 if definition is not None and definition.closed:
                     mask[start:stop] = b"\xff" * (stop - start)
-
-
-def _single(value: object, _: object) -> tuple[object]:
-    return (value,)
+                else:
+                    self._spans.append((start, stop))
 
 
 class ShapeCache(Generic[T]):
@@ -201,12 +317,21 @@ class ShapeCache(Generic[T]):
         """The typed message in ``buffer``. Raises DiameterError if it is not valid; then nothing is kept."""
         shapes = self._by_length.get(len(buffer))
         if shapes is not None:
+            for index, shape in enumerate(shapes):
+                if index == MAX_CUTS_TRIED:
+                    break
+                cut = shape.cut
+                if cut is not None:
+                    message = cut.read(buffer)
+                    if message is not None:
+                        return message
             number = int.from_bytes(buffer, "big")
             for index, shape in enumerate(shapes):
                 if number & shape.mask == shape.expected:
                     if index:
                         del shapes[index]
                         shapes.insert(0, shape)
+                    shape.refine(buffer)
                     return shape.apply(buffer)
         shape = self._learn(buffer)
         message = shape.apply(buffer)
