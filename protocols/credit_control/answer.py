@@ -15,10 +15,8 @@ from protocols.diameter.codes import Application, Command, Flag
 
 _VERSION: Final[int] = 1 << 24
 _APPLICATION: Final[int] = int(Application.CREDIT_CONTROL)
-_COMMAND: Final[int] = int(Command.CREDIT_CONTROL)
-_PROXIABLE_COMMAND: Final[int] = Flag.PROXIABLE << 24 | _COMMAND
 _PROXIABLE: Final[int] = int(Flag.PROXIABLE)
-_ERROR_BIT: Final[int] = Flag.ERROR << 24
+_ERROR: Final[int] = int(Flag.ERROR)
 
 _MANDATORY: Final[int] = 0x40000000
 _GROUP: Final = Struct(">II").pack
@@ -32,11 +30,24 @@ _RATING_GROUP: Final[bytes] = header32(wire.RATING_GROUP)
 _VALIDITY_TIME: Final[bytes] = header32(wire.VALIDITY_TIME)
 _RESULT_CODE: Final[bytes] = header32(wire.RESULT_CODE)
 # Message header, header of Session-Id.
-_START: Final = Struct(">IIIIIII").pack
-# Auth-Application-Id with the header of CC-Request-Type, then CC-Request-Number.
-_ECHO: Final = Struct(">20sI8sI").pack
-_AUTH_APPLICATION: Final[bytes] = unsigned32(wire.AUTH_APPLICATION_ID, _APPLICATION) + header32(wire.CC_REQUEST_TYPE)
+_START: Final = Struct(">I8sIIQ").pack
+_SESSION_ID: Final[int] = wire.SESSION_ID << 32 | _MANDATORY
+_NUMBER: Final = Struct(">I").pack
+_HEADS: Final = tuple(
+    [
+        Struct(">II").pack(flags << 24 | int(Command.CREDIT_CONTROL), _APPLICATION)
+        for flags in (0, _PROXIABLE, _ERROR, _ERROR | _PROXIABLE)
+    ]
+)
+"""Flags, command and application: without flags, with the P bit, with the E bit, with both."""
+_AUTH_APPLICATION: Final[bytes] = unsigned32(wire.AUTH_APPLICATION_ID, _APPLICATION)
+_CC_REQUEST_TYPE: Final[bytes] = header32(wire.CC_REQUEST_TYPE)
 _CC_REQUEST_NUMBER: Final[bytes] = header32(wire.CC_REQUEST_NUMBER)
+
+MIDDLES_REMEMBERED: Final = 1024
+_MIDDLES: Final[dict[tuple[int, int, int, bytes], bytes]] = {}
+"""(CC-Request-Type, Result-Code, octets that a Session-Id has beyond a multiple of four, origin) -> all that is between
+Session-Id and the number in CC-Request-Number."""
 
 
 def encode_answer(
@@ -49,44 +60,66 @@ def encode_answer(
     request come back; the E bit is set for a Result-Code of 3xxx. Raises struct.error for a number that its AVP
     cannot hold, and ValueError as ``encode_service_members`` does.
     """
-    result_code = answer.result_code
+    members = services
+    if answer.granted is not None:
+        members = group(wire.GRANTED_SERVICE_UNIT, unit_members(answer.granted)) + services
+    if answer.services:
+        members += b"".join([encode_service(service) for service in answer.services])
+    if answer.validity_time is not None:
+        members += _U32(_VALIDITY_TIME, answer.validity_time)
+    return encode_result(request, answer.result_code, origin, members, encode_command_members(answer))
+
+
+def encode_result(
+    request: CreditControlRequest, result_code: int, origin: bytes, services: bytes = b"", members: bytes = b""
+) -> bytes:
+    """The whole message that answers ``request``, with what is encoded already after CC-Request-Number.
+
+    ``services`` and ``members``: AVPs in this order; all else is as in ``encode_answer``. Raises struct.error for a
+    number that its AVP cannot hold.
+    """
     session_id = request.session_id
     size = len(session_id)
-    parts = [
-        session_id,
-        PADDING[size & 3],
-        _U32(_RESULT_CODE, result_code),
-        origin,
-        _ECHO(_AUTH_APPLICATION, request.request_type, _CC_REQUEST_NUMBER, request.request_number),
-    ]
+    key = (request.request_type, result_code, size & 3, origin)
+    middle = _MIDDLES.get(key)
+    if middle is None:
+        middle = _middle(key)
     if request.sub_session_id is not None:
-        parts.append(unsigned64(wire.CC_SUB_SESSION_ID, request.sub_session_id))
-    if answer.granted is not None:
-        parts.append(group(wire.GRANTED_SERVICE_UNIT, unit_members(answer.granted)))
-    if services:
-        parts.append(services)
-    parts.extend([encode_service(service) for service in answer.services])
-    if answer.validity_time is not None:
-        parts.append(_U32(_VALIDITY_TIME, answer.validity_time))
-    parts.append(encode_command_members(answer))
-    if request.proxy_infos:
-        parts.append(request.proxy_infos)
-    body = b"".join(parts)
-    flags_command = _PROXIABLE_COMMAND if request.flags & _PROXIABLE else _COMMAND
+        services = unsigned64(wire.CC_SUB_SESSION_ID, request.sub_session_id) + services
+    proxy_infos = request.proxy_infos
+    length = 32 + size + len(middle) + len(services) + len(members) + len(proxy_infos)
+    head = 1 if request.flags & _PROXIABLE else 0
     if 3000 <= result_code < 4000:
-        flags_command |= _ERROR_BIT
-    return (
-        _START(
-            _VERSION | len(body) + 28,
-            flags_command,
-            _APPLICATION,
-            request.hop_by_hop,
-            request.end_to_end,
-            wire.SESSION_ID,
-            _MANDATORY | size + 8,
-        )
-        + body
+        head += 2
+    return b"".join(
+        [
+            _START(_VERSION | length, _HEADS[head], request.hop_by_hop, request.end_to_end, _SESSION_ID | size + 8),
+            session_id,
+            middle,
+            _NUMBER(request.request_number),
+            services,
+            members,
+            proxy_infos,
+        ]
     )
+
+
+def _middle(key: tuple[int, int, int, bytes]) -> bytes:
+    """What ``_MIDDLES`` has for a key from now on."""
+    request_type, result_code, beyond, origin = key
+    if len(_MIDDLES) >= MIDDLES_REMEMBERED:
+        _MIDDLES.clear()
+    middle = _MIDDLES[key] = b"".join(
+        (
+            PADDING[beyond],
+            _U32(_RESULT_CODE, result_code),
+            origin,
+            _AUTH_APPLICATION,
+            _U32(_CC_REQUEST_TYPE, request_type),
+            _CC_REQUEST_NUMBER,
+        )
+    )
+    return middle
 
 
 def encode_service(service: ServiceAnswer) -> bytes:

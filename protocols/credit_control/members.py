@@ -107,7 +107,7 @@ def encode_command_members(answer: CreditControlAnswer) -> bytes:
         members += tgpp_octets(wire.REFUND_INFORMATION, answer.refund_information)
     if answer.advice_of_charge is not None:
         members += _service_information(answer.advice_of_charge)
-    return members + answer.members
+    return members + answer.members if members else answer.members
 
 
 def error_message(text: bytes) -> bytes:
