@@ -24,21 +24,49 @@ HEADER_OCTETS: Final = codec.HEADER_LENGTH
 MAX_OCTETS_BEFORE_OPEN: Final = 16 << 10
 """Longest message from a connection that has not shown its capabilities: strangers get little memory."""
 
-_HEADER: Final = Struct("!IIIII")
-"""Version and length, flags and command, Application-Id, hop-by-hop, end-to-end (RFC 6733 section 3)."""
+_HEADER: Final = Struct("!I8sII").unpack_from
+"""Version and length; flags, command and Application-Id; hop-by-hop; end-to-end (RFC 6733 section 3)."""
 _LENGTH_MASK: Final = 0xFFFFFF
 _COMMAND_MASK: Final = 0xFFFFFF
+
+_new_tuple: Final = tuple.__new__  # to call a named tuple costs five times as much
 
 _CER: Final[int] = Command.CAPABILITIES_EXCHANGE
 _REQUEST: Final[int] = Flag.REQUEST
 _RETRANSMIT: Final[int] = Flag.RETRANSMIT
-_REQUEST_BIT: Final[int] = Flag.REQUEST << 24
-_ERROR_BIT: Final[int] = Flag.ERROR << 24
+_ERROR: Final[int] = Flag.ERROR
 
 BASE_COMMANDS: Final[frozenset[int]] = frozenset(
     (int(Command.CAPABILITIES_EXCHANGE), int(Command.DEVICE_WATCHDOG), int(Command.DISCONNECT_PEER))
 )
 """The commands between neighbours. They are known by their code, whatever Application-Id they carry."""
+
+
+# Kinds of messages.
+_BASE: Final = 0
+_REQUEST_MESSAGE: Final = 1
+_BAD_REQUEST: Final = 2
+_ANSWER: Final = 3
+
+KINDS_REMEMBERED: Final = 256
+_KINDS: Final[dict[bytes, tuple[int, int, int, int]]] = {}
+"""Second to third word of a header -> the kind of message, its command, Application-Id and flags: peers send few."""
+
+
+def _kind(words: bytes) -> tuple[int, int, int, int]:
+    """What `_KINDS` has from now on."""
+    flags = words[0]
+    command = int.from_bytes(words[1:4], "big")
+    if command in BASE_COMMANDS:
+        what = _BASE
+    elif not flags & _REQUEST:
+        what = _ANSWER
+    else:
+        what = _BAD_REQUEST if flags & _ERROR else _REQUEST_MESSAGE
+    if len(_KINDS) >= KINDS_REMEMBERED:
+        _KINDS.clear()
+    kind = _KINDS[words] = (what, command, int.from_bytes(words[4:], "big"), flags)
+    return kind
 
 
 class Disconnect(Enum):
@@ -246,10 +274,10 @@ class Link:
         available = len(data)
         statistics = self.statistics
         while available - position >= HEADER_OCTETS:
-            first, second, application, hop_by_hop, end_to_end = _HEADER.unpack_from(data, position)
+            first, second, hop_by_hop, end_to_end = _HEADER(data, position)
             length = first & _LENGTH_MASK
             if length < HEADER_OCTETS or length & 3 or length > self.max_message_octets:
-                self._bad_length(data[position : position + HEADER_OCTETS], length, second)
+                self._bad_length(data[position : position + HEADER_OCTETS], length, _kind(second))
                 return
             following = position + length
             if following > available:
@@ -259,36 +287,40 @@ class Link:
             position = following
             if self.tap is not None:
                 self.tap(self, message, False)
-            command = second & _COMMAND_MASK
-            if not self.is_open or command in BASE_COMMANDS or first >> 24 != 1:
-                header = Header(first >> 24, command, second >> 24, hop_by_hop)
+            kind = _KINDS.get(second)
+            if kind is None:
+                kind = _kind(second)
+            what, command, application, flags = kind
+            if not self.is_open or what == _BASE or first >> 24 != 1:
+                header = Header(first >> 24, command, flags, hop_by_hop)
                 self.base_messages += 1
                 self.receiver.base_message(self, message, header, now, events)
-                if self.disconnect is not Disconnect.NO:
+                if self.disconnect is not _NO:
                     return
                 statistics = self.statistics  # a CER has just made them those of its peer
-            elif second & _REQUEST_BIT:
-                if (second & _ERROR_BIT or not self.takes_requests) and self._is_turned_away(message, second):
+            elif what != _ANSWER:
+                if (what == _BAD_REQUEST or not self.takes_requests) and self._is_turned_away(message, what):
                     continue
                 statistics.requests_received += 1
-                events.append(RequestReceived(message, command, application, second >> 24, hop_by_hop, end_to_end))
+                events.append(
+                    _new_tuple(RequestReceived, (message, command, application, flags, hop_by_hop, end_to_end))
+                )
             else:
                 request = self.pending.pop(hop_by_hop, None)
                 if request is None:
                     statistics.answers_discarded += 1
                     continue
                 statistics.answers_received += 1
-                flags = second >> 24
                 events.append(AnswerReceived(message, command, application, flags, hop_by_hop, end_to_end, request))
         if position < available:
             self._keep(data, position, HEADER_OCTETS)
 
-    def _is_turned_away(self, message: bytes, second: int) -> bool:
+    def _is_turned_away(self, message: bytes, what: int) -> bool:
         if not self.takes_requests and not self.leaving:
             # RFC 6733 5.6 has no Rcv-Message in Closing: the sender will repeat it elsewhere
             self.statistics.requests_discarded += 1
             return True
-        if second & _ERROR_BIT:
+        if what == _BAD_REQUEST:
             self.answer_error(message, bad_bits("R and E"))
             return True
         return False
@@ -309,9 +341,10 @@ class Link:
         self._buffer += data[position:]
         self._needed = needed
 
-    def _bad_length(self, header: bytes, length: int, second: int) -> None:
+    def _bad_length(self, header: bytes, length: int, kind: tuple[int, int, int, int]) -> None:
         """RFC 6733 7.1.5: 5015. The stream is out of step and cannot be recovered (RFC 6733 2.1)."""
-        if second & _REQUEST_BIT and (self.is_open or second & _COMMAND_MASK == _CER):
+        _, command, _, flags = kind
+        if flags & _REQUEST and (self.is_open or command == _CER):
             error = MessageError(
                 ResultCode.INVALID_MESSAGE_LENGTH,
                 f"message length {length} is not a multiple of 4 from {HEADER_OCTETS} to {self.max_message_octets}",

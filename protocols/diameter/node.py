@@ -97,6 +97,9 @@ class Node:
         self._commands = {
             int(application): frozenset(map(int, commands)) for application, commands in settings.applications.items()
         }
+        self._taken = frozenset(
+            (application, command) for application, commands in self._commands.items() for command in commands
+        )
         self._known_commands: frozenset[int] = frozenset().union(*self._commands.values())
         self._connections: dict[Link, DiameterConnection] = {}
         self._handles: dict[DiameterConnection, PeerHandle] = {}
@@ -446,8 +449,8 @@ class Node:
         """See `connection.Owner`; the hot path."""
         for event in events:
             if isinstance(event, RequestReceived):
-                commands = self._commands.get(event.application)
-                if commands is None or event.command not in commands:
+                _, command, application, _, _, _ = event
+                if (application, command) not in self._taken:
                     self._refuse_request(connection, event)
                     continue
                 try:
