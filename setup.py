@@ -72,7 +72,10 @@ HOT: Final = [
     "protocols/credit_control/model.py",
     "protocols/credit_control/wire.py",
     "protocols/diameter/assembly.py",
+    "protocols/diameter/connection.py",
+    "protocols/diameter/link.py",
     "protocols/diameter/shape.py",
+    "protocols/diameter/watchdog.py",
 ]
 
 

@@ -337,7 +337,8 @@ class OnlineChargingServer:
         self.gy.on_client_state = self.expiry.client_state
         self.gy.away = self.away
         self._stand_in.on_away = self._on_away
-        self.node = Node(node_settings, self._on_request, self._on_peer_event)
+        handlers = {int(Application.CREDIT_CONTROL): self.gy.handle_ccr, _SY: self._on_sy_request}
+        self.node = Node(node_settings, handlers, self._on_peer_event)
         notifications = SyNotifications(self.store, self.node, RuleCounters(self.charging), self._clock)
         sy_settings = SySettings(charging.answer_replay_seconds * 1000, charging.in_flight_limit)
         self.sy = Sy(self.store, notifications, origin, to_us, self._clock, sy_settings)
@@ -363,11 +364,8 @@ class OnlineChargingServer:
             self.diameter_tls_port = await self.node.start(diameter.host, diameter.tls.port, tls.listening)
         self.diameter_port = await self.node.start(diameter.host, diameter.port)
 
-    def _on_request(self, peer: PeerHandle, event: RequestReceived) -> None:
-        if event.application == _SY:
-            self.sy.handle(peer, event)
-        else:
-            self.gy.handle_ccr(peer, event)
+    def _on_sy_request(self, peer: PeerHandle, event: RequestReceived) -> None:
+        self.sy.handle(peer, event)
 
     async def _start_stand_in(self) -> None:
         """Settle what was answered without the store before; from then on, stand in for it.

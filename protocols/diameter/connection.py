@@ -16,7 +16,7 @@ from ipaddress import ip_address
 from struct import pack
 from typing import Any, Final, Protocol, cast
 
-from protocols.diameter.events import Event
+from protocols.diameter.events import Event, RequestReceived
 from protocols.diameter.link import Disconnect, Link
 from protocols.diameter.settings import NodeSettings
 
@@ -38,19 +38,30 @@ MakeLink = Callable[[str, str, float], tuple[Link | None, list[Event]]]
 """From remote address, local address and now to the link of a transport that is up; None refuses it."""
 
 
+Handlers = dict[tuple[int, int], Callable[[Any, RequestReceived], None]]
+"""(Application-Id, command) -> what a request is given to, with the `handle` of the connection it came by."""
+
+
 class Owner(Protocol):
     """The node behind the connections."""
 
     settings: NodeSettings
 
+    @property
+    def handlers(self) -> Handlers:
+        """Of the requests that are taken."""
+
     def connection_up(self, connection: "DiameterConnection") -> None:
         """`connection.link` exists from now on."""
 
     def connection_down(self, connection: "DiameterConnection") -> None:
-        """The transport is gone; `connection_events` was called before with what that meant."""
+        """The transport is gone; `connection_event` was called before with what that meant."""
 
-    def connection_events(self, connection: "DiameterConnection", events: list[Event]) -> None:
-        """What happened; must not raise."""
+    def connection_event(self, connection: "DiameterConnection", event: Event) -> None:
+        """Something happened, other than that a request came which is taken; must not raise."""
+
+    def request_failed(self, connection: "DiameterConnection", event: RequestReceived) -> None:
+        """The handler of a request raised; called from where the exception is at hand. Must not raise."""
 
     def serve(self, link: Link) -> None:
         """Look after the other connections that an event of `link` may have changed."""
@@ -68,12 +79,13 @@ def certified_names(certificate: Mapping[str, Any]) -> frozenset[str]:
     return frozenset(names)
 
 
-class DiameterConnection(asyncio.Protocol):
-    """One transport connection. Times come from the loop's clock."""
+class DiameterConnection:
+    """One transport connection, which loops know as an `asyncio.Protocol`. Times come from the loop's clock."""
 
     __slots__ = (
         "_abort_reason",
         "_flush_due",
+        "_handlers",
         "_loop",
         "_make_link",
         "_owner",
@@ -82,11 +94,13 @@ class DiameterConnection(asyncio.Protocol):
         "_timer",
         "_timer_at",
         "_transport",
+        "handle",
         "link",
     )
 
     def __init__(self, owner: Owner, make_link: MakeLink) -> None:
         self._owner = owner
+        self._handlers = owner.handlers
         self._make_link = make_link
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport | None = None
@@ -97,6 +111,8 @@ class DiameterConnection(asyncio.Protocol):
         self._seen_base_messages = 0
         self._abort_reason = ""
         self.link: Link | None = None
+        self.handle: Any = None
+        """What a request is handed on with; the owner's, once the peer is open."""
 
     # asyncio.Protocol
 
@@ -122,7 +138,7 @@ class DiameterConnection(asyncio.Protocol):
             link.certified = certified_names(certificate)
         self._owner.connection_up(self)
         if events:
-            self._owner.connection_events(self, events)
+            self._report(events)
         self._owner.serve(link)
         self.service()
 
@@ -133,7 +149,7 @@ class DiameterConnection(asyncio.Protocol):
             return
         events = link.receive_data(data, self._loop.time())
         if events:
-            self._owner.connection_events(self, events)
+            self._report(events)
         if link.base_messages != self._seen_base_messages or link.disconnect is not _NO:
             self._seen_base_messages = link.base_messages
             self._owner.serve(link)
@@ -144,6 +160,23 @@ class DiameterConnection(asyncio.Protocol):
             elif not self._flush_due:
                 self._flush_due = True
                 self._loop.call_soon(self._flush)
+
+    def _report(self, events: list[Event]) -> None:
+        """The hot path goes on: requests to their handlers, all else to the owner."""
+        handlers = self._handlers
+        for event in events:
+            if isinstance(event, RequestReceived):
+                handler = handlers.get((event.application, event.command))
+                if handler is not None:
+                    try:
+                        handler(self.handle, event)
+                    except Exception:
+                        self._owner.request_failed(self, event)
+                    continue
+            self._owner.connection_event(self, event)
+
+    def eof_received(self) -> None:
+        """The peer has closed its side: nothing more is said to it either."""
 
     def pause_writing(self) -> None:
         """The peer does not keep up with reading: what it sends must wait as well."""
@@ -171,7 +204,7 @@ class DiameterConnection(asyncio.Protocol):
         link.disconnect = Disconnect.ABORT
         link.output.clear()
         if events:
-            self._owner.connection_events(self, events)
+            self._report(events)
         self._owner.serve(link)
         self._owner.connection_down(self)
 
@@ -288,7 +321,7 @@ class DiameterConnection(asyncio.Protocol):
             return
         events = link.receiver.handle_timeout(self._loop.time())
         if events:
-            self._owner.connection_events(self, events)
+            self._report(events)
         self._owner.serve(link)
         self.service()
 

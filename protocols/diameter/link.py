@@ -12,7 +12,7 @@ from collections.abc import Callable
 from enum import Enum
 from random import Random
 from struct import Struct
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 from protocols.diameter import codec
 from protocols.diameter.codes import Command, Flag, ResultCode
@@ -49,23 +49,36 @@ _BAD_REQUEST: Final = 2
 _ANSWER: Final = 3
 
 KINDS_REMEMBERED: Final = 256
-_KINDS: Final[dict[bytes, tuple[int, int, int, int]]] = {}
-"""Second to third word of a header -> the kind of message, its command, Application-Id and flags: peers send few."""
 
 
-def _kind(words: bytes) -> tuple[int, int, int, int]:
+class _Kind:
+    """What the second and third word of a header say."""
+
+    __slots__ = ("application", "command", "flags", "what")
+
+    def __init__(self, words: bytes) -> None:
+        flags = words[0]
+        command = int.from_bytes(words[1:4], "big")
+        self.flags: Any = flags  # made once, to be put into each event
+        self.command: Any = command
+        self.application: Any = int.from_bytes(words[4:], "big")
+        if command in BASE_COMMANDS:
+            self.what = _BASE
+        elif not flags & _REQUEST:
+            self.what = _ANSWER
+        else:
+            self.what = _BAD_REQUEST if flags & _ERROR else _REQUEST_MESSAGE
+
+
+_KINDS: Final[dict[bytes, _Kind]] = {}
+"""Second and third word -> what they say: peers send few."""
+
+
+def _kind(words: bytes) -> _Kind:
     """What `_KINDS` has from now on."""
-    flags = words[0]
-    command = int.from_bytes(words[1:4], "big")
-    if command in BASE_COMMANDS:
-        what = _BASE
-    elif not flags & _REQUEST:
-        what = _ANSWER
-    else:
-        what = _BAD_REQUEST if flags & _ERROR else _REQUEST_MESSAGE
     if len(_KINDS) >= KINDS_REMEMBERED:
         _KINDS.clear()
-    kind = _KINDS[words] = (what, command, int.from_bytes(words[4:], "big"), flags)
+    kind = _KINDS[words] = _Kind(words)
     return kind
 
 
@@ -273,6 +286,8 @@ class Link:
         position = 0
         available = len(data)
         statistics = self.statistics
+        first: int
+        second: bytes
         while available - position >= HEADER_OCTETS:
             first, second, hop_by_hop, end_to_end = _HEADER(data, position)
             length = first & _LENGTH_MASK
@@ -290,9 +305,9 @@ class Link:
             kind = _KINDS.get(second)
             if kind is None:
                 kind = _kind(second)
-            what, command, application, flags = kind
+            what = kind.what
             if not self.is_open or what == _BASE or first >> 24 != 1:
-                header = Header(first >> 24, command, flags, hop_by_hop)
+                header = Header(first >> 24, kind.command, kind.flags, hop_by_hop)
                 self.base_messages += 1
                 self.receiver.base_message(self, message, header, now, events)
                 if self.disconnect is not _NO:
@@ -303,7 +318,10 @@ class Link:
                     continue
                 statistics.requests_received += 1
                 events.append(
-                    _new_tuple(RequestReceived, (message, command, application, flags, hop_by_hop, end_to_end))
+                    _new_tuple(
+                        RequestReceived,
+                        (message, kind.command, kind.application, kind.flags, hop_by_hop, end_to_end),
+                    )
                 )
             else:
                 request = self.pending.pop(hop_by_hop, None)
@@ -311,7 +329,9 @@ class Link:
                     statistics.answers_discarded += 1
                     continue
                 statistics.answers_received += 1
-                events.append(AnswerReceived(message, command, application, flags, hop_by_hop, end_to_end, request))
+                events.append(
+                    AnswerReceived(message, kind.command, kind.application, kind.flags, hop_by_hop, end_to_end, request)
+                )
         if position < available:
             self._keep(data, position, HEADER_OCTETS)
 
@@ -341,10 +361,9 @@ class Link:
         self._buffer += data[position:]
         self._needed = needed
 
-    def _bad_length(self, header: bytes, length: int, kind: tuple[int, int, int, int]) -> None:
+    def _bad_length(self, header: bytes, length: int, kind: _Kind) -> None:
         """RFC 6733 7.1.5: 5015. The stream is out of step and cannot be recovered (RFC 6733 2.1)."""
-        _, command, _, flags = kind
-        if flags & _REQUEST and (self.is_open or command == _CER):
+        if kind.flags & _REQUEST and (self.is_open or kind.command == _CER):
             error = MessageError(
                 ResultCode.INVALID_MESSAGE_LENGTH,
                 f"message length {length} is not a multiple of 4 from {HEADER_OCTETS} to {self.max_message_octets}",

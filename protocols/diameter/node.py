@@ -14,13 +14,13 @@ import logging
 import socket
 import ssl
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from random import Random, SystemRandom
-from typing import Final
+from typing import Final, cast
 
 from protocols.diameter.codes import DisconnectCause, ResultCode
-from protocols.diameter.connection import DiameterConnection
+from protocols.diameter.connection import DiameterConnection, Handlers
 from protocols.diameter.errors import MessageError
 from protocols.diameter.events import (
     AnswerReceived,
@@ -83,26 +83,28 @@ class Node:
     def __init__(
         self,
         settings: NodeSettings,
-        on_request: OnRequest,
+        on_request: OnRequest | Mapping[int, OnRequest],
         on_event: OnEvent | None = None,
         *,
         random: Random | None = None,
     ) -> None:
-        """`random` draws identifiers, watchdog jitter and reconnection delays; tests give a seeded one."""
+        """`on_request`: what takes requests, or for each Application-Id what takes those of it. `random` draws
+        identifiers, watchdog jitter and reconnection delays; tests give a seeded one.
+        """
         self.settings = settings
-        self._on_request = on_request
         self._on_event = on_event
         self._random = random or SystemRandom()
         self._table = PeerTable(settings, self._random)
         self._commands = {
             int(application): frozenset(map(int, commands)) for application, commands in settings.applications.items()
         }
-        self._taken = frozenset(
-            (application, command) for application, commands in self._commands.items() for command in commands
-        )
+        self.handlers: Handlers = {
+            (application, command): on_request if callable(on_request) else on_request[application]
+            for application, commands in self._commands.items()
+            for command in commands
+        }
         self._known_commands: frozenset[int] = frozenset().union(*self._commands.values())
         self._connections: dict[Link, DiameterConnection] = {}
-        self._handles: dict[DiameterConnection, PeerHandle] = {}
         self._open: dict[str, PeerHandle] = {}
         self._strangers: dict[Link, str] = {}
         """Accepted connections that are not open yet, and where they come from."""
@@ -125,7 +127,7 @@ class Node:
         if the address cannot be had.
         """
         server = await asyncio.get_running_loop().create_server(
-            lambda: DiameterConnection(self, self._accepted),
+            self._connection,
             host,
             port,
             ssl=tls,
@@ -144,13 +146,16 @@ class Node:
         loop = asyncio.get_running_loop()
         for each in listening:
             server = await loop.create_server(
-                lambda: DiameterConnection(self, self._accepted),
+                self._connection,
                 sock=each,
                 ssl=tls,
                 backlog=_BACKLOG,
                 ssl_handshake_timeout=self._handshake_seconds(tls),
             )
             self._servers.append(server)
+
+    def _connection(self) -> asyncio.Protocol:
+        return cast(asyncio.Protocol, DiameterConnection(self, self._accepted))
 
     def _handshake_seconds(self, tls: ssl.SSLContext | None) -> float | None:
         """A stranger has as long to finish a TLS handshake as for its CER after it."""
@@ -187,7 +192,8 @@ class Node:
         for link, connection in list(self._connections.items()):
             receiver = link.receiver
             if isinstance(receiver, Peer):
-                self.connection_events(connection, receiver.stop(cause, now))
+                for event in receiver.stop(cause, now):
+                    self.connection_event(connection, event)
                 self.serve(link)
             elif link.disconnect is Disconnect.NO:
                 link.disconnect = Disconnect.FLUSH
@@ -312,23 +318,23 @@ class Node:
         opened: asyncio.Future[PeerHandle] = loop.create_future()
         peer.start(loop.time())
 
-        def factory() -> DiameterConnection:
-            connection = DiameterConnection(self, peer.connected)
-            self._awaited[connection] = opened
-            return connection
+        made: list[DiameterConnection] = []
+
+        def factory() -> asyncio.Protocol:
+            made.append(DiameterConnection(self, peer.connected))
+            self._awaited[made[-1]] = opened
+            return cast(asyncio.Protocol, made[-1])
 
         try:
             async with asyncio.timeout(self.settings.connect_timeout_seconds):
-                _, connection = await loop.create_connection(
-                    factory, host, port, ssl=tls, server_hostname=server_hostname
-                )
+                await loop.create_connection(factory, host, port, ssl=tls, server_hostname=server_hostname)
         except (OSError, TimeoutError) as error:
             reason = f"cannot connect to {host} port {port}: {str(error) or 'no connection in time'}"
             events = peer.connect_failed(reason, loop.time())
             self._serve_peer(peer)
             self._peer_events(events)
             raise ConnectError(reason) from error
-        return connection, opened
+        return made[-1], opened
 
     async def _keep_open(self, peer: Peer, allowed: AllowedPeer, tls: ssl.SSLContext | None) -> None:
         """Dial a configured peer whenever it is closed, more and more slowly while that fails (RFC 6733 2.1)."""
@@ -428,7 +434,7 @@ class Node:
         if connection.link is not None:
             self._connections.pop(connection.link, None)
             self._is_no_stranger(connection.link)
-        self._handles.pop(connection, None)
+        connection.handle = None
         self._settle(connection, "it closed its connection before it was open")
         self._moved.set()
 
@@ -445,25 +451,21 @@ class Node:
                 connection.service()
         self._moved.set()
 
-    def connection_events(self, connection: DiameterConnection, events: list[Event]) -> None:
-        """See `connection.Owner`; the hot path."""
-        for event in events:
-            if isinstance(event, RequestReceived):
-                _, command, application, _, _, _ = event
-                if (application, command) not in self._taken:
-                    self._refuse_request(connection, event)
-                    continue
-                try:
-                    self._on_request(self._handles[connection], event)
-                except Exception:
-                    _LOG.exception("the handler of a request raised")
-                    self._answer_error(connection, event, ResultCode.UNABLE_TO_COMPLY, "internal error")
-            elif isinstance(event, AnswerReceived):
-                self._requests.answered(event)
-            else:
-                if isinstance(event, Refused):
-                    self._settle(connection, event.reason)
-                self._peer_events((event,))
+    def connection_event(self, connection: DiameterConnection, event: Event) -> None:
+        """See `connection.Owner`."""
+        if isinstance(event, RequestReceived):
+            self._refuse_request(connection, event)
+        elif isinstance(event, AnswerReceived):
+            self._requests.answered(event)
+        else:
+            if isinstance(event, Refused):
+                self._settle(connection, event.reason)
+            self._peer_events((event,))
+
+    def request_failed(self, connection: DiameterConnection, event: RequestReceived) -> None:
+        """See `connection.Owner`."""
+        _LOG.exception("the handler of a request raised")
+        self._answer_error(connection, event, ResultCode.UNABLE_TO_COMPLY, "internal error")
 
     def _refuse_request(self, connection: DiameterConnection, event: RequestReceived) -> None:
         """RFC 6733 7.1.3: 3001 for a command that no application of ours has, 3007 for a foreign application."""
@@ -517,7 +519,7 @@ class Node:
             return
         self._is_no_stranger(link)
         handle = PeerHandle(connection, event, self.send_request)
-        self._handles[connection] = handle
+        connection.handle = handle
         self._open[event.origin_host.lower()] = handle
         awaited = self._awaited.pop(connection, None)
         if awaited is not None and not awaited.done():
