@@ -16,8 +16,8 @@ from typing import Any, Final
 from setuptools import setup
 from setuptools.command.build_py import build_py
 
-# What a request is read, decided, written down and answered by. Sockets, links and the state machine of peers are not
-# among them: most of their time is spent in C, or their classes have subclasses that are not compiled. No function
+# What a request is read, decided, written down and answered by. Nodes and the state machine of peers are not among
+# them: what they do is done once a connection. No function
 # within a function there may be made for a request: once compiled, each leaves a cycle of references behind.
 HOT: Final = [
     "balance/answers.py",

@@ -1,4 +1,4 @@
-"""Message shapes: reading the hundredth message of a kind at the price of one compare and one unpack.
+"""Message shapes: reading the hundredth message of a kind at the price of one unpack and one comparison.
 
 Real peers send a handful of message layouts over and over: the same AVPs, flags and lengths in the same
 order, with other numbers and names in them. The first message of a layout is walked and validated in full
@@ -7,12 +7,20 @@ order, with other numbers and names in them. The first message of a layout is wa
 - a *mask* over every octet that the validation looked at (message header, all AVP headers, and the values that
   validation bounds), with the octets expected there, both as one big integer;
 - one ``struct.Struct`` that picks out the wanted values and skips the rest;
-- a *plan* that assembles the typed message from those values.
+- a *plan* that assembles the typed message from those values (``protocols.diameter.assembly``).
 
 The next message that agrees with a shape under its mask would pass the same validation, since the mask
-covers all that validation depends on; so one ``&`` and one ``==`` replace it. ``Shape.apply`` is the only
-code that assembles a typed message, also for the message that the shape was learnt from, so both ways give
-the same.
+covers all that validation depends on; so one ``&`` and one ``==`` replace it.
+
+To make an integer of a whole message is most of that. So once a second message agrees, the shape gets a *cut*: one
+``Struct`` that yields by turns the octets between wanted values, which are joined and compared as they are, and the
+values. Values that a client seldom varies (its name, what it is set to ask for, what nobody reads) and padding are
+compared with them as long as they have been the same in every message; whatever is made of such values alone is made
+once, so **parts of a message that was read are shared and must not be changed**. A message that is not as the cut has
+it goes by the mask, and what differs is left out of the cut from then on.
+
+Plans are the only code that assembles a typed message, also for the message that the shape was learnt from, so all
+ways give the same.
 """
 
 from collections import deque

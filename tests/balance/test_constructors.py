@@ -10,6 +10,7 @@ import pytest
 from balance import model
 from occ import services
 from protocols.credit_control import model as credit_control
+from protocols.diameter.assembly import Copied
 from tests.plain import PLAIN_ONLY
 
 
@@ -27,3 +28,11 @@ def test_every_field_is_taken(kind: type) -> None:
     if "def __init__" in source and ".__init__(" not in source:
         for each in fields(kind):
             assert re.search(rf"self\.{each.name}\b[^=\n]* = ", source), each.name
+
+
+@PLAIN_ONLY
+@pytest.mark.parametrize("kind", [each for each in written_out(credit_control) if issubclass(each, Copied)])
+def test_every_field_is_copied(kind: type) -> None:
+    source = inspect.getsource(kind)
+    copied = re.findall(r"^ +self\.(\w+),$", source[source.index("def copy") :], re.MULTILINE)
+    assert copied == [each.name for each in fields(kind)]

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from protocols.credit_control import CreditControlAnswer, ServiceAnswer, Units, client, decode_request, encode_answer
 from protocols.credit_control.request import learn
 from protocols.diameter.errors import DiameterError
-from protocols.diameter.shape import MAX_LEARNT_LENGTH, MAX_SHAPES, MAX_SHAPES_PER_LENGTH, ShapeCache
+from protocols.diameter.shape import MAX_CUTS_TRIED, MAX_LEARNT_LENGTH, MAX_SHAPES, MAX_SHAPES_PER_LENGTH, ShapeCache
 from tests.protocols.messages import (
     ORIGIN_HOST,
     ORIGIN_REALM,
@@ -229,3 +229,77 @@ def test_empty_octet_strings_are_values_too() -> None:
         request = cache.read(octets)
         assert (request.user_name, request.called_station_id, request.origin_state_id) == (b"", b"", 5)
         assert request.proxy_infos == struct.pack(">II", 284, 0x40 << 24 | 28) + packed(280, b"h") + packed(33, b"")
+
+
+def session(number: int, *, host: bytes = b"gw1.example", flags: int = 0xC0, asked: int = 500) -> bytes:
+    """An update of one client, who seldom changes his name and what he asks for."""
+    return required(
+        packed(264, host),
+        packed(1, b"user%03d" % (number % 1000)),
+        u32(415, number),
+        subscription(0, b"%012d" % number),
+        group(456, group(437, u64(421, asked)), group(446, u64(421, 7 * number), u32(420, number)), u32(432, 10)),
+        without=["Origin-Host", "CC-Request-Number"],
+        flags=flags,
+        hop_by_hop=number,
+    )
+
+
+def test_what_seldom_changes_may_change() -> None:
+    """Names, amounts asked for and the T bit change while a layout is read by what it had in common so far."""
+    cache, learnt = counting(learn)
+    messages = [
+        *(session(number) for number in range(4)),
+        session(4, flags=0xD0),
+        session(5),
+        session(6, host=b"gw2.example"),
+        session(7, asked=501),
+        session(8, host=b"gw1.example", asked=500),
+        session(9, flags=0xC1),
+        session(10, host=b"gw3.example", flags=0xD0, asked=1),
+        *(session(number) for number in range(11, 14)),
+    ]
+    for octets in messages * 2:
+        read = cache.read(octets)
+        assert read == learn(octets).apply(octets)
+        assert read.flags == octets[4]
+    assert len(learnt) == len(cache) == 1
+
+
+def test_a_layout_first_seen_sent_again_is_read_without_the_t_bit() -> None:
+    """RFC 6733 section 3: T says that a message was sent before; the next one has it no more."""
+    cache, learnt = counting(learn)
+    for flags in (0xD0, 0xD0, 0xC0, 0xC0, 0xD0, 0xC0):
+        assert cache.read(session(1, flags=flags)).flags == flags
+    assert len(learnt) == 1
+
+
+def test_layouts_of_one_length_by_turns() -> None:
+    """More layouts than have their cuts tried, each read after each other one."""
+    cache, learnt = counting(learn)
+    layouts = [layout(number) for number in range(MAX_CUTS_TRIED + 3)]
+    for _ in range(4):
+        for octets in layouts + layouts[::-1]:
+            assert cache.read(octets) == learn(octets).apply(octets)
+    assert len(learnt) == len(layouts)
+
+
+def test_messages_that_were_read_share_no_part_that_differs() -> None:
+    """What is kept of one message stays as it was when the next is read."""
+    cache: ShapeCache[Any] = ShapeCache(learn)
+    kept = [cache.read(session(number)) for number in range(6)]
+    for number, request in enumerate(kept):
+        assert request.request_number == request.services[0].used[0].time == number
+        assert request.services[0].used[0].total_octets == 7 * number
+        assert request.subscriptions == ((0, b"%012d" % number),)
+        assert (request.origin_host, request.services[0].requested) == (b"gw1.example", Units(total_octets=500))
+
+
+@pytest.mark.parametrize("octets", REQUESTS)
+def test_a_copy_of_a_part_is_the_part(octets: bytes) -> None:
+    request = learn(octets).apply(octets)
+    parts = [request, *request.services, *(one for each in request.services for one in each.used)]
+    parts += [one.requested for one in [request, *request.services] if one.requested is not None]
+    for part in parts:
+        assert part.copy() == part
+        assert part.copy() is not part
