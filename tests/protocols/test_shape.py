@@ -297,8 +297,8 @@ def test_messages_that_were_read_share_no_part_that_differs() -> None:
 
 @pytest.mark.parametrize("octets", REQUESTS)
 def test_a_copy_of_a_part_is_the_part(octets: bytes) -> None:
-    request = learn(octets).apply(octets)
-    parts = [request, *request.services, *(one for each in request.services for one in each.used)]
+    request: Any = learn(octets).apply(octets)
+    parts: list[Any] = [request, *request.services, *(one for each in request.services for one in each.used)]
     parts += [one.requested for one in [request, *request.services] if one.requested is not None]
     for part in parts:
         assert part.copy() == part
