@@ -122,7 +122,6 @@ BUCKET: Final[dict[str, Kind]] = {
 }
 
 _ENCODE: Final = json.JSONEncoder(separators=(",", ":")).encode
-_QUOTED: Final = json.encoder.encode_basestring_ascii
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f\x85\u2028\u2029]")
 _FORMULA: Final = frozenset("=+-@'")
 
@@ -135,32 +134,28 @@ Place = tuple[int, int, int]
 
 def json_line(fields: Mapping[str, Any]) -> str:
     """A record as one line of JSON, in ASCII, all fields in their order."""
-    # A third of what the encoder takes for the whole: it is called for lists only.
-    return _JSON_LINE % tuple([value(fields.get(name)) for name, value in _JSON_VALUES])
+    # A fifth of what the encoder takes for the whole: it is called for lists only, and most fields are null.
+    values = []
+    for name, written in _JSON_VALUES:
+        value = fields.get(name)
+        values.append("null" if value is None else written(value))
+    return _JSON_LINE % tuple(values)
 
 
-def _json_text(value: str | None) -> str:
-    return "null" if value is None else _QUOTED(value)
-
-
-def _json_flag(value: bool | None) -> str:
-    return "null" if value is None else "true" if value else "false"
-
-
-def _json_number(value: int | None) -> int | str:
-    return "null" if value is None else value
+def _json_flag(value: bool) -> str:
+    return "true" if value else "false"
 
 
 def _json_list(value: Any) -> str:
-    return _ENCODE(value) if value else "null" if value is None else "[]"
+    return _ENCODE(value) if value else "[]"
 
 
-_JSON_OF: Final[dict[Kind, Callable[[Any], str | int]]] = {
-    Kind.TEXT: _json_text,
+_JSON_OF: Final[dict[Kind, Callable[[Any], str]]] = {
+    Kind.TEXT: json.encoder.encode_basestring_ascii,
     Kind.FLAG: _json_flag,
-    Kind.INTEGER: _json_number,
-    Kind.UNSIGNED: _json_number,
-    Kind.MOMENT: _json_number,
+    Kind.INTEGER: str,
+    Kind.UNSIGNED: str,
+    Kind.MOMENT: str,
 }
 _JSON_VALUES: Final = tuple((name, _JSON_OF.get(kind, _json_list)) for name, kind in FIELDS.items())
 _JSON_LINE: Final = "{" + ",".join(f'"{name}":%s' for name in FIELDS) + "}\n"

@@ -13,7 +13,7 @@ import logging
 import os
 import re
 import secrets
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -76,6 +76,41 @@ FORMATS: Final[dict[str, Format]] = {
     "jsonl": Format(lambda: "", json_line, re.compile(rb'\{"entry":"' + _ENTRY + rb'"')),
     "csv": Format(csv_header, csv_line, re.compile(_ENTRY + rb",")),
 }
+
+
+class Sums:
+    """What a file of sums says of a file: kept while it is written, as reading all of it again takes as long."""
+
+    def __init__(self, header: bytes = b"") -> None:
+        self.octets = len(header)
+        self._digest = hashlib.sha256(header)
+        self._records = self._debited = self._leaked = 0
+        self._first: str | None = None
+        self._last: str | None = None
+
+    def add(self, octets: bytes, records: Sequence[Mapping[str, Any]]) -> None:
+        """Whole lines, and the fields of the records that they are."""
+        self.octets += len(octets)
+        self._digest.update(octets)
+        self._records += len(records)
+        for fields in records:
+            self._debited += fields["debited_micro"]
+            self._leaked += fields["leaked_micro"]
+            self._last = fields["record_id"]
+            if self._first is None:
+                self._first = self._last
+
+    def as_fields(self) -> dict[str, Any]:
+        """Records, octets, SHA-256, the first and last record, money debited and leaked."""
+        return {
+            "records": self._records,
+            "octets": self.octets,
+            "sha256": self._digest.hexdigest(),
+            "first_record": self._first,
+            "last_record": self._last,
+            "debited_micro": self._debited,
+            "leaked_micro": self._leaked,
+        }
 
 
 class CdrFiles:
@@ -185,6 +220,8 @@ class _Series:
         self._unsynced: set[Path] = set()
         self._begun: tuple[Path | None, int] = (None, 0)
         """How far the disk was told to begin with the part that is written to."""
+        self._sums: dict[Path, Sums] = {}
+        """Of the parts that were begun here."""
         self._last: dict[int, Place] = {}
         """For each lane of the outbox the last record that is in a file."""
 
@@ -201,27 +238,33 @@ class _Series:
 
     def write(self, deliveries: Sequence[Delivery], now_ms: int) -> int:
         last = dict(self._last)
-        lines = []
+        lines, records = [], []
         for each in deliveries:
             if each.place > last.get(each.lane, (0, 0, 0)):
                 last[each.lane] = each.place
                 lines.append(self._format.line({"entry": each.entry, **each.fields}))
+                records.append(each.fields)
         if lines:
-            self._append(lines, now_ms)
+            self._append("".join(lines).encode(), records, now_ms)
         self._last = last
         return len(lines)
 
-    def _append(self, lines: list[str], now_ms: int) -> None:
+    def _append(self, lines: bytes, records: Sequence[Mapping[str, Any]], now_ms: int) -> None:
         path = self._current(now_ms)
         with path.open("ab") as file:
             whole = file.tell()
+            header = b"" if whole else self._format.header().encode()
             try:
-                file.write(("" if whole else self._format.header()).encode())
-                file.write("".join(lines).encode())
+                file.write(header)
+                file.write(lines)
                 file.flush()
             except OSError:
                 file.truncate(whole)  # half a line would spoil the next one
                 raise
+        if not whole:
+            self._sums[path] = Sums(header)
+        if path in self._sums:
+            self._sums[path].add(lines, records)
         self._unsynced.add(path)
 
     def _current(self, now_ms: int) -> Path:
@@ -277,7 +320,7 @@ class _Series:
             self._path = None
         closed = []
         while self._full:
-            found = _close(self._full[0], self._name)
+            found = _close(self._full[0], self._name, self._sums.pop(self._full[0], None))
             if found is not None:
                 closed.append(found)
             del self._full[0]
@@ -287,12 +330,15 @@ class _Series:
 # -- closing a file ----------------------------------------------------------------------------------------------
 
 
-def _close(part: Path, name: str) -> Path | None:
-    """Give a part its name, and then a file of sums; None if it is gone."""
+def _close(part: Path, name: str, kept: Sums | None) -> Path | None:
+    """Give a part its name, and then a file of sums; None if it is gone.
+
+    ``kept``: its sums, if all of it was written here. They do not count if somebody has changed its size.
+    """
     if not part.exists():
         return None
     try:
-        sums = sums_of(part, name)
+        sums = kept.as_fields() if kept is not None and kept.octets == _size(part) else sums_of(part, name)
     except (ValueError, KeyError, TypeError) as error:
         sums = {"error": str(error)}
         log.error("%s has a line that cannot be read; its file of sums says so: %s", part, error)
@@ -313,44 +359,29 @@ def sums_of(path: Path, name: str) -> dict[str, Any]:
 
     ``name``: its format. Raises OSError, and ValueError if a line is not what it should be.
     """
-    digest = hashlib.sha256()
-    octets = 0
+    sums = Sums()
     with path.open("rb") as file:
         while piece := file.read(1 << 20):
-            digest.update(piece)
-            octets += len(piece)
-    records = debited = leaked = 0
-    first = last = None
-    for last, debited_micro, leaked_micro in _READ[name](path):
-        first = last if first is None else first
-        records += 1
-        debited += debited_micro
-        leaked += leaked_micro
-    return {
-        "records": records,
-        "octets": octets,
-        "sha256": digest.hexdigest(),
-        "first_record": first,
-        "last_record": last,
-        "debited_micro": debited,
-        "leaked_micro": leaked,
-    }
+            sums.add(piece, ())
+    for fields in _READ[name](path):
+        sums.add(b"", (fields,))
+    return sums.as_fields()
 
 
-def _sums_of_json(path: Path) -> Iterator[tuple[str, int, int]]:
+def _records_of_json(path: Path) -> Iterator[Mapping[str, Any]]:
     with path.open("rb") as file:
         for line in file:
-            fields = json.loads(line)
-            yield fields["record_id"], fields["debited_micro"], fields["leaked_micro"]
+            yield json.loads(line)
 
 
-def _sums_of_csv(path: Path) -> Iterator[tuple[str, int, int]]:
+def _records_of_csv(path: Path) -> Iterator[Mapping[str, Any]]:
     with path.open(encoding="utf-8", newline="") as file:
         for row in csv.DictReader(file):
-            yield row["record_id"], int(row["debited_micro"]), int(row["leaked_micro"])
+            money = {name: int(row[name]) for name in ("debited_micro", "leaked_micro")}
+            yield {"record_id": row["record_id"], **money}
 
 
-_READ: Final = {"jsonl": _sums_of_json, "csv": _sums_of_csv}
+_READ: Final = {"jsonl": _records_of_json, "csv": _records_of_csv}
 
 
 # -- names and parts ---------------------------------------------------------------------------------------------
