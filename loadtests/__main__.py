@@ -30,6 +30,7 @@ from loadtests.seed import (
     connect,
     forget_stalls,
     memory,
+    rules_settled,
     seed,
     slowest_fsync_ms,
 )
@@ -158,6 +159,8 @@ class Bench:
         self.worker = Worker(shlex.split(options.server), address.url, directory, PARTITIONS, admit_all(scale.sessions))
         cleanup.push_async_callback(self.worker.stop)
         await self.worker.start()
+        self._say("waiting until all accounts were looked at by the rules in force")
+        await rules_settled(self.store)
         self.report.add("worker_start_octets", "worker memory after its start",
                         machine.usage(self.worker.pid).resident_octets / 1e6, "MB")  # fmt: skip
         self.generator = GeneratorProcess(self.worker.port, scale.peers, scale.accounts, scale.sessions, options.seed)

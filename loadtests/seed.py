@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from balance.directory import NewBucket, create_account
 from balance.embedded import Address
+from balance.keys import POLICIES
 from balance.model import MICRO, AccountKind, IdentityType, Subscriber, Unit
 from balance.store import Store, StoreSettings
 from balance.subscribers import add_subscriber
@@ -17,6 +18,7 @@ PARTITIONS: Final = 64
 BALANCE_MICRO: Final = 1000 * MICRO
 """More than a load session can use up: a refusal would be an error of the run."""
 AT_ONCE: Final = 256
+SETTLED_WITHIN_S: Final = 300
 _EURO: Final = 978
 _PLAN: Final = "standard"
 
@@ -92,6 +94,24 @@ async def commit_calls(store: Store) -> int:
     statistics = await information(store, "commandstats")
     row = statistics.get("cmdstat_evalsha", "calls=0")
     return int(row.partition("calls=")[2].partition(",")[0])
+
+
+async def rules_settled(store: Store) -> None:
+    """Return when all accounts have been looked at by the rules in force, which a server does once after it started.
+
+    It is no part of what a request costs. Raises StoreError, and TimeoutError after ``SETTLED_WITHIN_S``.
+    """
+    try:
+        async with asyncio.timeout(SETTLED_WITHIN_S):
+            while await _are_rules_new(store):  # noqa: ASYNC110 - it is another process that looks
+                await asyncio.sleep(0.1)
+    except TimeoutError:
+        raise TimeoutError(f"the server has not looked at all accounts within {SETTLED_WITHIN_S} s") from None
+
+
+async def _are_rules_new(store: Store) -> bool:
+    edition, looked = await store.call("HMGET", POLICIES, "edition", "looked")
+    return edition is None or edition != looked
 
 
 async def compact(store: Store) -> None:

@@ -25,6 +25,7 @@ from protocols.credit_control import (
     Units,
     decode_request,
     encode_answer,
+    encode_result,
     encode_service,
 )
 from protocols.credit_control.refusal import Refusals, request_type
@@ -251,22 +252,16 @@ class Gy:
         if result_code == TOO_BUSY and request.destination_host is None:
             # RFC 6733 section 7.1.3: TOO_BUSY "MUST only be used when a specific server is requested".
             result_code = UNABLE_TO_DELIVER
-        answer = CreditControlAnswer(result_code)
-        if outcome.failed_avp:
-            answer.failed_avp = outcome.failed_avp
         currency = outcome.currency or self.charging.rules.catalogue.currency
-        if outcome.cost_micro >= 0:
-            answer.cost = cc_money(outcome.cost_micro, currency)
-        if outcome.check_balance_result >= 0:
-            answer.check_balance_result = outcome.check_balance_result
-        answer.members = outcome.avps
+        grants = outcome.grants
         services = b""
-        if outcome.command_level:
-            _grant_at_command_level(answer, outcome.grants[0], currency)
-        elif outcome.grants:
-            services = b"".join([self._encoded(grant, currency) for grant in outcome.grants])
-        peer.send(encode_answer(request, answer, self._origin, services))
-        for grant in outcome.grants:
+        if grants and not outcome.command_level:
+            services = b"".join([self._encoded(grant, currency) for grant in grants])
+        if outcome.failed_avp or outcome.cost_micro >= 0 or outcome.check_balance_result >= 0 or outcome.command_level:
+            peer.send(encode_answer(request, _answer(outcome, result_code, currency), self._origin, services))
+        else:  # nearly always
+            peer.send(encode_result(request, result_code, self._origin, services, outcome.avps))
+        for grant in grants:
             self.statistics.service_answered(grant.rating_group, grant.result_code)
         self.statistics.answered(request.request_type, result_code, perf_counter() - started, request.session_id)
 
@@ -330,6 +325,21 @@ class _Asked:
         except Exception:  # as in Gy._begin
             log.exception("session %r could not be answered without the store", self.request.session_id)
             return False
+
+
+def _answer(outcome: Outcome, result_code: int, currency: int) -> CreditControlAnswer:
+    """All of an outcome but what is granted to services."""
+    answer = CreditControlAnswer(result_code)
+    if outcome.failed_avp:
+        answer.failed_avp = outcome.failed_avp
+    if outcome.cost_micro >= 0:
+        answer.cost = cc_money(outcome.cost_micro, currency)
+    if outcome.check_balance_result >= 0:
+        answer.check_balance_result = outcome.check_balance_result
+    answer.members = outcome.avps
+    if outcome.command_level:
+        _grant_at_command_level(answer, outcome.grants[0], currency)
+    return answer
 
 
 def _service_answer(grant: Grant, currency: int) -> ServiceAnswer:

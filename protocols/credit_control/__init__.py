@@ -5,7 +5,7 @@ client's. ``service_information`` builds the 3GPP part of requests. What of an a
 to request can be encoded once: see ``members``.
 """
 
-from protocols.credit_control.answer import encode_answer, encode_service
+from protocols.credit_control.answer import encode_answer, encode_result, encode_service
 from protocols.credit_control.client import decode_answer, encode_request
 from protocols.credit_control.members import bandwidth_filter_rule, encode_command_members, encode_service_members
 from protocols.credit_control.model import (
@@ -68,6 +68,7 @@ __all__ = [
     "encode_raa",
     "encode_rar",
     "encode_request",
+    "encode_result",
     "encode_service",
     "encode_service_members",
     "ims_information",
