@@ -67,6 +67,7 @@ class CommitCall:
         value = pack_account(plan.account) if plan.account is not None else b""
         ended = pack_session(plan.ended) if plan.ended is not None and plan.ended_ttl_ms > 0 else b""
         amended = pack_session(plan.amended) if plan.amended is not None else b""
+        marker = pack_session(Session(plan.mark, b"", "", b"", 0, 0, 0)) if plan.mark else b""
         index = number(self._count)
         self._count += 1
         self._accounts.add(account_key)
@@ -86,7 +87,6 @@ class CommitCall:
             records.items.add(index)
             records.items.add(plan.outbox)
         if plan.mark:
-            marker = pack_session(Session(plan.mark, b"", "", b"", 0, 0, 0))
             self._add_first(index, account_id, plan.mark)
             self._add_ended(index, account_id, plan.mark, marker, plan.mark_ttl_ms)
         if plan.first_of:

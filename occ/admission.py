@@ -102,7 +102,8 @@ _Held = tuple[float, int, P, bytes]
 class Admission(Generic[P]):
     """The requests of one worker between socket and charging. All of it runs in one event loop.
 
-    ``kind_of`` tells the CC-Request-Type of a request that nobody has read, 0 if it cannot.
+    ``kind_of`` tells the CC-Request-Type of a request that nobody has read, 0 if it cannot. ``clock`` is in seconds;
+    ``loop_clock`` gives another number whenever the loop has read its sockets again (None: the loop's own).
     """
 
     __slots__ = (
@@ -115,6 +116,7 @@ class Admission(Generic[P]):
         "_kind_of",
         "_limits",
         "_loop",
+        "_loop_clock",
         "_measured_at",
         "_most_begun",
         "_octets",
@@ -141,6 +143,7 @@ class Admission(Generic[P]):
         begin: Begin[P],
         refuse: Refuse[P],
         clock: Callable[[], float] = perf_counter,
+        loop_clock: Callable[[], float] | None = None,
     ) -> None:
         self._limits = limits
         self._under_way = under_way
@@ -149,6 +152,7 @@ class Admission(Generic[P]):
         self._begin = begin
         self._refuse = refuse
         self._clock = clock
+        self._loop_clock = loop_clock
         self._loop: asyncio.AbstractEventLoop | None = None
         self._running: deque[_Held[P]] = deque()
         self._first: deque[_Held[P]] = deque()
@@ -196,7 +200,7 @@ class Admission(Generic[P]):
         """
         if self._loop is None:
             self._loop = asyncio.get_running_loop()
-        return self._loop.time()
+        return self._loop.time() if self._loop_clock is None else self._loop_clock()
 
     def _turn_soon(self) -> None:
         assert self._loop is not None

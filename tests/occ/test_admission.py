@@ -40,16 +40,6 @@ class _Store:
         return self.commit_s
 
 
-class _Admission(Admission[str]):
-    """Told by the test when the loop comes round."""
-
-    desk: "Desk"
-
-    def _polled_at(self) -> float:
-        super()._polled_at()
-        return self.desk.turns
-
-
 class Desk:
     """An admission, and what it has done. A request is its type and a number, as octets."""
 
@@ -62,12 +52,18 @@ class Desk:
         self.begun: list[bytes] = []
         self.refused: list[tuple[bytes, str]] = []
         limits = AdmissionLimits(in_flight, BOUND_S)
-        self.admission = _Admission(
-            limits, self.under_way, self.store, lambda octets: octets[0], self._begin, self._refuse, lambda: self.now
-        )
         self.number = 0
         self.turns = 0
-        self.admission.desk = self
+        self.admission: Admission[str] = Admission(
+            limits,
+            self.under_way,
+            self.store,
+            lambda octets: octets[0],
+            self._begin,
+            self._refuse,
+            lambda: self.now,
+            lambda: self.turns,
+        )
 
     def _begin(self, peer: str, message: bytes, read_at: float) -> None:
         assert peer == "peer"
