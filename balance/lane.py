@@ -199,8 +199,8 @@ class Lane:
     """What one commit script call serves, see ``balance.keys``."""
 
     __slots__ = (
-        "_flush_due", "_gathering", "_recent", "begun", "budgets", "generation", "in_flight", "keys", "mark", "queue",
-        "route", "shared", "transitions",
+        "_flush_due", "_gathering", "_overtaken", "_recent", "begun", "budgets", "generation", "in_flight", "keys",
+        "mark", "queue", "route", "shared", "transitions",
     )  # fmt: skip
 
     def __init__(self, shared: Shared, keys: Keys, lane: int) -> None:
@@ -220,6 +220,8 @@ class Lane:
         self._flush_due = False
         self._gathering = False
         """A timer is going to flush."""
+        self._overtaken = False
+        """The queue has an operation that another worker was faster than."""
         self._recent = 0.0
         """Plans that commits have had lately, on average."""
 
@@ -334,8 +336,11 @@ class Lane:
         self.flush_or_gather()
 
     def flush_or_gather(self) -> None:
-        """Send what waits, unless it is worth while to wait for more."""
-        if self._recent < BUSY or len(self.queue) >= GATHERED:
+        """Send what waits, unless it is worth while to wait for more.
+
+        What was overtaken goes at once: whoever waits while the other does not is overtaken again.
+        """
+        if self._overtaken or self._recent < BUSY or len(self.queue) >= GATHERED:
             self.flush()
         elif not self._gathering:
             self._gathering = True
@@ -354,9 +359,10 @@ class Lane:
         So at low load the plans that come while Redis writes to disk share the next write, and at high load Redis
         works on one commit while the next ones are being decided.
         """
-        while self.queue and (not self.in_flight or len(self.queue) >= PLANS_AT_ONCE):
+        while self.queue and (not self.in_flight or self._overtaken or len(self.queue) >= PLANS_AT_ONCE):
             if self.in_flight >= self.shared.commits_in_flight:
                 break
+            self._overtaken = False
             batch = self.queue[:MAX_PLANS]
             self.queue = self.queue[MAX_PLANS:]
             self._send(batch)
@@ -468,6 +474,7 @@ class Lane:
             self.finish(operation, StoreError("the account changes faster than this operation can follow"))
         else:
             operation.line.value, operation.fresh = value, True
+            self._overtaken = True
             self.decide(operation, None)
 
     def _reload_script(self, batch: list[Operation]) -> None:

@@ -17,7 +17,7 @@ from balance.address import Address
 from balance.cluster import Cluster, slot_of
 from balance.keys import LAYOUT, Keys
 from balance.lane import MAX_PLANS, Lane, Line, OnPlan, Shared
-from balance.look_ups import Sessions, Subscribers
+from balance.look_ups import Sessions, Subscribers, failure, unreachable
 from balance.migrations import FORMAT, Data, bring_forward, scan_by
 from balance.model import Account, Observe, Plan, Step
 from balance.nodes import Nodes, Primary, Watcher, scan
@@ -233,6 +233,26 @@ class Store:
         except NotPrimaryError:
             self._nodes.not_primary()
             raise
+
+    async def replicated(self, lane: int) -> bool:
+        """Return when as many replicas as the address asks for have what is in a lane; False: it asks for none.
+
+        Raises StoreError, also if they do not have it in time.
+        """
+        address = self.settings.address
+        if not address.wait_replicas:
+            return False
+        mark = self.keys.mark(lane)
+        route = self._nodes.route(mark)
+        if route is None or route.lost:
+            raise unreachable()
+        future: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
+        # A write of our own: what WAIT waits for is the last one of a connection, and all before that.
+        route.send_replicated((b"SET", mark, b""), address.wait_replicas, address.wait_ms, future.set_result)
+        reply = await future
+        if isinstance(reply, Exception):
+            raise failure(self._nodes, reply)
+        return True
 
     async def call_all(self, *command: Any) -> list[Reply]:
         """One command to every server that takes writes. Raises StoreError."""

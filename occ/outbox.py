@@ -121,7 +121,7 @@ class Outbox:
             key = self._store.keys.outbox(lane)
             # Taken out, and put back when all went well: otherwise the lane is begun anew.
             place = self._places.pop(lane, None) or _Place(b"-", await self._taken_before(key), [])
-            pages = await self._read(key, place, pages_at_most)
+            pages = await self._read(lane, key, place, pages_at_most)
             for page in pages:
                 self._write(lane, page, place)
                 await asyncio.sleep(BREATH_S)
@@ -159,10 +159,11 @@ class Outbox:
             await loop.run_in_executor(None, self._files.seal, now_ms())
         return struck
 
-    async def _read(self, key: bytes, place: "_Place", pages_at_most: int) -> list[list[Any]]:
+    async def _read(self, lane: int, key: bytes, place: "_Place", pages_at_most: int) -> list[list[Any]]:
         """The next entries, in pages; those that nobody has taken are taken. Raises StoreError.
 
-        Pages are small, so that Redis is never busy with one for long.
+        Pages are small, so that Redis is never busy with one for long. Where replicas are to have everything, they have
+        these: what is lost with a primary was never answered, is charged again, and must not be in two records.
         """
         pages: list[list[Any]] = []
         while len(pages) < pages_at_most:
@@ -177,6 +178,11 @@ class Outbox:
         if wanted:
             claim = ("XCLAIM", key, GROUP, self._name, TAKE_OVER_MS, *wanted, "FORCE", "JUSTID")
             place.taken.update(await self._store.call(*claim))
+        if pages and await self._store.replicated(lane):
+            ours = {entry for page in pages for entry, _ in page if entry in place.taken}
+            still = await self._store.call("XRANGE", key, pages[0][0][0], pages[-1][-1][0])
+            if not ours <= {entry for entry, _ in still}:
+                raise StoreUnavailableError("another server has taken over, with other records")
         return pages
 
     def _write(self, lane: int, page: list[Any], place: "_Place") -> None:
