@@ -9,6 +9,7 @@ import pytest
 import redis
 
 from balance.embedded import Address, EmbeddedRedis, EmbeddedSettings
+from tests.live_server import forget_directories
 
 # A slow machine is no fault of the product; and what is merged must not hang on what a run happens to try.
 hypothesis.settings.register_profile("occ", deadline=None, derandomize=bool(os.environ.get("CI")))
@@ -34,4 +35,5 @@ def clean_redis(redis_server: EmbeddedRedis) -> Address:
     """Where the shared server listens; nothing is stored in it."""
     with redis.Redis.from_url(redis_server.address.url) as client:
         client.flushall()
+    forget_directories(redis_server.address.url)
     return redis_server.address

@@ -267,5 +267,10 @@ class LiveServer:
         _directories[self.server.redis_address.url].add(cdr_directory)
 
 
+def forget_directories(url: str) -> None:
+    """A store is empty again: what earlier servers of it have delivered is not of it any more."""
+    _directories.pop(url, None)
+
+
 def _lines_in(directory: Path) -> list[str]:
     return [line.decode() for line in record_lines(directory, "jsonl")]

@@ -236,6 +236,10 @@ async def test_a_slow_channel_slows_no_other(store: Store, tmp_path: Path) -> No
             await found.hand_in(*map(notice, quick))
             for name in quick:
                 await found.comes_to(name, "sent")
+            await found.until("slow1", lambda each: each.attempts == 1)
+            async with asyncio.timeout(10):
+                while len(bot.requests) < 2:  # noqa: ASYNC110 - it is a thread that is asked
+                    await asyncio.sleep(0.01)
             assert len(bot.requests) == 2
             release.set()
             for number in range(20):
