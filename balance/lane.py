@@ -21,7 +21,7 @@ from balance.look_ups import Sessions, failure, ignore, unreachable
 from balance.model import Account, Lookup, Observe, Plan, Session, Step
 from balance.nodes import MovedError, Nodes, Route
 from balance.records import unpack_account, unpack_session
-from balance.resp import Reply, StoreError, StoreUnavailableError
+from balance.resp import Command, OnReply, Reply, StoreError, StoreUnavailableError
 from balance.store_statistics import StoreStatistics
 
 log = logging.getLogger("balance.store")
@@ -244,25 +244,22 @@ class Lane:
 
     def read(self, operation: Operation) -> None:
         """Decide on the account as the store has it now."""
-        route = self.route
-        if route is None or route.lost:
-            self.finish(operation, unreachable())
-            return
-        operation.generation = self.generation
-        self.shared.statistics.reads += 1
-        route.send((b"GET", operation.line.key), operation.on_account)
+        self._ask(operation, (b"GET", operation.line.key), operation.on_account)
 
     def look_up(self, operation: Operation) -> None:
         """Decide knowing of an ended session, and on the account beside it: another worker may have it open."""
         line = operation.line
+        key = self.shared.keys.ended(line.account_id, operation.session_id)
+        self._ask(operation, (b"MGET", line.key, key), operation.on_account_and_session)
+
+    def _ask(self, operation: Operation, command: Command, on_reply: OnReply) -> None:
         route = self.route
         if route is None or route.lost:
             self.finish(operation, unreachable())
             return
         operation.generation = self.generation
         self.shared.statistics.reads += 1
-        key = self.shared.keys.ended(line.account_id, operation.session_id)
-        route.send((b"MGET", line.key, key), operation.on_account_and_session)
+        route.send(command, on_reply)
 
     def decide_after(self, operation: Operation, value: bytes) -> None:
         """Decide knowing of an ended session; one that cannot be read costs this operation, not those behind it."""

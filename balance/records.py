@@ -156,35 +156,7 @@ def _session_fields(session: Session, account_id: bytes) -> tuple[object, ...]:
 
 def _service_fields(use: ServiceUse) -> tuple[object, ...]:
     """What is written of a service; what most services do not have is left out."""
-    if not (
-        use.zone
-        or use.notes is not None
-        or use.earlier_micro
-        or use.ahead
-        or use.pool
-        or use.final
-        or use.terms
-        or use.meters
-    ):
-        fields = (
-            use.rating_group,
-            use.service_identifier,
-            use.name,
-            use.unit,
-            use.used,
-            use.paid_units,
-            use.priced_micro,
-            use.leaked_micro,
-            use.granted,
-            use.parts,
-            use.disbelieved,
-            use.step_units,
-            use.step_price_micro,
-            use.taken,
-            use.reasons,
-        )
-        return (*fields, use.allowances) if use.allowances else fields
-    return (
+    fields = (
         use.rating_group,
         use.service_identifier,
         use.name,
@@ -200,16 +172,20 @@ def _service_fields(use: ServiceUse) -> tuple[object, ...]:
         use.step_price_micro,
         use.taken,
         use.reasons,
-        use.earlier_micro,
-        use.ahead,
-        use.pool,
-        use.final,
-        use.terms,
-        use.allowances,
-        use.zone,
-        use.meters,
-        use.notes,
     )
+    if (
+        use.zone
+        or use.notes is not None
+        or use.earlier_micro
+        or use.ahead
+        or use.pool
+        or use.final
+        or use.terms
+        or use.meters
+    ):
+        rare = (use.earlier_micro, use.ahead, use.pool, use.final, use.terms)
+        return (*fields, *rare, use.allowances, use.zone, use.meters, use.notes)
+    return (*fields, use.allowances) if use.allowances else fields
 
 
 def _grant_fields(grant: Grant) -> tuple[object, ...]:
