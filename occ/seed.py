@@ -44,7 +44,8 @@ from balance.store import Store
 from balance.structure import CustomerUnit, Pays, UnitKind
 from occ.entitlements import bring_all_up_to_date
 from occ.rating.catalogue import Catalogue
-from occ.rating.currency import NUMERIC, currency_name, parse_amount
+from occ.rating.currency import NUMERIC, currency_name
+from occ.setting_values import read_amount
 from occ.yamlmap import Node, load_yaml, nearest
 
 log = logging.getLogger("occ.seed")
@@ -243,15 +244,7 @@ def _plus(number: str, offset: int) -> str:
 
 
 def _money(node: Node | None) -> int:
-    if node is None:
-        return 0
-    try:
-        amount = parse_amount(node.text())
-    except ValueError as error:
-        raise node.error(f"{node.path}: {error}") from None
-    if amount < 0:
-        raise node.error(f"{node.path} must not be negative")
-    return amount
+    return 0 if node is None else read_amount(node)
 
 
 async def seed(store: Store, source: Path, now_ms: int, catalogue: Catalogue | None = None) -> Seeded:

@@ -151,7 +151,7 @@ async def test_numbers_keep_their_zeros(store: Store, tmp_path: Path) -> None:
         ("001010000000009", "00101000000000x", 7, "digits"),
         ("001010000000009", "999998", 7, "3 subscribers"),
         ("balance: 10.00", "balance: 10,00", 8, "not an amount"),
-        ("balance: 10.00", "balance: -1", 8, "negative"),
+        ("balance: 10.00", "balance: -1", 8, "below zero"),
         ("balance: 10.00", "credit_limit: 5,00", 8, "not an amount"),
         ("plan: standard", "plan: standrad", 9, "did you mean 'standard'?"),
         ("    plan: standard\n", "", 4, "'plan' is missing"),
