@@ -180,7 +180,7 @@ async def read_account(store: Store, account_id: bytes) -> Account | None:
     value = await store.call("GET", store.keys.account(account_id))
     if value is None:
         return None
-    store.seen(account_id, value)
+    store.snapshots.seen(account_id, value)
     return _account(account_id, value)
 
 

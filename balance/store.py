@@ -16,13 +16,13 @@ from typing import Any
 from balance.address import Address
 from balance.cluster import Cluster, slot_of
 from balance.keys import LAYOUT, Keys
-from balance.lane import MAX_PLANS, Lane, Line, OnPlan, Shared
+from balance.lane import MAX_PLANS, Lane, OnPlan, Shared
 from balance.look_ups import Sessions, Subscribers, failure, unreachable
 from balance.migrations import FORMAT, Data, bring_forward, scan_by
-from balance.model import Account, Observe, Plan, Step
+from balance.model import Observe, Plan, Step
 from balance.nodes import Nodes, Primary, Watcher, scan
-from balance.records import VERSION_BYTES
 from balance.resp import NotPrimaryError, RedisLink, Reply, StoreError, StoreUnavailableError
+from balance.snapshots import Snapshots
 from balance.store_statistics import StoreStatistics
 
 
@@ -74,8 +74,8 @@ class Store:
             self.keys, self._nodes, self.sessions, self.statistics, script,
             settings.commits_in_flight, address.wait_replicas, address.wait_ms,
         )  # fmt: skip
-        self._lines: dict[bytes, Line] = {}
         self._lanes = {lane: Lane(self._shared, self.keys, lane) for lane in self.keys.lanes()}
+        self.snapshots = Snapshots(self.keys, self._lanes, settings.account_cache_entries)
         self._slots = {slot_of(lane.keys[0]): lane for lane in self._lanes.values()}
         self._commits_seen = (0, 0.0)
 
@@ -166,45 +166,14 @@ class Store:
     # -- accounts ------------------------------------------------------------------------------------------------
 
     def transact(self, account_id: bytes, step: Step, done: OnPlan) -> None:
-        """Run ``step`` on the account's snapshot and write its plan; ``done`` gets the plan, or a StoreError.
-
-        After a StoreUnavailableError it is not known whether the plan was written; the same request repeated finds out.
-        """
-        line = self._lines.get(account_id)
-        if line is None:
-            line = Line(account_id, self.keys.account(account_id), self._lanes[self.keys.lane(account_id)])
-            if len(self._lines) >= self.settings.account_cache_entries:
-                self._evict()
-            self._lines[account_id] = line
-        line.run(step, done)
-
-    def seen(self, account_id: bytes, value: bytes) -> None:
-        """An account as it was just read: what another process has changed need not be found out by a conflict.
-
-        Nothing is taken back: only a later version replaces the snapshot that is kept, and none that is being changed.
-        """
-        if self.keys.clustered:
-            return  # it may have waited for other nodes while its own was replaced by one that lacks it
-        line = self._lines.get(account_id)
-        if line is None or line.busy or line.loaded != line.lane.generation:
-            return
-        if value[:VERSION_BYTES] > line.value[:VERSION_BYTES]:
-            line.value = value
+        """See ``balance.snapshots``."""
+        self.snapshots.transact(account_id, step, done)
 
     async def commit(self, account_id: bytes, step: Step) -> Plan:
         """``transact`` for those who can wait. Raises StoreError, or what ``step`` raises."""
         future: asyncio.Future[Plan] = asyncio.get_running_loop().create_future()
         self.transact(account_id, step, _Awaited(future).done)
         return await future
-
-    def _evict(self) -> None:
-        """Drop the oldest idle snapshot; busy ones go to the back of the line."""
-        for _ in range(8):
-            account_id = next(iter(self._lines))
-            line = self._lines.pop(account_id)
-            if not line.busy:
-                return
-            self._lines[account_id] = line
 
     async def spent(self) -> dict[str, int]:
         """What of each budget is gone, by all that is written. Raises StoreError."""
@@ -215,14 +184,6 @@ class Store:
                 name = found[at].decode("utf-8", "replace")
                 totals[name] = totals.get(name, 0) + int(found[at + 1])
         return totals
-
-    def remembered_account(self, account_id: bytes) -> Account | None:
-        """An account as this worker last knew it; for when the store cannot be asked."""
-        line = self._lines.get(account_id)
-        try:
-            return None if line is None else line.account()
-        except ValueError:
-            return None
 
     # -- off the hot path ----------------------------------------------------------------------------------------
 

@@ -253,7 +253,7 @@ class Away:
         if account_id is None:
             return known
         known.is_known = True
-        known.account = account = store.remembered_account(account_id)
+        known.account = account = store.snapshots.remembered(account_id)
         known.session = None if account is None else account.sessions.get(key)
         if known.session is not None:
             known.subscriber_id = known.session.subscriber_id

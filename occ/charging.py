@@ -95,6 +95,9 @@ class Charging:
 
     def __init__(self, store: Store, rules: Rules) -> None:
         self.store = store
+        self.snapshots = store.snapshots
+        self.sessions = store.sessions
+        self.subscribers = store.subscribers
         self.rules = rules
         self.statistics = ChargingStatistics()
 
@@ -171,9 +174,9 @@ class Charge:
     def begin(self) -> None:
         kind = self.request.request_type
         if kind == UPDATE or kind == TERMINATION:
-            account_id = self.charging.store.sessions.account_of(self.key)
+            account_id = self.charging.sessions.account_of(self.key)
             if account_id is not None:
-                self.charging.store.transact(account_id, self.step, self._on_plan)
+                self.charging.snapshots.transact(account_id, self.step, self._on_plan)
                 return
         self._find_subscriber()
 
@@ -184,16 +187,16 @@ class Charge:
             kind, value = subscriptions[self._identity]
             if kind == _E164 and value[:1] == b"+":
                 value = value[1:]
-            self.charging.store.subscribers.find(kind, value, self.now_ms, self._on_subscriber)
+            self.charging.subscribers.find(kind, value, self.now_ms, self._on_subscriber)
         elif self.request.request_type in (UPDATE, TERMINATION):
-            self.charging.store.sessions.find(self.key, self._on_session)
+            self.charging.sessions.find(self.key, self._on_session)
         else:
             self._done(Outcome(USER_UNKNOWN))
 
     def _on_subscriber(self, found: Subscriber | StoreError | None) -> None:
         if isinstance(found, Subscriber):
             self.subscriber = found
-            self.charging.store.transact(found.account_id, self.step, self._on_plan)
+            self.charging.snapshots.transact(found.account_id, self.step, self._on_plan)
         elif found is None:
             self._identity += 1
             self._find_subscriber()
@@ -202,7 +205,7 @@ class Charge:
 
     def _on_session(self, account_id: bytes | StoreError | None) -> None:
         if isinstance(account_id, bytes):
-            self.charging.store.transact(account_id, self.step, self._on_plan)
+            self.charging.snapshots.transact(account_id, self.step, self._on_plan)
         else:
             self._done(Outcome(UNKNOWN_SESSION_ID) if account_id is None else _not_carried_out(account_id))
 
@@ -223,7 +226,7 @@ class Charge:
         ):
             # The identity may have passed to somebody else meanwhile: a session goes on where it began.
             self.subscriber = None
-            self.charging.store.sessions.find(self.key, self._on_session)
+            self.charging.sessions.find(self.key, self._on_session)
             return
         self.charging.statistics.add(result)
         if result.spent:

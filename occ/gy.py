@@ -5,7 +5,6 @@ its outcome becomes an answer.
 """
 
 import logging
-from bisect import bisect_left
 from collections.abc import Callable
 from time import perf_counter, perf_counter_ns
 from typing import Final, Protocol
@@ -18,6 +17,7 @@ from occ.charging import UNREACHABLE, Charging
 from occ.codes import TERMINATION, TOO_BUSY, UNABLE_TO_COMPLY, UNABLE_TO_DELIVER, UPDATE
 from occ.peer_rates import PeerRates
 from occ.profiles import Profile, ProfileChooser
+from occ.request_statistics import Count, RequestStatistics
 from protocols.credit_control import (
     CreditControlAnswer,
     CreditControlRequest,
@@ -35,29 +35,20 @@ from protocols.diameter.events import Opened, RequestReceived
 
 log = logging.getLogger("occ.gy")
 
-GROUPS_COUNTED: Final = 200
-"""(Rating-Group, Result-Code) pairs counted apart; clients choose the Rating-Groups, so there must be an end."""
-OTHER_GROUPS: Final = -2
-"""Stands for all further Rating-Groups; -1 for none."""
-
 CLIENTS_REMEMBERED: Final = 10_000
 """Origin-Hosts whose Origin-State-Id is kept."""
+
+PEERS_REMEMBERED: Final = 1000
+"""Connections whose clients are kept; those that are closed go when there are so many."""
+CLIENTS_OF_PEER: Final = 100
+"""Clients that are kept of each of them: an agent has several."""
 
 GRANTS_REMEMBERED: Final = 1024
 """Grants whose encoding is kept."""
 
-
-SLOW_S: Final = 0.05
-"""Answers that take longer miss the service level; the last of them are remembered by name, for who looks into it."""
-LATENCY_BOUNDS_S: Final = (
-    0.0005, 0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5,
-)  # fmt: skip
-
 _OCTETS: Final = int(Unit.OCTETS)
 _SECONDS: Final = int(Unit.SECONDS)
 _AMOUNT: Final = int(Unit.AMOUNT)
-
-TYPE_NAMES: Final = {1: "initial", 2: "update", 3: "termination", 4: "event"}
 
 
 class Peer(Protocol):
@@ -76,48 +67,29 @@ class Peer(Protocol):
         """Sends an encoded answer; False if the connection is gone."""
 
 
-class RequestStatistics:
-    """Credit-control requests of this worker: answers by type and Result-Code, latency, requests under way."""
+class _Client:
+    """What was found of a client when it asked last: its next request nearly always has the same destination."""
 
-    __slots__ = ("answers", "in_flight", "latency", "latency_seconds", "refused", "services", "slow")
+    __slots__ = ("destination_host", "destination_realm", "elsewhere", "profile", "via")
 
-    def __init__(self) -> None:
-        self.answers: dict[tuple[int, int], int] = {}
-        """(CC-Request-Type, Result-Code) -> answers; type 0 where it could not be read."""
-        self.services: dict[tuple[int, int], int] = {}
-        """(Rating-Group, Result-Code) -> answers about a service; ``OTHER_GROUPS`` beyond ``GROUPS_COUNTED`` pairs."""
-        self.latency: dict[int, list[int]] = {kind: [0] * (len(LATENCY_BOUNDS_S) + 1) for kind in (0, *TYPE_NAMES)}
-        self.latency_seconds: dict[int, float] = dict.fromkeys(self.latency, 0.0)
-        self.in_flight = 0
-        """Accepted and not yet answered, waiting or begun."""
-        self.refused: dict[tuple[str, int], int] = {}
-        """(reason, CC-Request-Type) -> requests turned away unread. They are among the answers, not in the latency."""
+    def __init__(self, via: bytes, request: CreditControlRequest, profile: Profile, elsewhere: int | None) -> None:
+        self.via = via
+        """Origin-Host of the peer."""
+        self.destination_host = request.destination_host
+        self.destination_realm = request.destination_realm
+        self.profile = profile
+        self.elsewhere = elsewhere
+        """What ``route`` gave."""
 
-        self.slow: dict[tuple[int, int], tuple[bytes, float]] = {}
-        """(CC-Request-Type, index of the bound) -> Session-Id and seconds of the last answer as slow as that."""
 
-    @property
-    def rejected(self) -> int:
-        """Requests turned away, for whatever reason."""
-        return sum(self.refused.copy().values())
+class _Encoded:
+    """A grant as it is sent, and where such are counted."""
 
-    def answered(self, request_type: int, result_code: int, seconds: float, session_id: bytes = b"") -> None:
-        key = (request_type, result_code)
-        self.answers[key] = self.answers.get(key, 0) + 1
-        index = bisect_left(LATENCY_BOUNDS_S, seconds)
-        self.latency[request_type][index] += 1
-        self.latency_seconds[request_type] += seconds
-        if seconds > SLOW_S and session_id:
-            self.slow[request_type, index] = (session_id, seconds)
+    __slots__ = ("counted", "octets")
 
-    def service_answered(self, rating_group: int, result_code: int) -> None:
-        key = (rating_group, result_code)
-        try:
-            self.services[key] += 1
-        except KeyError:
-            if len(self.services) >= GROUPS_COUNTED:
-                key = (OTHER_GROUPS, result_code)
-            self.services[key] = self.services.get(key, 0) + 1
+    def __init__(self, octets: bytes, counted: Count) -> None:
+        self.octets = octets
+        self.counted = counted
 
 
 class Gy:
@@ -151,8 +123,10 @@ class Gy:
         self.admission: Admission[Peer] = Admission(
             limits, self.statistics, charging.store, request_type, self._begin, self._turn_away
         )
+        self._clients: dict[Peer, dict[bytes, _Client]] = {}
+        """By the peer they come by, and their Origin-Host."""
         self._client_states: dict[bytes, int] = {}
-        self._grants: dict[tuple[object, ...], bytes] = {}
+        self._grants: dict[tuple[object, ...], _Encoded] = {}
         self.on_client_state: Callable[[bytes, int], None] | None = None
         """Told (Origin-Host, Origin-State-Id) when a client's is first seen, and whenever it has risen."""
         self.away: Away | None = None
@@ -194,22 +168,29 @@ class Gy:
             statistics.answered(0, error.result_code, perf_counter() - started)
             peer.send(error_answer(message, error, self._origin))
             return
-        elsewhere = self._route(peer, request)
-        if elsewhere is not None:
-            self.answer(peer, request, Outcome(elsewhere), started)
+        clients = self._clients.get(peer)
+        client = None if clients is None else clients.get(request.origin_host)
+        if (
+            client is None
+            or request.route_records
+            or client.destination_host != request.destination_host
+            or client.destination_realm != request.destination_realm
+        ):
+            client = self._client(peer, request)
+        if client.elsewhere is not None:
+            self.answer(peer, request, Outcome(client.elsewhere), started)
             return
-        said = peer.capabilities
-        via = said.origin_host.encode()
+        via = client.via
         if request.origin_state_id is not None:
             self.note_client_state(request.origin_host, request.origin_state_id)
         elif via == request.origin_host or via.lower() == request.origin_host.lower():
             # A client that tells its state when it connects means it for its sessions too. What comes by an agent
             # says nothing of it: the client may have restarted since it was connected here.
             request.origin_state_id = self._client_states.get(via.lower())
+        profile = client.profile
         statistics.in_flight += 1
-        asked = _Asked(self, peer, request, message, via, started)
+        asked = _Asked(self, peer, request, message, via, profile, started)
         try:
-            asked.profile = profile = self._profiles.choose(said, request.origin_host)
             away = self.away
             if away is not None and away.sessions and away.holds(request):
                 away.in_turn(request, message, profile, via, asked.charge, asked.done)
@@ -219,10 +200,23 @@ class Gy:
             log.exception("session %r could not be charged", request.session_id)
             asked.done(Outcome(UNABLE_TO_COMPLY))
 
+    def _client(self, peer: Peer, request: CreditControlRequest) -> _Client:
+        """Whose the request is, and whether it is for us."""
+        said = peer.capabilities
+        profile = self._profiles.choose(said, request.origin_host)
+        client = _Client(said.origin_host.encode(), request, profile, self._route(peer, request))
+        if not request.route_records:  # with them, it depends on the way that a request has come
+            clients = self._clients.get(peer)
+            if clients is None or len(clients) >= CLIENTS_OF_PEER:
+                if len(self._clients) >= PEERS_REMEMBERED:
+                    self._clients.clear()
+                clients = self._clients[peer] = {}
+            clients[request.origin_host] = client
+        return client
+
     def charge(self, asked: "_Asked") -> None:
         """Charge a request that has waited; never raises."""
         try:
-            assert asked.profile is not None
             self.charging.charge(asked.request, asked.profile, asked.via, self._clock(), asked.done)
         except Exception:  # as in _begin
             log.exception("session %r could not be charged", asked.request.session_id)
@@ -237,14 +231,13 @@ class Gy:
 
     def _turn_away(self, peer: Peer, message: bytes, kind: int, reason: str) -> None:
         """Refuse a request that nobody has read."""
-        statistics = self.statistics
-        statistics.refused[reason, kind] = statistics.refused.get((reason, kind), 0) + 1
+        answered_as = kind
         try:
             answer, result_code = self._refusals.refusal(message)
         except DiameterError as error:
-            answer, result_code, kind = error_answer(message, error, self._origin), error.result_code, 0
+            answer, result_code, answered_as = error_answer(message, error, self._origin), error.result_code, 0
         peer.send(answer)
-        statistics.answers[kind, result_code] = statistics.answers.get((kind, result_code), 0) + 1
+        self.statistics.turned_away(reason, kind, answered_as, result_code)
 
     def answer(self, peer: Peer, request: CreditControlRequest, outcome: Outcome, started: float) -> None:
         """Send an outcome."""
@@ -256,16 +249,22 @@ class Gy:
         grants = outcome.grants
         services = b""
         if grants and not outcome.command_level:
-            services = b"".join([self._encoded(grant, currency) for grant in grants])
+            encoded: list[bytes] = []
+            for grant in grants:
+                known = self._encoded(grant, currency)
+                known.counted.count += 1
+                encoded.append(known.octets)
+            services = b"".join(encoded)
+        else:
+            for grant in grants:
+                self.statistics.service(grant.rating_group, grant.result_code).count += 1
         if outcome.failed_avp or outcome.cost_micro >= 0 or outcome.check_balance_result >= 0 or outcome.command_level:
             peer.send(encode_answer(request, _answer(outcome, result_code, currency), self._origin, services))
         else:  # nearly always
             peer.send(encode_result(request, result_code, self._origin, services, outcome.avps))
-        for grant in grants:
-            self.statistics.service_answered(grant.rating_group, grant.result_code)
         self.statistics.answered(request.request_type, result_code, perf_counter() - started, request.session_id)
 
-    def _encoded(self, grant: Grant, currency: int) -> bytes:
+    def _encoded(self, grant: Grant, currency: int) -> _Encoded:
         """A grant as it is sent. Most are like others: the same units of the same services."""
         key = (
             grant.rating_group,
@@ -282,7 +281,8 @@ class Gy:
         if found is None:
             if len(self._grants) >= GRANTS_REMEMBERED:
                 self._grants.clear()
-            found = self._grants[key] = encode_service(_service_answer(grant, currency))
+            counted = self.statistics.service(grant.rating_group, grant.result_code)
+            found = self._grants[key] = _Encoded(encode_service(_service_answer(grant, currency)), counted)
         return found
 
 
@@ -295,15 +295,22 @@ class _Asked:
     __slots__ = ("gy", "message", "peer", "profile", "request", "started", "via")
 
     def __init__(
-        self, gy: Gy, peer: Peer, request: CreditControlRequest, message: bytes, via: bytes, started: float
+        self,
+        gy: Gy,
+        peer: Peer,
+        request: CreditControlRequest,
+        message: bytes,
+        via: bytes,
+        profile: Profile,
+        started: float,
     ) -> None:
         self.gy = gy
         self.peer = peer
         self.request = request
         self.message = message
         self.via = via
+        self.profile = profile
         self.started = started
-        self.profile: Profile | None = None
 
     def charge(self) -> None:
         self.gy.charge(self)
@@ -317,11 +324,11 @@ class _Asked:
 
     def _is_stood_in(self) -> bool:
         """Whether a request that the store could not be asked about is answered without it."""
-        away, profile = self.gy.away, self.profile
-        if away is None or profile is None:
+        away = self.gy.away
+        if away is None:
             return False
         try:
-            return away.take(self.request, self.message, profile, self.via, self.done_without_store)
+            return away.take(self.request, self.message, self.profile, self.via, self.done_without_store)
         except Exception:  # as in Gy._begin
             log.exception("session %r could not be answered without the store", self.request.session_id)
             return False

@@ -34,12 +34,13 @@ from balance.resp import StoreError
 from balance.store_statistics import ROUND_TRIP_BOUNDS_S, StoreStatistics
 from occ.admission import TOO_LATE, TOO_MANY, TOO_OFTEN, Admission
 from occ.charging import ChargingStatistics
-from occ.gy import LATENCY_BOUNDS_S, OTHER_GROUPS, TYPE_NAMES, Peer, RequestStatistics
+from occ.gy import Peer
 from occ.noc import Noc
 from occ.peer_rates import OTHER_PEERS, PeerRates
 from occ.policy.acting import LAG_BOUNDS_S, ActingStatistics
 from occ.reauthorisation import PUSH_BOUNDS_S, ReauthorisationStatistics
 from occ.reload import ReloadStatistics
+from occ.request_statistics import LATENCY_BOUNDS_S, OTHER_GROUPS, TYPE_NAMES, RequestStatistics
 from occ.sy_counters import DELAY_BOUNDS_S, SyStatistics
 
 log = logging.getLogger("occ.metrics")
@@ -96,13 +97,13 @@ class OccCollector(Collector):
 
     def _request_metrics(self) -> Iterator[Metric]:
         answers = CounterMetricFamily("occ_requests", "Credit-control requests answered", labels=["type", "result"])
-        for (kind, result), count in sorted(self._requests.answers.copy().items()):
+        for (kind, result), count in sorted(self._requests.answers.items()):
             answers.add_metric([TYPE_NAMES.get(kind, "unreadable"), str(result)], count)
         yield answers
         services = CounterMetricFamily(
             "occ_service_answers", "Answers about a service of a request", labels=["rating_group", "result"]
         )
-        for (group, result), count in sorted(self._requests.services.copy().items()):
+        for (group, result), count in sorted(self._requests.services.items()):
             services.add_metric([_group_name(group), str(result)], count)
         yield services
         latency = HistogramMetricFamily(

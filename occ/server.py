@@ -67,8 +67,6 @@ from protocols.diameter.node import Node, NodeSettings, PeerHandle, route
 
 log = logging.getLogger("occ.server")
 
-ROUTES_REMEMBERED: Final = 1024
-
 _SY: Final = int(Application.SY)
 APPLICATIONS: Final = {
     int(Application.CREDIT_CONTROL): frozenset((int(Command.CREDIT_CONTROL),)),
@@ -510,8 +508,7 @@ Routed = CreditControlRequest | SyRequest
 
 
 def _router(settings: NodeSettings) -> Callable[[Peer, Routed], int | None]:
-    """RFC 6733 section 6.1.4 for decoded requests; the few destinations clients really use are remembered."""
-    known: dict[tuple[bytes | None, bytes, str], int | None] = {}
+    """RFC 6733 section 6.1.4 for decoded requests."""
 
     def decide(peer: Peer, request: Routed) -> int | None:
         host = request.destination_host
@@ -523,19 +520,7 @@ def _router(settings: NodeSettings) -> Callable[[Peer, Routed], int | None]:
             peer.origin_realm,
         )
 
-    def remembered(peer: Peer, request: Routed) -> int | None:
-        if request.route_records:
-            return decide(peer, request)
-        key = (request.destination_host, request.destination_realm, peer.origin_realm)
-        try:
-            return known[key]
-        except KeyError:
-            if len(known) >= ROUTES_REMEMBERED:
-                known.clear()
-            result = known[key] = decide(peer, request)
-            return result
-
-    return remembered
+    return decide
 
 
 async def _serve(settings: Settings, population: Path | None, on_ready: Callable[[OnlineChargingServer], None]) -> None:

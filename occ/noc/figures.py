@@ -10,7 +10,7 @@ from typing import Any, Final, TypeVar
 from balance.model import MICRO
 from balance.store_statistics import ROUND_TRIP_BOUNDS_S, StoreStatistics
 from occ.charging import ChargingStatistics
-from occ.gy import LATENCY_BOUNDS_S, RequestStatistics
+from occ.request_statistics import LATENCY_BOUNDS_S, RequestStatistics
 from protocols.diameter.codes import ResultCode
 
 K = TypeVar("K")

@@ -302,7 +302,7 @@ async def test_what_was_just_read_spares_the_next_operation_a_conflict(store: St
         assert (step.calls, store.statistics.conflicts) == (1, 0)
         kept = await store.call("GET", store.keys.account(ACCOUNT))
         await store.commit(ACCOUNT, add(1000))
-        store.seen(ACCOUNT, kept)  # an earlier version takes nothing back
+        store.snapshots.seen(ACCOUNT, kept)  # an earlier version takes nothing back
         await store.commit(ACCOUNT, add(1))
         assert store.statistics.conflicts == 0
         assert await balance(store) == 1112

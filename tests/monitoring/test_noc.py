@@ -17,10 +17,10 @@ from balance.model import IdentityType
 from balance.store_statistics import StoreStatistics
 from occ.charging import ChargingStatistics
 from occ.condition import read_info
-from occ.gy import GROUPS_COUNTED, LATENCY_BOUNDS_S, OTHER_GROUPS, RequestStatistics
 from occ.noc import Figures
 from occ.noc.alerts import read_alerts
 from occ.noc.figures import SAMPLES, percentile
+from occ.request_statistics import GROUPS_COUNTED, LATENCY_BOUNDS_S, OTHER_GROUPS, RequestStatistics
 from simulators import gateway
 from tests.live_server import LiveServer
 from tests.monitoring.browser import Chromium
@@ -84,7 +84,7 @@ def test_tables_show_the_most_frequent_first_and_free_services_are_no_refusals()
     watched = Watched()
     for group, code, count in ((10, 4012, 3), (20, 4010, 5), (30, 4011, 9), (-1, 2001, 9)):
         for _ in range(count):
-            watched.requests.service_answered(group, code)
+            watched.requests.service(group, code).count += 1
     told = watched.pass_time(2)
     assert [(line["rating_group"], line["code"], line["count"]) for line in told["refusals"]] == [
         (20, 4010, 5),
@@ -97,7 +97,7 @@ def test_clients_cannot_make_the_labels_grow() -> None:
     """A Rating-Group is whatever a client says."""
     statistics = RequestStatistics()
     for group in range(3 * GROUPS_COUNTED):
-        statistics.service_answered(group, 5031)
+        statistics.service(group, 5031).count += 1
     assert len(statistics.services) == GROUPS_COUNTED + 1
     assert statistics.services[OTHER_GROUPS, 5031] == 2 * GROUPS_COUNTED
 

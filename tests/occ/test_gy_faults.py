@@ -61,6 +61,7 @@ async def answered(gy: Gy) -> None:
             await asyncio.sleep(0.01)
 
 
+@PLAIN_ONLY
 async def test_a_request_that_granting_stumbles_over_is_answered(
     away: AwayLab, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -68,10 +69,11 @@ async def test_a_request_that_granting_stumbles_over_is_answered(
     gy, client = serving(away), Client()
     monkeypatch.setattr(away.away, "take", fail)
 
-    def transact(account_id: bytes, step: object, done: Any) -> None:
-        asyncio.get_running_loop().call_soon(done, StoreUnavailableError("gone"))
+    class Gone:
+        def transact(self, account_id: bytes, step: object, done: Any) -> None:
+            asyncio.get_running_loop().call_soon(done, StoreUnavailableError("gone"))
 
-    monkeypatch.setattr(away.lab.store, "transact", transact)
+    monkeypatch.setattr(away.lab.charging, "snapshots", Gone())
     asyncio.get_running_loop().set_exception_handler(lambda loop, context: None)
     ask(gy, client, ccr("a", "s1", 1, 0))
     await answered(gy)

@@ -10,7 +10,7 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families
 
 from balance.model import IdentityType
-from occ.gy import RequestStatistics
+from occ.request_statistics import RequestStatistics
 from simulators import gateway
 from tests.live_server import LiveServer
 
