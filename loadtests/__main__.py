@@ -244,7 +244,7 @@ class Bench:
             if said["mark"] == "begin":
                 address = self.redis.address.unix_path
                 assert address is not None
-                sample = await asyncio.to_thread(floor.record, address, RECORD_SECONDS)
+                sample = await asyncio.to_thread(floor.record, address, RECORD_SECONDS, self.store.keys)
                 samples.append(sample)
 
         samples: list[floor.Sample] = []
