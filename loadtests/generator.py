@@ -19,7 +19,8 @@ finish          T for every open session
 quit
 
 Latency counts from the moment a request was due to be sent, also when the generator or a busy session made it leave
-later: nothing is hidden by waiting (no coordinated omission). A session has one request under way at a time, as RFC
+later: nothing is hidden by waiting (no coordinated omission). The result of a measured interval has its histogram and
+percentiles as `latency` (`loadtests.latency`). A session has one request under way at a time, as RFC
 8506 clients have; requests go to the session that has rested longest.
 """
 
@@ -29,7 +30,6 @@ import json
 import select
 import socket
 import sys
-from array import array
 from collections import Counter, deque
 from math import gcd
 from random import Random
@@ -37,6 +37,7 @@ from struct import Struct
 from time import perf_counter, time
 from typing import Any, ClassVar, Final
 
+from loadtests.latency import Latencies, LatencyError, require_histograms
 from loadtests.templates import (
     REALM,
     SERVER_REALM,
@@ -50,7 +51,6 @@ from loadtests.templates import (
 from protocols.diameter.codec import Message, answer_to, avp, build, decode
 from protocols.diameter.codes import Application, Command, Flag, ResultCode
 from simulators.audit import DATA
-from simulators.summary import percentile
 
 ANSWER_TIMEOUT_S: Final = 10.0
 """After an interval, what is still unanswered this much later counts as lost."""
@@ -184,7 +184,7 @@ class Generator:
         self._random = Random(seed)
         self._result_code_at = _HEADER.size + 8 + (len(session_id("gw000." + REALM, 0, 0)) + 3 & ~3)
         self._measured_from = self._measured_to = 0.0
-        self._latencies_us = array("L")
+        self._latencies = Latencies()
         self.answers = 0
         self.debited_micro = 0
         self.errors: Counter[str] = Counter()
@@ -216,7 +216,8 @@ class Generator:
         self._rested.append(slot)
         self.answers += 1
         if self._measured_from <= due < self._measured_to:
-            self._latencies_us.append(int((now - due) * 1e6))
+            self._latencies.add_due(due)
+            self._latencies.add_answered(now)
         step = slot.step
         if not self._good(message, step):
             slot.step = 0
@@ -387,7 +388,7 @@ class Generator:
         return self._result(0.0)
 
     def _begin(self, warm_up_s: float, seconds: float) -> float:
-        self._latencies_us = array("L")
+        self._latencies = Latencies()
         self._measured_from = perf_counter() + warm_up_s
         self._measured_to = self._measured_from + seconds
         return self._measured_from
@@ -405,22 +406,16 @@ class Generator:
         if backlog:
             self.errors["not sent in time"] += len(backlog)
         self._drain()
-        return self._result(answered / seconds)
+        latency = self._latencies.result(self._measured_from, seconds)
+        return self._result(answered / seconds) | {"latency": latency}
 
     def _result(self, rate: float) -> dict[str, Any]:
-        ordered = array("L", sorted(self._latencies_us))
-        self._latencies_us = array("L")
         return {
             "rate": rate,
             "answers": self.answers,
             "sessions": self._sessions - self._first_session,
             "debited_micro": self.debited_micro,
             "errors": dict(self.errors),
-            "samples": len(ordered),
-            "p50_ms": percentile(ordered, 0.50) / 1000,
-            "p99_ms": percentile(ordered, 0.99) / 1000,
-            "p999_ms": percentile(ordered, 0.999) / 1000,
-            "max_ms": (ordered[-1] if ordered else 0) / 1000,
         }
 
     def idle(self, seconds: float) -> None:
@@ -457,6 +452,7 @@ def main(make: type[Generator] = Generator) -> int:
     options = parser.parse_args()
     gc.disable()  # the loop makes no cycles; a collection would count as the server's latency
     try:
+        require_histograms()
         generator = make(
             options.host,
             options.port,
@@ -479,7 +475,7 @@ def main(make: type[Generator] = Generator) -> int:
             if command["do"] == "quit":
                 return 0
             tell({"result": _obey(generator, command)})
-    except (LoadError, OSError) as error:
+    except (LoadError, LatencyError, OSError) as error:
         tell({"error": str(error)})
         return 1
 
