@@ -43,10 +43,15 @@ def add_surroundings(parser: argparse.ArgumentParser, seed_of: str, *, pins: boo
     """On what, and from which seed; ``pins``: the processes have cores of their own unless told otherwise."""
     parser.add_argument("--seed", type=int, default=1, help=f"of {seed_of} (default 1)")
     if pins:
-        parser.add_argument("--no-pin", action="store_true", help="let the system choose the cores")
+        add_pins(parser)
     add_redis(parser)
     add_server(parser)
     add_places(parser)
+
+
+def add_pins(parser: argparse.ArgumentParser) -> None:
+    """``--no-pin``."""
+    parser.add_argument("--no-pin", action="store_true", help="let the system choose the cores")
 
 
 def add_redis(parser: argparse.ArgumentParser) -> None:
