@@ -20,9 +20,9 @@ from rich.console import Console
 
 from balance.embedded import EmbeddedRedis, EmbeddedSettings
 from balance.store import Store
-from loadtests import build, command, destinations, floor, machine
+from loadtests import build, command, destinations, floor, machine, recorded
 from loadtests.figures import BUDGET, Report
-from loadtests.latency import PARTS, SIGNIFICANT_DIGITS
+from loadtests.latency import PARTS, SIGNIFICANT_DIGITS, require_histograms
 from loadtests.processes import BenchError, GeneratorProcess, Worker, admit_all, run_floor, run_rating
 from loadtests.seed import (
     PARTITIONS,
@@ -397,7 +397,7 @@ class Bench:
                 interval.undelivered_before = undelivered
             interval.undelivered = undelivered
 
-        result = await self.generator.do(what, on_mark, **arguments)
+        result = await self.generator.do(what, on_mark, latency=True, **arguments)
         self._check(result)
         if not interval.answers:
             raise BenchError(f"no request was answered during {what}: {result['errors']}")
@@ -427,7 +427,12 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--window", type=int, help="requests under way at the maximum (default: as many as help)")
     command.add_surroundings(parser, "the generator's random intervals")
     parser.add_argument("--enforce", action="store_true", help="fail if a figure is not as it must be")
-    return parser.parse_args(arguments)
+    parser.add_argument("--record", type=Path, metavar="FILE",
+        help="with --quick: add the ratios of this run to those that later runs are held against")  # fmt: skip
+    options = parser.parse_args(arguments)
+    if options.record is not None and not options.quick:
+        parser.error("--record is for --quick, as the test that compares with it runs that; use --json otherwise")
+    return options
 
 
 def _scale(options: argparse.Namespace) -> Scale:
@@ -456,10 +461,15 @@ def main(arguments: list[str] | None = None) -> int:
         console.print(f"--sessions must be twice the window at least, {2 * (scale.window or WINDOWS[0])}")
         return 2
     try:
+        if options.record is not None:
+            recorded.read(options.record)  # what cannot be added to is told before the run
+        require_histograms()
         report = command.run_in(options.directory, "occ-bench-", Bench(scale, options, console).run)
         report.show(console)
         if options.json is not None:
             report.write(options.json)
+        if options.record is not None and command.is_sound(report):
+            recorded.add(options.record, report.value, report.facts)
     except command.FAULTS as error:
         return command.complain(console, error)
     enforced = not options.enforce or all(figure.is_kept for figure in report.figures)

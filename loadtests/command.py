@@ -19,13 +19,14 @@ from balance.model import Unit
 from balance.resp import StoreError
 from balance.verify import Report as Audit
 from loadtests.figures import Report
+from loadtests.latency import LatencyError
 from loadtests.machine import MachineError
 from loadtests.processes import BenchError, GeneratorProcess, Worker
 
 T = TypeVar("T")
 
 SERVER: Final = f"{shlex.quote(sys.executable)} -m occ serve --no-population --json"
-FAULTS: Final = (BenchError, EmbeddedRedisError, StoreError, MachineError, OSError, ValueError)
+FAULTS: Final = (BenchError, EmbeddedRedisError, StoreError, MachineError, LatencyError, OSError, ValueError)
 """What keeps a run from its figures, told in one sentence."""
 SHOWN: Final = 5
 """Sentences on what is wrong in the ledger."""

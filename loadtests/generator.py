@@ -19,8 +19,8 @@ finish          T for every open session
 quit
 
 Latency counts from the moment a request was due to be sent, also when the generator or a busy session made it leave
-later: nothing is hidden by waiting (no coordinated omission). The result of a measured interval has its histogram and
-percentiles as `latency` (`loadtests.latency`). A session has one request under way at a time, as RFC
+later: nothing is hidden by waiting (no coordinated omission). With `"latency": true` the result of an interval has its
+histogram and percentiles under that name (`loadtests.latency`). A session has one request under way at a time, as RFC
 8506 clients have; requests go to the session that has rested longest.
 """
 
@@ -37,7 +37,7 @@ from struct import Struct
 from time import perf_counter, time
 from typing import Any, ClassVar, Final
 
-from loadtests.latency import Latencies, LatencyError, require_histograms
+from loadtests.latency import Latencies, LatencyError
 from loadtests.templates import (
     REALM,
     SERVER_REALM,
@@ -349,7 +349,7 @@ class Generator:
             self._step_all([(slot, slot.step) for slot in self._slots if slot.index % STEPS >= round_number])
         return self._result(0.0)
 
-    def closed_loop(self, window: int, warm_up_s: float, seconds: float) -> dict[str, Any]:
+    def closed_loop(self, window: int, warm_up_s: float, seconds: float, latency: bool = False) -> dict[str, Any]:
         if window * 2 > len(self._slots):
             raise LoadError(f"a window of {window} needs {window * 2} sessions, not {len(self._slots)}")
         begin = self._begin(warm_up_s, seconds)
@@ -362,9 +362,9 @@ class Generator:
                 slot = self._rested.popleft()
                 self._send(slot, slot.step, perf_counter())
             self._turn(0.1)
-        return self._end(before, seconds)
+        return self._end(before, seconds, latency)
 
-    def open_loop(self, rate: float, warm_up_s: float, seconds: float) -> dict[str, Any]:
+    def open_loop(self, rate: float, warm_up_s: float, seconds: float, latency: bool = False) -> dict[str, Any]:
         begin = self._begin(warm_up_s, seconds)
         before = -1
         due = perf_counter()
@@ -380,7 +380,7 @@ class Generator:
                 slot = self._rested.popleft()
                 self._send(slot, slot.step, backlog.popleft())
             self._turn(min(due, self._measured_to) - perf_counter())
-        return self._end(before, seconds, backlog)
+        return self._end(before, seconds, latency, backlog)
 
     def finish(self) -> dict[str, Any]:
         """End every open session with a T, whatever step it has come to."""
@@ -393,7 +393,9 @@ class Generator:
         self._measured_to = self._measured_from + seconds
         return self._measured_from
 
-    def _end(self, answers_before: int, seconds: float, backlog: "deque[float] | None" = None) -> dict[str, Any]:
+    def _end(
+        self, answers_before: int, seconds: float, latency: bool, backlog: "deque[float] | None" = None
+    ) -> dict[str, Any]:
         """Wait for what is under way, after sending what was due in the interval and could not leave yet."""
         answered = self.answers - answers_before
         tell({"mark": "end", "answers": answered})
@@ -406,8 +408,10 @@ class Generator:
         if backlog:
             self.errors["not sent in time"] += len(backlog)
         self._drain()
-        latency = self._latencies.result(self._measured_from, seconds)
-        return self._result(answered / seconds) | {"latency": latency}
+        result = self._result(answered / seconds)
+        if latency:
+            result["latency"] = self._latencies.result(self._measured_from, seconds)
+        return result
 
     def _result(self, rate: float) -> dict[str, Any]:
         return {
@@ -452,7 +456,6 @@ def main(make: type[Generator] = Generator) -> int:
     options = parser.parse_args()
     gc.disable()  # the loop makes no cycles; a collection would count as the server's latency
     try:
-        require_histograms()
         generator = make(
             options.host,
             options.port,

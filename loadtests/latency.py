@@ -12,7 +12,7 @@ from typing import Any, Final
 
 try:
     from hdrh.histogram import HdrHistogram
-except ImportError:  # only where the development's dependencies were not installed, or have no binaries
+except ImportError:  # where what is for development was not installed, or has no wheel
     HdrHistogram = None
 
 LOWEST_US: Final = 1

@@ -14,7 +14,7 @@ from balance.embedded import Address
 from balance.open_totals import add_open
 from balance.store import Store
 from loadtests import floor
-from loadtests.seed import PARTITIONS, commit_calls, connect, memory, seed
+from loadtests.seed import PARTITIONS, commit_calls, connect, memory, seed, undelivered_records
 from loadtests.templates import line
 
 ACCOUNTS = 40
@@ -122,6 +122,17 @@ async def test_a_replayed_plan_that_is_refused_is_an_error(store: Store, clean_r
         accounts[3].version += 7
         with pytest.raises(ValueError, match="refused"):
             floor.Floor(link, sample, accounts).run(5, 2, 0.2)
+
+
+async def test_what_the_outbox_has_still_to_deliver_is_counted_by_record(store: Store) -> None:
+    """An entry of the outbox holds the records of a commit (``balance/scripts/commit.lua``)."""
+    assert await undelivered_records(store) == 0
+    outbox = store.keys.outbox(0)
+    first = await store.call("XADD", outbox, "*", "c", b"one", "c", b"two", "c", b"three")
+    await store.call("XADD", outbox, "*", "c", b"four")
+    assert await undelivered_records(store) == 4
+    await store.call("XDEL", outbox, first)
+    assert await undelivered_records(store) == 1
 
 
 async def test_seeding_says_what_accounts_and_directory_weigh(store: Store) -> None:
