@@ -28,8 +28,8 @@ MARGINS = {
 
 Ratios of CPU time differ between processors, between Redis and Valkey, and by two where the hot path is compiled, and
 the intervals of a quick run are short: three finds a request that costs several times what it did. That to the floor is
-one of rates by the clock, seconds apart: it has been seen to differ by two from run to run where other processes take
-half of the machine. Memory depends on nothing but the version of Redis."""
+one of rates by the clock, seconds apart: among the runs recorded it differs by two and a half, as other processes took
+half of the machine in some. Memory depends on nothing but the version of Redis."""
 PATIENCE_S = 240
 POSITIVE = (
     "rate",
