@@ -12,6 +12,7 @@ import sys
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
 from time import perf_counter, time_ns
 from typing import Any, Final
 
@@ -19,8 +20,9 @@ from rich.console import Console
 
 from balance.embedded import EmbeddedRedis, EmbeddedSettings
 from balance.store import Store
-from loadtests import build, command, destinations, floor, machine
-from loadtests.figures import Report
+from loadtests import build, command, destinations, floor, machine, recorded
+from loadtests.figures import BUDGET, Report
+from loadtests.latency import PARTS, SIGNIFICANT_DIGITS, require_histograms
 from loadtests.processes import BenchError, GeneratorProcess, Worker, admit_all, run_floor, run_rating
 from loadtests.seed import (
     PARTITIONS,
@@ -33,6 +35,7 @@ from loadtests.seed import (
     rules_settled,
     seed,
     slowest_fsync_ms,
+    undelivered_records,
 )
 
 WINDOWS: Final = (64, 128, 256, 512, 1024)
@@ -92,6 +95,10 @@ class Interval:
     stolen_s: float = 0.0
     commits: int = 0
     slowest_fsync_ms: int = 0
+    undelivered_before: int = 0
+    """Records that the outbox had still to deliver when the interval began ..."""
+    undelivered: int = 0
+    """... and when it ended: what was put off till later."""
 
     @property
     def disturbance(self) -> str:
@@ -100,7 +107,8 @@ class Interval:
         others = max(0.0, self.machine_cpu_s - ours) / self.seconds
         return (
             f"other processes {others:.0%} of a core, hypervisor {self.stolen_s / self.seconds:.0%}; "
-            f"slowest fsync {self.slowest_fsync_ms} ms"
+            f"slowest fsync {self.slowest_fsync_ms} ms; records to be delivered {self.undelivered_before:,} at its "
+            f"beginning, {self.undelivered:,} at its end"
         )
 
 
@@ -190,7 +198,8 @@ class Bench:
             f"{scale.peers} connections; I, U, U, T of 696, 852, 852 and 816 octets; "
             f"{scale.seconds:g} s measured after {scale.warm_up_s:g} s each",
             "disk": machine.describe_fsync(directory),
-            "latency": "open loop, exponential intervals, from the moment a request was due to be sent",
+            "latency": "open loop, exponential intervals, from the moment a request was due to be sent; "
+            f"HDR histogram of {SIGNIFICANT_DIGITS} significant digits",
         }
 
     async def _open_sessions(self) -> None:
@@ -220,8 +229,10 @@ class Bench:
         add("outbox_cpu_us", "outbox CPU per CCR at the maximum", used.outbox_cpu_s / used.answers * 1e6, "µs", 1)
         add("plans_per_commit", "CCRs per commit at the maximum", used.answers / max(1, used.commits), "", 1)
         add("worker_busy", "worker's core at the maximum", used.worker_cpu_s / used.seconds * 100, "% busy")
-        add("max_p50_ms", "p50 at the maximum", result["p50_ms"], "ms", 2)
-        add("max_p99_ms", "p99 at the maximum", result["p99_ms"], "ms", 2)
+        add("undelivered", "outbox behind at the end of the maximum", used.undelivered, "records")
+        latency = self.report.latencies["maximum"] = result["latency"]
+        add("max_p50_ms", "p50 at the maximum", latency["percentiles_ms"]["50"], "ms", 2)
+        add("max_p99_ms", "p99 at the maximum", latency["percentiles_ms"]["99"], "ms", 2)
         return used
 
     async def _find_window(self) -> int:
@@ -244,7 +255,7 @@ class Bench:
             if said["mark"] == "begin":
                 address = self.redis.address.unix_path
                 assert address is not None
-                sample = await asyncio.to_thread(floor.record, address, RECORD_SECONDS)
+                sample = await asyncio.to_thread(floor.record, address, RECORD_SECONDS, self.store.keys)
                 samples.append(sample)
 
         samples: list[floor.Sample] = []
@@ -264,17 +275,28 @@ class Bench:
         )
         add = self.report.add
         add("half_rate", "half of the maximum, as it was offered and answered", used.answers / used.seconds, "CCR/s")
-        add("half_p50_ms", "p50 at half of the maximum", result["p50_ms"], "ms", 2)
-        add("half_p99_ms", "p99 at half of the maximum", result["p99_ms"], "ms", 2)
-        add("half_p999_ms", "p99.9 at half of the maximum", result["p999_ms"], "ms", 2)
-        add("half_max_ms", "slowest at half of the maximum", result["max_ms"], "ms", 2)
+        self._tell_latency(result["latency"])
         add("half_worker_cpu_us", "worker CPU per CCR at half", used.worker_cpu_s / used.answers * 1e6, "µs", 1)
         add("half_redis_cpu_us", "Redis CPU per CCR at half", used.redis_cpu_s / used.answers * 1e6, "µs", 1)
         add("half_plans_per_commit", "CCRs per commit at half", used.answers / max(1, used.commits), "", 1)
+        add("half_undelivered", "outbox behind at the end of half", used.undelivered, "records")
         add("worker_octets", "worker memory under load",
             machine.usage(self.worker.pid).resident_octets / 1e6, "MB")  # fmt: skip
         add("redis_octets", "Redis memory under load",
             machine.usage(self.redis.pid).resident_octets / 1e6, "MB")  # fmt: skip
+
+    def _tell_latency(self, latency: dict[str, Any]) -> None:
+        """At half of the maximum. A single stall of the disk shows in the whole, and not in most of its parts."""
+        add = self.report.add
+        self.report.latencies["half"] = latency
+        for key, percentile in (("p50", "50"), ("p99", "99"), ("p999", "99.9"), ("p9999", "99.99")):
+            measured_ms = latency["percentiles_ms"][percentile]
+            add(f"half_{key}_ms", f"p{percentile} at half of the maximum", measured_ms, "ms", 2)
+        add("half_max_ms", "slowest at half of the maximum", latency["max_ms"], "ms", 2)
+        parts = [part["percentiles_ms"]["99"] for part in latency["parts"] if part["samples"]]
+        bound, _ = BUDGET["half_p99_ms"]
+        add("half_part_p99_ms", f"p99 in the median of {PARTS} equal parts of it", median(parts), "ms", 2)
+        add("half_parts_kept", f"of these {PARTS}, how many have a p99 {bound} ms", sum(map(bound.met_by, parts)))
 
     async def _many(self) -> None:
         """What very many sessions and peers take in the worker's memory."""
@@ -370,8 +392,12 @@ class Bench:
             interval.answers += said.get("answers", 0)
             interval.commits += sign * await commit_calls(self.store)
             interval.slowest_fsync_ms = await slowest_fsync_ms(self.store)
+            undelivered = await undelivered_records(self.store)
+            if sign < 0:
+                interval.undelivered_before = undelivered
+            interval.undelivered = undelivered
 
-        result = await self.generator.do(what, on_mark, **arguments)
+        result = await self.generator.do(what, on_mark, latency=True, **arguments)
         self._check(result)
         if not interval.answers:
             raise BenchError(f"no request was answered during {what}: {result['errors']}")
@@ -401,7 +427,12 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--window", type=int, help="requests under way at the maximum (default: as many as help)")
     command.add_surroundings(parser, "the generator's random intervals")
     parser.add_argument("--enforce", action="store_true", help="fail if a figure is not as it must be")
-    return parser.parse_args(arguments)
+    parser.add_argument("--record", type=Path, metavar="FILE",
+        help="with --quick: add the ratios of this run to those that later runs are held against")  # fmt: skip
+    options = parser.parse_args(arguments)
+    if options.record is not None and not options.quick:
+        parser.error("--record is for --quick, as the test that compares with it runs that; use --json otherwise")
+    return options
 
 
 def _scale(options: argparse.Namespace) -> Scale:
@@ -430,10 +461,15 @@ def main(arguments: list[str] | None = None) -> int:
         console.print(f"--sessions must be twice the window at least, {2 * (scale.window or WINDOWS[0])}")
         return 2
     try:
+        if options.record is not None:
+            recorded.read(options.record)  # what cannot be added to is told before the run
+        require_histograms()
         report = command.run_in(options.directory, "occ-bench-", Bench(scale, options, console).run)
         report.show(console)
         if options.json is not None:
             report.write(options.json)
+        if options.record is not None and command.is_sound(report):
+            recorded.add(options.record, report.value, report.facts)
     except command.FAULTS as error:
         return command.complain(console, error)
     enforced = not options.enforce or all(figure.is_kept for figure in report.figures)

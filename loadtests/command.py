@@ -19,13 +19,14 @@ from balance.model import Unit
 from balance.resp import StoreError
 from balance.verify import Report as Audit
 from loadtests.figures import Report
+from loadtests.latency import LatencyError
 from loadtests.machine import MachineError
 from loadtests.processes import BenchError, GeneratorProcess, Worker
 
 T = TypeVar("T")
 
 SERVER: Final = f"{shlex.quote(sys.executable)} -m occ serve --no-population --json"
-FAULTS: Final = (BenchError, EmbeddedRedisError, StoreError, MachineError, OSError, ValueError)
+FAULTS: Final = (BenchError, EmbeddedRedisError, StoreError, MachineError, LatencyError, OSError, ValueError)
 """What keeps a run from its figures, told in one sentence."""
 SHOWN: Final = 5
 """Sentences on what is wrong in the ledger."""
@@ -43,10 +44,15 @@ def add_surroundings(parser: argparse.ArgumentParser, seed_of: str, *, pins: boo
     """On what, and from which seed; ``pins``: the processes have cores of their own unless told otherwise."""
     parser.add_argument("--seed", type=int, default=1, help=f"of {seed_of} (default 1)")
     if pins:
-        parser.add_argument("--no-pin", action="store_true", help="let the system choose the cores")
+        add_pins(parser)
     add_redis(parser)
     add_server(parser)
     add_places(parser)
+
+
+def add_pins(parser: argparse.ArgumentParser) -> None:
+    """``--no-pin``."""
+    parser.add_argument("--no-pin", action="store_true", help="let the system choose the cores")
 
 
 def add_redis(parser: argparse.ArgumentParser) -> None:

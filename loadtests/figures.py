@@ -70,6 +70,8 @@ class Report:
     figures: list[Figure] = field(default_factory=list)
     compiled: bool = False
     """The hot path was."""
+    latencies: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """By phase, as ``loadtests.latency`` tells them; in the JSON alone."""
 
     def add(self, key: str, name: str, value: float, unit: str = "", digits: int = 0) -> None:
         budget = COMPILED_BUDGET.get(key) if self.compiled else None
@@ -117,7 +119,7 @@ class Report:
                     "is_kept": figure.is_kept if budget else None,
                 }
             )
-        return {"compiled": self.compiled, "facts": self.facts, "figures": rows}
+        return {"compiled": self.compiled, "facts": self.facts, "figures": rows, "latencies": self.latencies}
 
     def write(self, path: Path) -> None:
         """As JSON. Raises OSError."""

@@ -19,6 +19,7 @@ import select
 import socket
 import sys
 from collections import deque
+from collections.abc import Collection
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -70,8 +71,10 @@ class Sample:
     """Commands beside the script: single SET and DEL, in order."""
 
 
-def record(unix_path: Path, seconds: float) -> Sample:
-    """Watch the commands of a Redis under load for a while. Raises OSError, and ValueError for a foreign script."""
+def record(unix_path: Path, seconds: float, keys: Keys) -> Sample:
+    """Watch the commands of a Redis under load for a while; what the commit script is called with, whatever other
+    scripts the server calls meanwhile. Raises OSError, and ValueError for a commit that cannot be read."""
+    lanes = frozenset((keys.journal(lane), keys.watch(lane), keys.outbox(lane)) for lane in keys.lanes())
     sample = Sample(b"", (), [], 0, [])
     with socket.socket(socket.AF_UNIX) as link:
         link.connect(str(unix_path))
@@ -89,7 +92,7 @@ def record(unix_path: Path, seconds: float) -> Sample:
             buffer += received
     for row in bytes(buffer).split(b"\r\n")[1:-1]:
         if b" lua] " not in row[:80] and len(sample.plans) < MONITOR_LIMIT:
-            _read_row(sample, [unescape(text) for text in _ARGUMENT.findall(row)])
+            _read_row(sample, [unescape(text) for text in _ARGUMENT.findall(row)], lanes)
     return sample
 
 
@@ -105,21 +108,22 @@ def unescape(text: bytes) -> bytes:
     return _ESCAPE.sub(octets, text)
 
 
-def _read_row(sample: Sample, command: list[bytes]) -> None:
+def _read_row(sample: Sample, command: list[bytes], lanes: Collection[tuple[bytes, ...]]) -> None:
     name = command[0].upper() if command else b""
     if name in (b"SET", b"DEL"):
         sample.directory.append(tuple(command))
-    if name != b"EVALSHA":
+    lane = tuple(command[3 : 3 + LANE_KEYS])
+    if name != b"EVALSHA" or lane not in lanes:  # the server calls other scripts too: once a second it tells its counts
         return
     keys = int(command[2])
-    sample.sha, sample.lane = command[1], tuple(command[3 : 3 + LANE_KEYS])
+    sample.sha, sample.lane = command[1], lane
     arguments = command[3 + keys :]
     heads = arguments[: 1 + len(LISTS)]
     counts = [int(each) if each.isdigit() and len(each) < 5 else -1 for each in heads]
-    plans, lengths = counts[0], counts[1:]
-    expected = len(heads) + PLAN_ARGUMENTS * plans
-    expected += sum(length * size for (_, size), length in zip(LISTS, lengths, strict=True))
-    if min(counts) < 0 or not 0 < plans <= keys - LANE_KEYS or len(arguments) != expected:
+    plans, lengths = counts[0] if counts else 0, counts[1:]
+    expected = 1 + len(LISTS) + PLAN_ARGUMENTS * plans
+    expected += sum(length * size for (_, size), length in zip(LISTS, lengths, strict=False))
+    if len(arguments) != expected or min(counts) < 0 or not 0 < plans <= keys - LANE_KEYS:
         raise ValueError("the commit script's arguments are not what loadtests/floor.py takes them for; adapt it")
     of_plan: dict[int, list[tuple[str, tuple[bytes, ...]]]] = {}
     at = len(heads) + PLAN_ARGUMENTS * plans

@@ -19,7 +19,8 @@ finish          T for every open session
 quit
 
 Latency counts from the moment a request was due to be sent, also when the generator or a busy session made it leave
-later: nothing is hidden by waiting (no coordinated omission). A session has one request under way at a time, as RFC
+later: nothing is hidden by waiting (no coordinated omission). With `"latency": true` the result of an interval has its
+histogram and percentiles under that name (`loadtests.latency`). A session has one request under way at a time, as RFC
 8506 clients have; requests go to the session that has rested longest.
 """
 
@@ -29,7 +30,6 @@ import json
 import select
 import socket
 import sys
-from array import array
 from collections import Counter, deque
 from math import gcd
 from random import Random
@@ -37,6 +37,7 @@ from struct import Struct
 from time import perf_counter, time
 from typing import Any, ClassVar, Final
 
+from loadtests.latency import Latencies, LatencyError
 from loadtests.templates import (
     REALM,
     SERVER_REALM,
@@ -50,7 +51,6 @@ from loadtests.templates import (
 from protocols.diameter.codec import Message, answer_to, avp, build, decode
 from protocols.diameter.codes import Application, Command, Flag, ResultCode
 from simulators.audit import DATA
-from simulators.summary import percentile
 
 ANSWER_TIMEOUT_S: Final = 10.0
 """After an interval, what is still unanswered this much later counts as lost."""
@@ -184,7 +184,7 @@ class Generator:
         self._random = Random(seed)
         self._result_code_at = _HEADER.size + 8 + (len(session_id("gw000." + REALM, 0, 0)) + 3 & ~3)
         self._measured_from = self._measured_to = 0.0
-        self._latencies_us = array("L")
+        self._latencies = Latencies()
         self.answers = 0
         self.debited_micro = 0
         self.errors: Counter[str] = Counter()
@@ -216,7 +216,8 @@ class Generator:
         self._rested.append(slot)
         self.answers += 1
         if self._measured_from <= due < self._measured_to:
-            self._latencies_us.append(int((now - due) * 1e6))
+            self._latencies.add_due(due)
+            self._latencies.add_answered(now)
         step = slot.step
         if not self._good(message, step):
             slot.step = 0
@@ -348,7 +349,7 @@ class Generator:
             self._step_all([(slot, slot.step) for slot in self._slots if slot.index % STEPS >= round_number])
         return self._result(0.0)
 
-    def closed_loop(self, window: int, warm_up_s: float, seconds: float) -> dict[str, Any]:
+    def closed_loop(self, window: int, warm_up_s: float, seconds: float, latency: bool = False) -> dict[str, Any]:
         if window * 2 > len(self._slots):
             raise LoadError(f"a window of {window} needs {window * 2} sessions, not {len(self._slots)}")
         begin = self._begin(warm_up_s, seconds)
@@ -361,9 +362,9 @@ class Generator:
                 slot = self._rested.popleft()
                 self._send(slot, slot.step, perf_counter())
             self._turn(0.1)
-        return self._end(before, seconds)
+        return self._end(before, seconds, latency)
 
-    def open_loop(self, rate: float, warm_up_s: float, seconds: float) -> dict[str, Any]:
+    def open_loop(self, rate: float, warm_up_s: float, seconds: float, latency: bool = False) -> dict[str, Any]:
         begin = self._begin(warm_up_s, seconds)
         before = -1
         due = perf_counter()
@@ -379,7 +380,7 @@ class Generator:
                 slot = self._rested.popleft()
                 self._send(slot, slot.step, backlog.popleft())
             self._turn(min(due, self._measured_to) - perf_counter())
-        return self._end(before, seconds, backlog)
+        return self._end(before, seconds, latency, backlog)
 
     def finish(self) -> dict[str, Any]:
         """End every open session with a T, whatever step it has come to."""
@@ -387,12 +388,14 @@ class Generator:
         return self._result(0.0)
 
     def _begin(self, warm_up_s: float, seconds: float) -> float:
-        self._latencies_us = array("L")
+        self._latencies = Latencies()
         self._measured_from = perf_counter() + warm_up_s
         self._measured_to = self._measured_from + seconds
         return self._measured_from
 
-    def _end(self, answers_before: int, seconds: float, backlog: "deque[float] | None" = None) -> dict[str, Any]:
+    def _end(
+        self, answers_before: int, seconds: float, latency: bool, backlog: "deque[float] | None" = None
+    ) -> dict[str, Any]:
         """Wait for what is under way, after sending what was due in the interval and could not leave yet."""
         answered = self.answers - answers_before
         tell({"mark": "end", "answers": answered})
@@ -405,22 +408,18 @@ class Generator:
         if backlog:
             self.errors["not sent in time"] += len(backlog)
         self._drain()
-        return self._result(answered / seconds)
+        result = self._result(answered / seconds)
+        if latency:
+            result["latency"] = self._latencies.result(self._measured_from, seconds)
+        return result
 
     def _result(self, rate: float) -> dict[str, Any]:
-        ordered = array("L", sorted(self._latencies_us))
-        self._latencies_us = array("L")
         return {
             "rate": rate,
             "answers": self.answers,
             "sessions": self._sessions - self._first_session,
             "debited_micro": self.debited_micro,
             "errors": dict(self.errors),
-            "samples": len(ordered),
-            "p50_ms": percentile(ordered, 0.50) / 1000,
-            "p99_ms": percentile(ordered, 0.99) / 1000,
-            "p999_ms": percentile(ordered, 0.999) / 1000,
-            "max_ms": (ordered[-1] if ordered else 0) / 1000,
         }
 
     def idle(self, seconds: float) -> None:
@@ -479,7 +478,7 @@ def main(make: type[Generator] = Generator) -> int:
             if command["do"] == "quit":
                 return 0
             tell({"result": _obey(generator, command)})
-    except (LoadError, OSError) as error:
+    except (LoadError, LatencyError, OSError) as error:
         tell({"error": str(error)})
         return 1
 

@@ -106,6 +106,50 @@ def placement(pinned: bool) -> Placement:
     return Placement({cores[0]}, {cores[1]}, set(cores[2:]) or {cores[1]})
 
 
+class Places(NamedTuple):
+    """Which cores two servers and two stores run on; empty sets: anywhere. The generator of a server, and its outbox,
+    are beside a store."""
+
+    first: Placement
+    second: Placement
+
+    def describe(self) -> str:
+        """Who shares a core with whom, in words."""
+        first, second = self
+        if not first.worker:
+            return "not pinned: servers, stores and generators share all cores"
+        by_core: dict[int, list[str]] = {}
+        for what, core in (
+            ("worker 1", first.worker),
+            ("workers 2 and 3, one of which is loaded at a time", second.worker),
+            ("Redis 1", first.redis),
+            ("Redis 2", second.redis),
+            ("outbox and generator of worker 1", first.generator),
+            ("outboxes and generators of workers 2 and 3", second.generator),
+        ):
+            for each in core:
+                by_core.setdefault(each, []).append(what)
+        return "; ".join(f"core {core}: {', '.join(what)}" for core, what in sorted(by_core.items()))
+
+
+def places(pinned: bool) -> Places:
+    """Each server on a core that no other server is on while it is loaded, and apart from the store that it waits for
+    where it is alone.
+
+    With four cores or more each store has one of its own too, and from the fifth on so have the generators; with three
+    the stores share one. With two, a worker shares its core with the other's store: what one of each does is on core 0
+    (the worker) and core 1 (all else), and what the second of each does is the other way round. On a single core
+    nothing is pinned.
+    """
+    cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
+    if not pinned or len(cores) < 2:
+        return Places(placement(pinned=False), placement(pinned=False))
+    stores = cores[2:4] if len(cores) >= 4 else [cores[2]] * 2 if len(cores) == 3 else [cores[1], cores[0]]
+    rest = set(cores[4:])
+    first, second = (Placement({cores[n]}, {stores[n]}, rest or {stores[n]}) for n in (0, 1))
+    return Places(first, second)
+
+
 def _names(cores: set[int]) -> str:
     return ", ".join(str(core) for core in sorted(cores))
 

@@ -55,9 +55,16 @@ def page(directory: Path) -> str:
 def _run(result: dict[str, Any]) -> list[str]:
     rows = ["| figure | measured | must | aim |", "|---|---:|---:|---:|"]
     for row in result["figures"]:
-        measured = f"{row['measured']:,.{2 if row['measured'] < 10 else 1 if row['measured'] < 100 else 0}f}"
+        measured = f"{row['measured']:,.{_digits(row['measured'])}f}"
         rows.append(f"| {row['figure']} | {measured} {row['unit']} | {row['must'] or ''} | {row['aim'] or ''} |")
     return [*_facts(result), "\n".join(rows) + "\n"]
+
+
+def _digits(measured: float) -> int:
+    """Decimal places; a whole number is a count."""
+    if isinstance(measured, int) or measured >= 100:
+        return 0
+    return 2 if measured < 10 else 1
 
 
 def _scale(result: dict[str, Any]) -> list[str]:

@@ -10,6 +10,8 @@ from typing import Any, Final
 
 START_SECONDS: Final = 60.0
 STOP_SECONDS: Final = 30.0
+LONGEST_LINE: Final = 1 << 20
+"""Octets of a result of the generator; the histogram of an interval is some thousand to some ten thousand."""
 ROOT: Final = Path(__file__).resolve().parent.parent
 
 
@@ -148,6 +150,7 @@ class GeneratorProcess:
             cwd=ROOT,
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
+            limit=LONGEST_LINE,
         )
         await self._result(None)
 

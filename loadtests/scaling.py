@@ -8,10 +8,11 @@ Three servers and two private Redis are started; a generator keeps some requests
     apart     two servers on a store each
 
 Compared is CPU per request. On a machine with fewer cores than processes that is what can be measured: time on the
-clock would tell of the machine. The number under way keeps the requests per commit alike, on which CPU depends most.
-One server with other numbers under way then gives the costs from which `loadtests.queueing` simulates as many cores as
-there are processes. The two stores are independent servers; a worker on a cluster of two spreads its commits over both,
-which the simulation has and the measurement has not.
+clock would tell of the machine. Processes are pinned, alike in every case (`loadtests.machine.places`), so that no two
+servers under load share a core; the line `cores` says who shares one with whom. The number under way keeps the requests
+per commit alike, on which CPU depends most. One server with other numbers under way then gives the costs from which
+`loadtests.queueing` simulates as many cores as there are processes. The two stores are independent servers; a worker on
+a cluster of two spreads its commits over both, which the simulation has and the measurement has not.
 """
 
 import argparse
@@ -80,6 +81,7 @@ class Scaling:
         self.sides: dict[str, Side] = {}
         self.samples: dict[str, list[Sample]] = defaultdict(list)
         self.errors: dict[str, int] = {}
+        self.places = machine.places(not options.no_pin)
 
     async def run(self, directory: Path) -> dict[str, Any]:
         """Raises BenchError, EmbeddedRedisError, StoreError or MachineError."""
@@ -117,6 +119,7 @@ class Scaling:
             self._say(f"creating {options.accounts:,} accounts in store {number}")
             await seed(store, options.accounts, time_ns() // 1_000_000)
             await compact(store)
+            self._pin(redis.pid, self.places[number - 1].redis)
             stores.append((redis, store))
         servers = {}
         for name, number in (("occ1", 0), ("occ2", 0), ("occ3", 1)):
@@ -126,6 +129,13 @@ class Scaling:
             cleanup.push_async_callback(worker.stop)
             servers[name] = worker
         await asyncio.gather(*(worker.start() for worker in servers.values()))
+        for name, worker in servers.items():
+            place = self._place(name)
+            outbox = machine.child_running(worker.pid, "occ.outbox")
+            if outbox is None:
+                raise BenchError(f"the server {name} runs no outbox process")
+            self._pin(worker.pid, place.worker)
+            self._pin(outbox, place.generator)
         # "mixed" is the second server again, by a generator that visits all accounts and begins in the middle of them.
         for name, server, number, more in (
             ("first", "occ1", 0, {"accounts": half}),
@@ -140,10 +150,20 @@ class Scaling:
                 worker.port, 2, accounts, options.sessions, 1 + len(self.sides), first_peer=first_peer, **more
             )
             cleanup.push_async_callback(generator.stop)
+            await generator.start()
+            self._pin(generator.pid, self._place(server).generator)
             self.sides[name] = Side(name, worker, generator, redis, store)
 
+    def _place(self, server: str) -> machine.Placement:
+        """The second and the third are never under load at once."""
+        return self.places.first if server == "occ1" else self.places.second
+
+    @staticmethod
+    def _pin(pid: int, cores: set[int]) -> None:
+        if cores:
+            machine.pin(pid, cores)
+
     async def _open(self, side: Side) -> None:
-        await side.generator.start()
         for what in ("open_sessions", "stagger"):
             self._note(await side.generator.do(what))
 
@@ -237,6 +257,7 @@ class Scaling:
             "discrepancies": discrepancies,
             "facts": {
                 "machine": machine.describe(),
+                "cores": self.places.describe(),
                 "hot path": build.describe_hot_path(),
                 "versions": build.describe_versions(),
                 "load": f"{self.options.depths[1]} requests under way at each server, two services each",
@@ -288,6 +309,7 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--sessions", type=int, default=1_000, help="open at a time at each server")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=3.0, help="of each measured interval")
+    command.add_pins(parser)
     command.add_server(parser)
     command.add_places(parser)
     options = parser.parse_args(arguments)

@@ -19,6 +19,8 @@ BALANCE_MICRO: Final = 1000 * MICRO
 """More than a load session can use up: a refusal would be an error of the run."""
 AT_ONCE: Final = 256
 SETTLED_WITHIN_S: Final = 300
+OUTBOX_SAMPLE: Final = 32
+"""Entries whose records are counted."""
 _EURO: Final = 978
 _PLAN: Final = "standard"
 
@@ -94,6 +96,22 @@ async def commit_calls(store: Store) -> int:
     statistics = await information(store, "commandstats")
     row = statistics.get("cmdstat_evalsha", "calls=0")
     return int(row.partition("calls=")[2].partition(",")[0])
+
+
+async def undelivered_records(store: Store) -> int:
+    """Charging data records that the outbox has still to deliver: written by a commit, and not struck yet.
+
+    An entry of its streams holds the records of a commit; how many is taken from the newest entries, as reading all of
+    them would keep Redis busy.
+    """
+    records = 0.0
+    for lane in store.keys.lanes():
+        key = store.keys.outbox(lane)
+        entries = await store.call("XLEN", key)
+        newest = await store.call("XREVRANGE", key, "+", "-", "COUNT", OUTBOX_SAMPLE)
+        if newest:
+            records += entries * sum(len(fields) // 2 for _, fields in newest) / len(newest)
+    return round(records)
 
 
 async def rules_settled(store: Store) -> None:

@@ -33,10 +33,12 @@ def test_table_and_json_say_the_same(tmp_path: Path) -> None:
     report.show(Console(file=output, width=120))
     for text in ("150.0 µs", "≤ 80", "≤ 45", "12,346 CCR/s", "a test"):
         assert text in output.getvalue()
+    report.latencies["half"] = {"percentiles_ms": {"99": 3.2}}
     report.write(tmp_path / "figures.json")
     written = json.loads((tmp_path / "figures.json").read_text(encoding="utf-8"))
     assert [row["measured"] for row in written["figures"]] == [150.04, 12_345.6]
     assert [row["is_kept"] for row in written["figures"]] == [False, None]
+    assert written["latencies"] == {"half": {"percentiles_ms": {"99": 3.2}}}
 
 
 def test_this_process_is_measured() -> None:

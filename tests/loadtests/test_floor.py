@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 
 from balance.directory import top_up_account
 from balance.embedded import Address
+from balance.open_totals import add_open
 from balance.store import Store
 from loadtests import floor
-from loadtests.seed import PARTITIONS, commit_calls, connect, memory, seed
+from loadtests.seed import PARTITIONS, commit_calls, connect, memory, seed, undelivered_records
 from loadtests.templates import line
 
 ACCOUNTS = 40
@@ -52,10 +53,42 @@ async def top_up_all(store: Store) -> None:
 
 async def record(store: Store, address: Address) -> floor.Sample:
     assert address.unix_path is not None
-    recording = asyncio.create_task(asyncio.to_thread(floor.record, address.unix_path, 0.5))
+    recording = asyncio.create_task(asyncio.to_thread(floor.record, address.unix_path, 0.5, store.keys))
     await asyncio.sleep(0.2)
     await top_up_all(store)
     return await recording
+
+
+async def test_other_scripts_that_a_server_calls_are_none_of_the_floors_business(
+    store: Store, clean_redis: Address
+) -> None:
+    """A server tells its counts once a second, by a script of its own; a closed journal is one more."""
+    await seed(store, ACCOUNTS, time.time_ns() // 1_000_000)
+    await add_open(store, 1, 1)  # Redis knows the script from here on: it is called by its digest
+
+    async def tell() -> None:
+        await asyncio.sleep(0.1)
+        await add_open(store, 3, -2)
+
+    telling = asyncio.create_task(tell())
+    sample = await record(store, clean_redis)
+    await telling
+    assert len(sample.plans) == ACCOUNTS
+    assert sample.lane[0] == store.keys.journal(0)
+
+
+async def test_a_commit_that_is_not_as_expected_is_one_clear_sentence(store: Store, clean_redis: Address) -> None:
+    """As where the script's arguments have changed: nothing is replayed that might be half of a commit."""
+    assert clean_redis.unix_path is not None
+    lane = (store.keys.journal(0), store.keys.watch(0), store.keys.outbox(0))
+    script = "return redis.sha1hex('')"
+    digest = await store.call("SCRIPT", "LOAD", script)
+    for arguments in ((), (b"1", b"0"), (b"1", b"0", b"0", b"0", b"0", b"0", b"0", b"0", b"0", b"version", b"value")):
+        watching = asyncio.create_task(asyncio.to_thread(floor.record, clean_redis.unix_path, 0.3, store.keys))
+        await asyncio.sleep(0.1)
+        await store.call("EVALSHA", digest, len(lane), *lane, *arguments)
+        with pytest.raises(ValueError, match="adapt it"):
+            await watching
 
 
 async def test_recorded_plans_are_replayed_on_other_accounts_and_all_written(
@@ -89,6 +122,17 @@ async def test_a_replayed_plan_that_is_refused_is_an_error(store: Store, clean_r
         accounts[3].version += 7
         with pytest.raises(ValueError, match="refused"):
             floor.Floor(link, sample, accounts).run(5, 2, 0.2)
+
+
+async def test_what_the_outbox_has_still_to_deliver_is_counted_by_record(store: Store) -> None:
+    """An entry of the outbox holds the records of a commit (``balance/scripts/commit.lua``)."""
+    assert await undelivered_records(store) == 0
+    outbox = store.keys.outbox(0)
+    first = await store.call("XADD", outbox, "*", "c", b"one", "c", b"two", "c", b"three")
+    await store.call("XADD", outbox, "*", "c", b"four")
+    assert await undelivered_records(store) == 4
+    await store.call("XDEL", outbox, first)
+    assert await undelivered_records(store) == 1
 
 
 async def test_seeding_says_what_accounts_and_directory_weigh(store: Store) -> None:

@@ -9,6 +9,7 @@ from xml.etree import ElementTree
 
 import pytest
 
+from loadtests.figures import Report
 from loadtests.page import page
 from loadtests.plot import plot
 from loadtests.scale import BUDGET, write_configuration
@@ -75,6 +76,18 @@ def test_the_page_has_what_was_recorded_and_nothing_else(tmp_path: Path) -> None
     assert "benchmarks/scale-compiled.svg" in text
     assert "| 1,000 of them | 40.0 µs | 10.0 µs | 1.20 |" in text
     assert "benchmarks/scale.svg" not in text
+
+
+def test_the_page_shows_counts_as_whole_numbers(tmp_path: Path) -> None:
+    report = Report({"machine": "a test"})
+    report.add("errors", "errors of any kind", 0)
+    report.add("half_p99_ms", "p99 at half of the maximum", 3.0, "ms", 2)
+    report.add("undelivered", "outbox behind", 1_689, "records")
+    report.write(tmp_path / "bench.json")
+    text = page(tmp_path)
+    assert "| errors of any kind | 0  | ≤ 0 | ≤ 0 |" in text
+    assert "| p99 at half of the maximum | 3.00 ms | ≤ 10 | ≤ 3 |" in text
+    assert "| outbox behind | 1,689 records |" in text
 
 
 def test_the_page_tells_what_is_simulated_from_what_is_measured(tmp_path: Path) -> None:

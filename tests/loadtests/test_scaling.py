@@ -1,12 +1,14 @@
 """The load test of several workers runs, and what it simulates follows from what it was given."""
 
 import json
+import os
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from loadtests import scaling
+from loadtests import machine, scaling
 from loadtests.queueing import Costs, fitted, simulate
 
 COSTS = Costs(request_us=60, send_us=100, plan_us=8, commit_us=40, sync_us=500)
@@ -41,6 +43,61 @@ def test_what_workers_share_costs_them() -> None:
     assert simulate(shared, 2, 1).rate < 0.9 * simulate(COSTS, 2, 1).rate
 
 
+@pytest.mark.parametrize("cores", [{2, 3}, {0, 1, 2}, {0, 1, 2, 3}, set(range(8))])
+def test_servers_under_load_share_no_core_nor_one_with_the_store_they_are_alone_on(
+    cores: set[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: cores, raising=False)
+    first, second = machine.places(pinned=True)
+    assert first.worker.isdisjoint(second.worker)
+    assert first.worker.isdisjoint(first.redis)
+    assert first.worker.isdisjoint(first.generator)
+    if len(cores) >= 3:
+        assert second.worker.isdisjoint(first.redis | second.redis | first.generator | second.generator)
+    if len(cores) >= 4:
+        assert first.redis.isdisjoint(second.redis)
+    used = set().union(*first, *second)
+    assert used == cores
+    told = machine.Places(first, second).describe()
+    assert told.count("core ") == len(cores)
+    assert all(f"core {core}: " in told for core in cores)
+
+
+def test_on_two_cores_what_shares_one_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1}, raising=False)
+    assert machine.places(pinned=True).describe() == (
+        "core 0: worker 1, Redis 2, outboxes and generators of workers 2 and 3; "
+        "core 1: workers 2 and 3, one of which is loaded at a time, Redis 1, outbox and generator of worker 1"
+    )
+
+
+@pytest.mark.parametrize(("pinned", "cores"), [(False, {0, 1}), (True, {0})])
+def test_nothing_is_pinned_where_it_is_not_wanted_or_makes_no_sense(
+    pinned: bool, cores: set[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: cores, raising=False)
+    found = machine.places(pinned)
+    assert set().union(*found.first, *found.second) == set()
+    assert found.describe().startswith("not pinned")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_a_process_is_pinned_with_all_its_threads() -> None:
+    """Threads that are there already have cores of their own: sched_setaffinity(2) is about one thread."""
+    core = min(os.sched_getaffinity(0))
+    program = "import sys, threading; threading.Thread(target=sys.stdin.read).start(); print(flush=True)"
+    with subprocess.Popen([sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdout.readline()
+        threads = [int(each.name) for each in Path(f"/proc/{process.pid}/task").iterdir()]
+        machine.pin(process.pid, {core})
+        assert len(threads) == 2
+        assert [os.sched_getaffinity(thread) for thread in threads] == [{core}, {core}]
+        process.stdin.close()
+        assert process.wait(10) == 0
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_the_load_test_runs(tmp_path: Path) -> None:
@@ -49,5 +106,8 @@ def test_the_load_test_runs(tmp_path: Path) -> None:
     assert scaling.main(["--quick", "--directory", str(tmp_path), "--json", str(file)]) == 0
     told = json.loads(file.read_text())
     assert (told["errors"], told["discrepancies"]) == ({}, 0)
+    if machine.places(pinned=True).first.worker:
+        for process in ("worker 1", "workers 2 and 3", "Redis 1", "Redis 2", "outbox and generator of worker 1"):
+            assert process in told["facts"]["cores"], process
     assert set(told["capacity_over_one"]) == {"affine", "mixed", "apart"}
     assert all(value > 0 for case in told["cases"].values() for value in case.values())
