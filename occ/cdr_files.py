@@ -251,13 +251,13 @@ class _Series:
 
     def _append(self, lines: bytes, records: Sequence[Mapping[str, Any]], now_ms: int) -> None:
         path = self._current(now_ms)
-        with path.open("ab") as file:
+        with path.open("ab", buffering=0) as file:  # a buffer would write its rest once more before it truncates
             whole = file.tell()
             header = b"" if whole else self._format.header().encode()
             try:
-                file.write(header)
-                file.write(lines)
-                file.flush()
+                rest = memoryview(header + lines)
+                while rest:
+                    rest = rest[file.write(rest) :]
             except OSError:
                 file.truncate(whole)  # half a line would spoil the next one
                 raise

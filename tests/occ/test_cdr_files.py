@@ -4,6 +4,7 @@ import csv
 import hashlib
 import io
 import json
+import resource
 import shutil
 from pathlib import Path
 from typing import Any
@@ -75,6 +76,28 @@ def test_numbers_have_no_gap_and_are_never_used_twice(tmp_path: Path) -> None:
     assert numbers == list(range(1, len(numbers) + 1))
     found = [json.loads(line)["record_id"] for line in record_lines(elsewhere, "jsonl")]
     assert found == [f"r{number}" for ten in (0, 10, 20) for number in range(ten + 1, ten + 5)]
+
+
+@pytest.mark.parametrize("name", BOTH)
+@pytest.mark.parametrize(("records", "room"), [(1, 0), (1, 100), (4, 2_000), (20, 9_000)])
+def test_a_disk_that_is_full_leaves_no_half_line(tmp_path: Path, name: str, records: int, room: int) -> None:
+    """The next one would follow it in the same line, and neither could be read."""
+    files = CdrFiles(CdrSettings(tmp_path, formats=(name,)))
+    files.write(deliveries(1, 1), NOON)
+    (path,) = record_files(tmp_path, name)
+    before = path.read_bytes()
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) + room, hard))
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            files.write(deliveries(2, 1 + records), NOON)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert path.read_bytes() == before
+    files.write(deliveries(2, 1 + records), NOON)
+    files.seal(NOON, everything=True)
+    files.close()
+    assert [fields["record_id"] for fields in read_records([tmp_path])] == [f"r{each}" for each in range(1, 2 + records)]
 
 
 def test_numbers_go_on_where_their_memory_was_lost(tmp_path: Path) -> None:
