@@ -61,6 +61,8 @@ MOST_TAKEN: Final = 100_000
 """More than one process ever takes before it strikes any."""
 TAKE_OVER_MS: Final = 1 << 52
 """Only what has been with another process for longer would be taken from it: nothing."""
+FINISHING_S: Final = 5.0
+"""So long a process that is to end goes on with what it finds: the server waits for no more than twice that."""
 OTHERS_CHECK_S: Final = 600.0
 """Between two looks whether another server has left records that it took."""
 
@@ -107,10 +109,16 @@ class Outbox:
             if read < ENTRIES_A_PAGE * PAGES_A_TURN:
                 await asyncio.sleep(TURN_INTERVAL_S if read else POLL_INTERVAL_S)
 
-    async def deliver(self) -> int:
-        """Move what stands in the outbox now; how many entries. Raises StoreError, OSError."""
-        await self._take(PAGES_A_SYNC)
-        return await self._strike()
+    async def deliver(self) -> bool:
+        """Move what stands in the outbox now, or much of it; whether more was there. Raises StoreError, OSError."""
+        read = await self._take(PAGES_A_SYNC)
+        await self._strike()
+        return read >= ENTRIES_A_PAGE * PAGES_A_SYNC
+
+    def finish(self) -> None:
+        """Close all files, if nothing that is in them would be written again for that. Raises OSError."""
+        if self._is_all_struck():
+            self._files.seal(now_ms(), everything=True)
 
     async def _take(self, pages_at_most: int) -> int:
         """Write what has come into the files, at most so many pages of each lane; how many entries of one lane that was
@@ -134,8 +142,8 @@ class Outbox:
             most = max(most, sum(map(len, pages)))
         return most
 
-    async def _strike(self) -> int:
-        """Have what was written on disk, and strike it from the outbox; how many entries. Raises StoreError, OSError.
+    async def _strike(self) -> None:
+        """Have what was written on disk, and strike it from the outbox. Raises StoreError, OSError.
 
         The disk is synchronised once for all of them.
         """
@@ -145,19 +153,25 @@ class Outbox:
             for lane in places:
                 del self._places[lane]  # as in ``_take``
             await loop.run_in_executor(None, self._files.sync)
-        struck = 0
         for lane, place in places.items():
             key = self._store.keys.outbox(lane)
             for first in range(0, len(place.written), ENTRIES_A_STRIKE):
                 entries = place.written[first : first + ENTRIES_A_STRIKE]
                 await self._store.call("XDEL", key, *entries)
                 await self._store.call("XACK", key, GROUP, *entries)
-            struck += len(place.written)
             place.written.clear()
             self._places[lane] = place
-        if self._files.due(now_ms()):
+        if self._is_all_struck() and self._files.due(now_ms()):
             await loop.run_in_executor(None, self._files.seal, now_ms())
-        return struck
+
+    def _is_all_struck(self) -> bool:
+        """Whether nothing that is in the files stands in the outbox still.
+
+        What was written and not struck, by an earlier process or before the store failed, is among what is ``taken``
+        until it has been read again.
+        """
+        places = self._places.values()
+        return len(places) == len(self._store.keys.lanes()) and not any(each.taken or each.written for each in places)
 
     async def _read(self, lane: int, key: bytes, place: "_Place", pages_at_most: int) -> list[list[Any]]:
         """The next entries, in pages; those that nobody has taken are taken. Raises StoreError.
@@ -233,7 +247,7 @@ def _deliveries(lane: int, entries: list[Any]) -> list[Delivery]:
 
 
 async def _work(store: Store, files: CdrFiles, stop: asyncio.Event) -> None:
-    """Deliver until ``stop``, then what is left."""
+    """Deliver until ``stop``, then what is left; but not for as long as others go on to commit."""
     outbox = Outbox(store, files)
     running = asyncio.create_task(outbox.run())
     stopping = asyncio.create_task(stop.wait())
@@ -243,9 +257,10 @@ async def _work(store: Store, files: CdrFiles, stop: asyncio.Event) -> None:
     running.cancel()
     await asyncio.gather(running, return_exceptions=True)
     try:
-        while await outbox.deliver():
+        until_s = asyncio.get_running_loop().time() + FINISHING_S
+        while await outbox.deliver() and asyncio.get_running_loop().time() < until_s:
             pass
-        files.seal(now_ms(), everything=True)
+        outbox.finish()
     except (StoreError, OSError) as error:
         log.warning("charging data records are left in the outbox until the next start: %s", error)
 

@@ -8,7 +8,7 @@ import json
 import os
 import shutil
 import signal
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ from balance.resp import StoreError, StoreUnavailableError
 from balance.store import Store, StoreSettings
 from occ import cdr
 from occ.cdr_files import CdrFiles, CdrSettings, record_files, record_lines
-from occ.outbox import Outbox, OutboxProcess
+from occ.outbox import Outbox, OutboxProcess, _work
 
 ACCOUNT = b"acc-1"
 
@@ -178,6 +178,67 @@ async def test_files_are_closed_when_all_of_them_is_struck_and_not_before(store:
     assert list(tmp_path.glob("*.part")) == []
     assert len(list(tmp_path.glob("*.jsonl"))) == len(list(tmp_path.glob("*.jsonl.sum"))) > 1
     assert written(tmp_path) == list(range(1, 41))
+
+
+async def test_a_file_is_not_closed_over_what_an_earlier_process_has_not_struck(store: Store, tmp_path: Path) -> None:
+    """Killed with more written than it strikes at once; the next one finds a file that is to be closed, and is killed
+    as well. Who has fetched closed files by then must not find their records in later ones again.
+    """
+    directory, elsewhere = tmp_path / "cdr", tmp_path / "elsewhere"
+    elsewhere.mkdir()
+
+    async def live(rotate_bytes: int, until: Callable[[], Awaitable[bool]]) -> None:
+        files = CdrFiles(CdrSettings(directory, rotate_bytes))
+        running = asyncio.create_task(Outbox(store, files).run())
+        async with asyncio.timeout(20):
+            while not await until():
+                await asyncio.sleep(0.001)
+        await asyncio.sleep(0.2)  # what is due is closed by then
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+        files.close()
+
+    async def is_all_written() -> bool:
+        return len(written(directory)) == 600
+
+    async def is_some_struck() -> bool:
+        return await store.call("XLEN", store.keys.outbox(0)) < 300
+
+    async def is_all_struck() -> bool:
+        return await store.call("XLEN", store.keys.outbox(0)) == 0
+
+    await commit(store, 1, 600)
+    async with nothing_is_struck(store):
+        await live(1 << 30, is_all_written)
+    await live(1, is_some_struck)
+    for path in directory.glob("*.jsonl"):
+        shutil.move(path, elsewhere)
+    await live(1, is_all_struck)
+    assert written(elsewhere) + written(directory) == list(range(1, 601))
+
+
+async def test_it_ends_although_others_go_on_to_commit(store: Store, tmp_path: Path) -> None:
+    """What they commit meanwhile is for the next one. Here there is more whenever it has struck what it found."""
+    commits: list[asyncio.Task[None]] = []
+
+    class Files(CdrFiles):
+        def begin_sync(self) -> None:
+            super().begin_sync()
+            number = 2 * len(commits) + 3
+            commits.append(asyncio.create_task(commit(store, number, number + 1)))
+
+    await commit(store, 1, 2)
+    stop = asyncio.Event()
+    stop.set()
+    async with asyncio.timeout(3):
+        await _work(store, Files(CdrSettings(tmp_path)), stop)
+    await asyncio.gather(*commits)
+    found = written(tmp_path)
+    assert found == list(range(1, len(found) + 1))
+    assert list(tmp_path.glob("*.part")) == []
+    left = await store.call("XLEN", store.keys.outbox(0))
+    assert left > 0
+    assert len(found) + 2 * left == 2 + 2 * len(commits)
 
 
 async def test_the_process_delivers_survives_a_kill_and_ends_when_told(store: Store, tmp_path: Path) -> None:
