@@ -226,6 +226,8 @@ class _Series:
         """For each lane of the outbox the last record that is in a file."""
 
     def resume(self) -> None:
+        self._path = None
+        self._last.clear()
         self._full = sorted(self._directory.glob(f"cdr-*.{self._name}{PART}"), key=_number)
         for path in self._full:
             for line in _whole_lines(path):
@@ -305,8 +307,13 @@ class _Series:
 
     def sync(self) -> None:
         for path in sorted(self._unsynced):
-            with path.open("rb") as file:
-                os.fsync(file.fileno())
+            try:
+                with path.open("rb") as file:
+                    os.fsync(file.fileno())
+            except FileNotFoundError:
+                self._unsynced.discard(path)
+                self.resume()  # as after a start: what was in it is written again
+                raise
         self._unsynced.clear()
 
     def due(self, now_ms: int) -> bool:

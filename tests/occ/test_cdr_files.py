@@ -97,7 +97,9 @@ def test_a_disk_that_is_full_leaves_no_half_line(tmp_path: Path, name: str, reco
     files.write(deliveries(2, 1 + records), NOON)
     files.seal(NOON, everything=True)
     files.close()
-    assert [fields["record_id"] for fields in read_records([tmp_path])] == [f"r{each}" for each in range(1, 2 + records)]
+    assert [fields["record_id"] for fields in read_records([tmp_path])] == [
+        f"r{each}" for each in range(1, 2 + records)
+    ]
 
 
 def test_numbers_go_on_where_their_memory_was_lost(tmp_path: Path) -> None:
