@@ -23,7 +23,7 @@ from balance.resp import StoreError
 from occ.away_grants import Known, Outage, Refused, decide
 from occ.away_journal import AwayJournal, AwayJournalError, Entry, entry_record, settled_record
 from occ.away_settling import Result, Settling, mark
-from occ.charging import Charging, OnOutcome, request_kind, session_key
+from occ.charging import UNREACHABLE, Charging, OnOutcome, request_kind, session_key
 from occ.codes import EVENT, INITIAL, TERMINATION, TOO_BUSY, UNKNOWN_SESSION_ID, UPDATE
 from occ.profiles import Profile
 from protocols.credit_control import CreditControlRequest, decode_request
@@ -332,6 +332,7 @@ class Away:
         limits = [each.away for each in self._charging.rules.catalogue.services if each.away is not None]
         self._store.sessions.remembers_ended = bool(limits)
         if not self._store.available:
+            self._let_nobody_wait()
             outage = self._begin(now_ms)
             longest_s = max((each.granting_s for each in limits), default=0)
             if bool(limits) and now_ms - outage.began_ms <= longest_s * 1000:
@@ -452,6 +453,13 @@ class Away:
                 done(Outcome(TOO_BUSY))
             else:
                 begin()
+
+    def _let_nobody_wait(self) -> None:
+        """The store was lost again before these could begin: they are answered without it, like those that come now."""
+        for session in list(self.sessions.values()):
+            held, session.held = session.held, []
+            for _, done in held:
+                done(UNREACHABLE)
 
     async def _charge(self, entry: Entry) -> tuple[Result, Settling]:
         future: asyncio.Future[tuple[Result, Settling]] = asyncio.get_running_loop().create_future()

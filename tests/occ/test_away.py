@@ -30,7 +30,7 @@ from occ.away_grants import Known, Outage, Refused, decide
 from occ.away_journal import AwayJournal
 from occ.away_settling import Result
 from occ.cdr import as_json_fields
-from occ.charging import Charging
+from occ.charging import UNREACHABLE, Charging
 from occ.profiles import LENIENT
 from occ.rating.away import AwayLimits
 from occ.rating.catalogue import Catalogue
@@ -418,6 +418,26 @@ async def test_newer_requests_wait_until_their_session_is_settled(away: AwayLab)
     await begun.wait()
     assert order == ["begun"]
     assert not away.away.holds(request)
+
+
+async def test_newer_requests_do_not_wait_for_a_store_that_is_lost_again(away: AwayLab) -> None:
+    """They are told so, and are answered without it: their clients would wait for as long as it is away."""
+    assert await away.granted(ccr("a", "s1", 1, 0)) == 100
+    message = ccr("a", "s1", 2, 1, used=10)
+    told: list[Outcome] = []
+    away.away.in_turn(decode_request(message), message, LENIENT, b"pgw", lambda: None, told.append)
+    await away.lab.store.stop()
+    while away.lab.store.available:  # noqa: ASYNC110 - the connection decides
+        await asyncio.sleep(0.001)
+    running = asyncio.create_task(away.away.run())
+    await asyncio.sleep(0.05)
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+    assert len(told) == 1
+    assert told[0] is UNREACHABLE
+    assert await away.granted(message) == 100
+    await away.lab.store.start()
+    assert await away.settle() == {Result.SETTLED: 2}
 
 
 async def test_settling_leaves_no_cycles(away: AwayLab) -> None:
