@@ -85,7 +85,7 @@ def unpack_account(account_id: bytes, value: bytes) -> Account:
             if offers:
                 account.offers = [Offer(*each) for each in offers]
         return account
-    except (TypeError, ValueError, IndexError, msgpack.UnpackException) as error:
+    except (TypeError, ValueError, LookupError, msgpack.UnpackException) as error:
         raise ValueError(f"the stored value of account {account_id!r} is damaged: {error}") from error
 
 
@@ -124,14 +124,19 @@ def _session_fields(session: Session, account_id: bytes) -> tuple[object, ...]:
 
     Names that are part of other names are written as how long they are: a Session-Id begins with the Origin-Host of its
     client (RFC 6733 section 8.8), which most often ends with its realm and is the peer that it comes by. A subscriber
-    is often called as the account that pays, ``account_id``.
+    is often called as the account that pays, ``account_id``. Raises TypeError if a name is none.
     """
     session_id, origin_host, realm, via = session.session_id, session.origin_host, session.realm, session.via
+    try:
+        own_host = len(origin_host) if session_id.startswith(origin_host) else origin_host
+        own_realm = len(realm) if origin_host.endswith(realm) else realm
+    except AttributeError as error:  # others have stored something else
+        raise TypeError(f"the session {session_id!r} of {origin_host!r} has no names") from error
     fields = (
         session_id,
         None if session.subscriber_id == account_id else session.subscriber_id,
         session.plan,
-        len(origin_host) if session_id.startswith(origin_host) else origin_host,
+        own_host,
         session.origin_state_id,
         session.started_ms,
         session.expires_ms,
@@ -141,7 +146,7 @@ def _session_fields(session: Session, account_id: bytes) -> tuple[object, ...]:
         [_service_fields(use) for use in session.services],
         session.answers,
         session.answer_count,
-        len(realm) if origin_host.endswith(realm) else realm,
+        own_realm,
         None if via == origin_host else via,
         session.refused,
         session.customer,

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 
+import msgpack
 import pytest
 
 from balance import lane
@@ -266,6 +267,29 @@ async def test_a_damaged_account_is_reported_and_left_alone(store: Store, clean_
     with pytest.raises(StoreError, match="damaged"):
         await other.commit(ACCOUNT, add(1))
     assert await other.call("GET", other.keys.account(ACCOUNT)) == b"\0\0\0\0\0\0\0\1garbage"
+    await other.stop()
+
+
+@pytest.mark.parametrize(
+    "session", [{}, [5, b"sub", "plan", b"pgw", *[0] * 5, b"", [], b"", 0, b"", b"", 0, b"", [], "", 0]]
+)
+async def test_a_damaged_session_holds_nobody_up(store: Store, clean_redis: Address, session: object) -> None:
+    """Its account is told so, and the others of its batch are written."""
+    await create_account(store, b"other", AccountKind.PREPAID, 978, now_ms=1, reason="test")
+    key = store.keys.account(ACCOUNT)
+    value = await store.call("GET", key)
+    fields = msgpack.unpackb(value[8:])
+    fields[5] = [session]
+    damaged = value[:8] + msgpack.packb(fields)
+    await store.call("SET", key, damaged)
+    other = await open_store(clean_redis)
+    async with asyncio.timeout(5):
+        results = await asyncio.gather(
+            other.commit(ACCOUNT, add(1)), other.commit(b"other", add(3)), return_exceptions=True
+        )
+    assert isinstance(results[0], StoreError | TypeError)
+    assert isinstance(results[1], Plan)
+    assert await store.call("GET", key) == damaged
     await other.stop()
 
 
