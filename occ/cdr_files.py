@@ -275,13 +275,18 @@ class _Series:
             if not self._is_full(path, now_ms):
                 return path
             self._full.append(path)
+            self._path = None
         number = self._last_number() + 1
         stamp = strftime("%Y%m%dT%H%M%SZ", gmtime(now_ms / 1000))
         node = f"{self._settings.node}-" if self._settings.node else ""
         path = self._directory / f"cdr-{node}{stamp}-{number:08d}.{self._name}{PART}"
         path.touch()
         # Its number is noted after it is there: a crash in between must not leave a gap.
-        _replace(self._directory / NUMBERS, json.dumps({**_numbers(self._directory), self._name: number}))
+        try:
+            _replace(self._directory / NUMBERS, json.dumps({**_numbers(self._directory), self._name: number}))
+        except OSError:
+            path.unlink()  # another try would not find it, and begin the next one
+            raise
         self._path = path
         return path
 

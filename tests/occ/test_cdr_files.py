@@ -102,6 +102,26 @@ def test_a_disk_that_is_full_leaves_no_half_line(tmp_path: Path, name: str, reco
     ]
 
 
+def test_a_disk_that_is_full_when_a_file_is_begun_leaves_no_gap(tmp_path: Path) -> None:
+    """However often it is tried: neither files without records, nor numbers that none has."""
+    files = CdrFiles(CdrSettings(tmp_path, rotate_bytes=1))
+    files.write(deliveries(1, 1), NOON)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, hard))
+    try:
+        for _ in range(3):
+            with pytest.raises(OSError, match="File too large"):
+                files.write(deliveries(2, 2), NOON)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert len(record_files(tmp_path, "jsonl")) == 1
+    files.write(deliveries(2, 2), NOON)
+    closed = files.seal(NOON, everything=True)
+    assert [path.name[-len("00000000.jsonl") :] for path in closed] == ["00000001.jsonl", "00000002.jsonl"]
+    assert names(tmp_path) == sorted(f"{path.name}{end}" for path in closed for end in ("", ".sum"))
+    files.close()
+
+
 def test_numbers_go_on_where_their_memory_was_lost(tmp_path: Path) -> None:
     for _ in range(2):
         files = CdrFiles(CdrSettings(tmp_path))
