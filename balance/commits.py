@@ -64,15 +64,17 @@ class CommitCall:
 
         Raises OverflowError, TypeError or ValueError for what cannot be written down; nothing is added then.
         """
+        spent = [(name.encode(), number(amount)) for name, amount in plan.spent.items()] if plan.spent else None
         value = pack_account(plan.account) if plan.account is not None else b""
         ended = pack_session(plan.ended) if plan.ended is not None and plan.ended_ttl_ms > 0 else b""
         amended = pack_session(plan.amended) if plan.amended is not None else b""
         marker = pack_session(Session(plan.mark, b"", "", b"", 0, 0, 0)) if plan.mark else b""
+        version = pack_version(plan.expected_version)
         index = number(self._count)
         self._count += 1
         self._accounts.add(account_key)
         plans = self._plans
-        plans.add(pack_version(plan.expected_version))
+        plans.add(version)
         plans.add(value)
         plans.add(plan.journal)
         if plan.watch_ms >= 0:
@@ -103,13 +105,13 @@ class CommitCall:
             if plan.closed:
                 self._add_own(self._closed, self._keys.session(plan.closed), index)
                 self._closed.items.add(number(max(1, plan.ended_ttl_ms)))
-        if plan.spent:
-            for budget, amount in plan.spent.items():
-                spent = self._spent
-                spent.count += 1
-                spent.items.add(index)
-                spent.items.add(number(amount))
-                spent.items.add(budget.encode())
+        if spent is not None:
+            for budget, amount in spent:
+                of_lane = self._spent
+                of_lane.count += 1
+                of_lane.items.add(index)
+                of_lane.items.add(amount)
+                of_lane.items.add(budget)
         if plan.transition:
             transitions = self._transitions
             transitions.count += 1

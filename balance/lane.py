@@ -398,7 +398,7 @@ class Lane:
             assert plan is not None
             try:
                 operation.value = call.add(line.account_id, line.key, plan)
-            except (OverflowError, TypeError, ValueError) as error:
+            except Exception as error:  # whatever it is, it must not hold up the others of the batch
                 self.finish(operation, _refusal(f"account {line.account_id!r} cannot be written down: {error}", error))
                 continue
             written.append(operation)

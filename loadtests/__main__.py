@@ -183,13 +183,16 @@ class Bench:
             machine.pin(self.outbox_pid, self.placement.generator)
             machine.pin(self.redis.pid, self.placement.redis)
             machine.pin(self.generator.pid, self.placement.generator)
-        self._facts(directory)
+        shares = self.placement.redis == self.placement.generator
+        self._facts(directory, first=shares and machine.put_first(self.generator.pid))
 
-    def _facts(self, directory: Path) -> None:
+    def _facts(self, directory: Path, first: bool) -> None:
+        """``first``: the generator has its core whenever it wants it."""
         scale = self.scale
         self.report.facts |= {
             "machine": machine.describe(),
-            "cores": self.placement.describe(),
+            "cores": self.placement.describe()
+            + (", the generator before the others: its clients are on other machines" if first else ""),
             "hot path": build.describe_hot_path(),
             "versions": build.describe_versions(),
             "settings": "those of config/occ.yaml with its policies in force, but for admission (in_flight_limit)",

@@ -10,6 +10,7 @@ import logging
 import os
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -85,7 +86,17 @@ class ChildProcess:
             log.error("%s ended with status %d; it is started again", self._name, code)
             self.restarts += 1
             await asyncio.sleep(self.RESTART_S)
+            while not await self._is_launched():
+                await asyncio.sleep(self.RESTART_S)
+
+    async def _is_launched(self) -> bool:
+        """Whether it could be started; where memory or processes are short, later perhaps."""
+        try:
             await self._launch()
+        except OSError as error:
+            log.error("%s cannot be started and will be tried again: %s", self._name, error)
+            return False
+        return True
 
 
 # -- the other side ----------------------------------------------------------------------------------------------------
@@ -96,7 +107,18 @@ def begin(log_level: str) -> None:
     logging.basicConfig(
         level=log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr
     )
+    _stand_back()
+
+
+def _stand_back() -> None:
+    """Leave the processor to the server and to Redis, where they want the same one."""
     os.nice(NICENESS)
+    with suppress(AttributeError, OSError):  # another system than Linux
+        os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))  # whoever works is not interrupted on waking up
+    # Niceness counts among processes of one session only, where the kernel groups them by session (sched(7), "The
+    # autogroup feature"), and this process is alone in its own: the group has to be nice too.
+    with suppress(OSError):
+        Path("/proc/self/autogroup").write_text(f"{NICENESS}\n", encoding="ascii")
 
 
 async def told_to_stop() -> asyncio.Event:
