@@ -32,6 +32,7 @@ from protocols.diameter.events import (
     Refused,
     RequestFailed,
     RequestReceived,
+    Role,
     StateIdChanged,
     Suspect,
 )
@@ -513,7 +514,11 @@ class Node:
 
     def _peer_opened(self, event: Opened) -> None:
         peer = self._table.find(event.origin_host)
-        link = peer.open_link if peer is not None else None
+        if peer is None:
+            return
+        # Not `open_link`: a DPR that came in one piece with the CER has closed the peer to what is new by now, and what
+        # was asked in between is handed out after this.
+        link = peer.initiator if event.role is Role.INITIATOR else peer.responder
         connection = self._connections.get(link) if link is not None else None
         if link is None or connection is None:
             return

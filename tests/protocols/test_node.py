@@ -170,6 +170,19 @@ async def test_a_request_comes_with_what_its_peer_said() -> None:
 
 
 @on_both_loops
+async def test_a_request_between_cer_and_dpr_in_one_piece_is_answered() -> None:
+    """RFC 6733 5.4: what a peer asked before it took leave is answered; it need not wait for its CEA to arrive."""
+    async with serving() as (node, port, events):
+        caller = await Caller.to(port)
+        assert result_of(await caller.ask(cer() + ccr(1) + dpr())) == 2001
+        answers = [await asyncio.wait_for(caller.receive(), 10) for _ in range(2)]
+        assert {(each.command, result_of(each)) for each in answers} == {(282, 2001), (272, 2001)}
+        caller.close()
+        await until(lambda: any(isinstance(each, Closed) for each in events))
+        assert (node.open_peers, node.opening) == (0, 0)
+
+
+@on_both_loops
 async def test_a_request_is_answered_on_its_connection() -> None:
     """RFC 6733 6.2; and the counters behind the peer table."""
     async with serving() as (node, port, events):
