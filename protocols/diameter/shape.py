@@ -38,6 +38,8 @@ T = TypeVar("T")
 #: Shapes kept per cache, of which the first learnt go first, and per length, of which the least recently used do.
 MAX_SHAPES: Final[int] = 1024
 MAX_SHAPES_PER_LENGTH: Final[int] = 32
+#: Octets of the messages that the shapes of a cache were learnt from: a shape takes up to 170 times as many.
+MAX_LEARNT_OCTETS: Final[int] = 1 << 20
 #: Shapes whose cut is tried before all of the length are gone through by their masks.
 MAX_CUTS_TRIED: Final[int] = 4
 #: Longer messages are read by the general way each time; their shapes would cost memory and seldom recur.
@@ -314,10 +316,11 @@ class ShapeCache(Generic[T]):
     ``learn`` validates a message in full and returns its shape, or raises DiameterError.
     """
 
-    __slots__ = ("_ages", "_by_length", "_learn")
+    __slots__ = ("_ages", "_by_length", "_learn", "_octets")
 
     def __init__(self, learn: Callable[[bytes], Shape[T]]) -> None:
         self._learn = learn
+        self._octets = 0
         self._by_length: dict[int, list[Shape[T]]] = {}
         self._ages: deque[Shape[T]] = deque()
 
@@ -355,11 +358,14 @@ class ShapeCache(Generic[T]):
         same_length = self._by_length.setdefault(shape.length, [])
         if len(same_length) >= MAX_SHAPES_PER_LENGTH:
             self._ages.remove(same_length.pop())
-        elif len(self._ages) >= MAX_SHAPES:
+            self._octets -= shape.length
+        while len(self._ages) >= MAX_SHAPES or self._octets + shape.length > MAX_LEARNT_OCTETS:
             oldest = self._ages.popleft()
+            self._octets -= oldest.length
             siblings = self._by_length[oldest.length]
             siblings.remove(oldest)
             if not siblings and siblings is not same_length:
                 del self._by_length[oldest.length]
         same_length.insert(0, shape)
         self._ages.append(shape)
+        self._octets += shape.length

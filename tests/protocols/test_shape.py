@@ -11,7 +11,14 @@ from hypothesis import strategies as st
 from protocols.credit_control import CreditControlAnswer, ServiceAnswer, Units, client, decode_request, encode_answer
 from protocols.credit_control.request import learn
 from protocols.diameter.errors import DiameterError
-from protocols.diameter.shape import MAX_CUTS_TRIED, MAX_LEARNT_LENGTH, MAX_SHAPES, MAX_SHAPES_PER_LENGTH, ShapeCache
+from protocols.diameter.shape import (
+    MAX_CUTS_TRIED,
+    MAX_LEARNT_LENGTH,
+    MAX_LEARNT_OCTETS,
+    MAX_SHAPES,
+    MAX_SHAPES_PER_LENGTH,
+    ShapeCache,
+)
 from tests.protocols.messages import (
     ORIGIN_HOST,
     ORIGIN_REALM,
@@ -211,6 +218,26 @@ def test_shapes_are_bounded_over_all_lengths() -> None:
     cache.read(nth(0))
     assert len(learnt) == total + 1
     assert len(cache) == MAX_SHAPES
+
+
+def test_shapes_of_long_messages_are_fewer() -> None:
+    """What a shape takes grows with its message, so peers could have a cache of long ones take a gigabyte."""
+    cache, learnt = counting(learn)
+    kept = MAX_LEARNT_OCTETS // (MAX_LEARNT_LENGTH - 4)
+
+    def nth(number: int) -> bytes:
+        layout_of_length = packed(60000 + number // 20, b"", flags=0)
+        rest = MAX_LEARNT_LENGTH - len(required(layout_of_length, packed(1, b""))) - 4 * (number % 20)
+        return required(layout_of_length, packed(1, bytes(rest)))
+
+    total = kept + 60
+    for number in range(total):
+        cache.read(nth(number))
+    assert kept <= len(cache) < total
+    cache.read(nth(total - 1))
+    assert len(learnt) == total
+    cache.read(nth(0))
+    assert len(learnt) == total + 1
 
 
 def test_long_messages_are_read_but_not_kept() -> None:
