@@ -29,6 +29,8 @@ ACCOUNTS_A_SCAN: Final = 500
 LOOK_AGAIN_S: Final = 10.0
 """After this the sessions of a restarted client are looked for once more: requests of its former life that were under
 way when it came back, be it at another worker or at an agent, have been charged by then."""
+RESTARTS_REMEMBERED: Final = 10_000
+"""Restarted clients that wait for the store; of more, the sessions of the first end when they fall silent."""
 
 
 class Expiry:
@@ -145,6 +147,8 @@ class Expiry:
 
     def client_state(self, origin_host: bytes, state_id: int) -> None:
         """A client's Origin-State-Id is now ``state_id``: what it opened under a lower one is lost to it."""
+        if len(self._restarted) >= RESTARTS_REMEMBERED:
+            self._restarted.pop(next(iter(self._restarted)))
         self._restarted[origin_host] = state_id
         self._restart_known.set()
 
@@ -163,7 +167,8 @@ class Expiry:
                 await self.release_lost({**looked_for, **restarted})
             except StoreError as error:
                 log.warning("sessions of restarted clients wait: %s", error)
-                self._restarted = {**looked_for, **restarted, **self._restarted}
+                waiting = {**looked_for, **restarted, **self._restarted}
+                self._restarted = dict(list(waiting.items())[-RESTARTS_REMEMBERED:])
                 self._restart_known.set()
                 await asyncio.sleep(SCAN_INTERVAL_S)
                 continue

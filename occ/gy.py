@@ -16,7 +16,7 @@ from occ.away import Away
 from occ.charging import UNREACHABLE, Charging
 from occ.codes import TERMINATION, TOO_BUSY, UNABLE_TO_COMPLY, UNABLE_TO_DELIVER, UPDATE
 from occ.peer_rates import PeerRates
-from occ.profiles import Profile, ProfileChooser
+from occ.profiles import REMEMBERED_IDENTITY_OCTETS, Profile, ProfileChooser
 from occ.request_statistics import Count, RequestStatistics
 from protocols.credit_control import (
     CreditControlAnswer,
@@ -133,7 +133,12 @@ class Gy:
         """Stands in while the store cannot be reached; None: requests are refused then."""
 
     def note_client_state(self, origin_host: bytes, state_id: int) -> None:
-        """Take note of a client's Origin-State-Id; a lower one is left from before and means nothing."""
+        """Take note of a client's Origin-State-Id; a lower one is left from before and means nothing.
+
+        Names longer than a domain name can be are not kept: agents pass on what they are given.
+        """
+        if len(origin_host) > REMEMBERED_IDENTITY_OCTETS:
+            return
         client = origin_host.lower()
         if state_id <= self._client_states.get(client, 0):
             return

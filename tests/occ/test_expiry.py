@@ -8,9 +8,11 @@ import pytest
 from balance.directory import create_account, read_account
 from balance.embedded import Address
 from balance.model import AccountKind, Outcome, Subscriber, Unit
+from balance.resp import StoreUnavailableError
 from balance.store import Store, StoreSettings
 from balance.subscribers import add_subscriber
 from balance.verify import verify
+from occ import expiry
 from occ.charging import Charging
 from occ.expiry import Expiry
 from occ.profiles import LENIENT
@@ -144,6 +146,28 @@ async def test_row_17_in_the_background(lab: Lab) -> None:
             break
         await asyncio.sleep(0.01)
     assert await lab.money("a") == (1000, 0)
+    running.cancel()
+
+
+async def test_restarts_that_wait_for_the_store_are_bounded(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever is an agent can name any number of clients, and no store takes them off while it is gone."""
+    told: list[int] = []
+
+    async def unreachable(restarted: dict[bytes, int]) -> int:
+        told.append(len(restarted))
+        raise StoreUnavailableError("gone")
+
+    monkeypatch.setattr(lab.expiry, "release_lost", unreachable)
+    monkeypatch.setattr(expiry, "SCAN_INTERVAL_S", 0.01)
+    running = asyncio.create_task(lab.expiry.run_restarts())
+    for turn in range(3):
+        for number in range(expiry.RESTARTS_REMEMBERED * 2 // 3):
+            lab.expiry.client_state(b"gw%d.%d" % (number, turn), 6)
+        async with asyncio.timeout(10):
+            while len(told) < 3 * (turn + 1):  # noqa: ASYNC110 - it works in the background
+                await asyncio.sleep(0.005)
+    assert told[-1] == expiry.RESTARTS_REMEMBERED
+    assert max(told) == expiry.RESTARTS_REMEMBERED
     running.cancel()
 
 

@@ -94,3 +94,13 @@ async def test_a_held_request_that_cannot_be_charged_does_not_end_settling(
     await answered(gy)
     assert client.results == [5012]
     assert away.away.statistics.waiting == 0
+
+
+async def test_names_that_no_client_can_have_are_not_kept(away: AwayLab) -> None:
+    """RFC 1035 section 2.3.4: a domain name has 255 octets at most; an AVP as many as a message has room for."""
+    gy = serving(away)
+    told: list[bytes] = []
+    gy.on_client_state = lambda host, _: told.append(host)
+    gy.note_client_state(b"x" * 256, 5)
+    gy.note_client_state(b"x" * 255, 5)
+    assert told == [b"x" * 255]
