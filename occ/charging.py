@@ -471,7 +471,10 @@ class Charge:
         return plan
 
     def _refund(self, account: Account, found: Session | None) -> Plan | Lookup:
-        """RFC 8506 section 6.4. The debit is named by its Refund-Information, or by bearing the same Session-Id."""
+        """RFC 8506 section 6.4. The debit is named by its Refund-Information, or by bearing the same Session-Id.
+
+        Either can be guessed, so only the client that debited may give back, as ``_of_session`` has it of sessions.
+        """
         named = events.refund_reference(self.request)
         debit_key = self.key if named is None else named
         if found is None:
@@ -482,7 +485,7 @@ class Charge:
         own = self._new_session()
         subscriber = own.subscriber_id  # nobody is given what another has paid
         is_debit = found.session_id == debit_key and found.state == SessionState.CLOSED and found.services
-        if not is_debit or found.subscriber_id != subscriber:
+        if not is_debit or found.subscriber_id != subscriber or not self._is_its_client(found):
             return self._not_refunded(draft, own, events.nothing_to_refund(named), debit_key)
         debited = found.copy()
         outcome = events.give_back(draft, self.request, debited, self.rules)

@@ -87,9 +87,17 @@ class Ledger:
         account.buckets.append(Bucket(len(account.buckets) + 1, Unit.MONEY, bonus, priority=1))
         self._value = pack_account(account)
 
-    def send(self, kind: int, number: int, *services: ServiceRequest, session: bytes = b"s", **told: Any) -> Outcome:
+    def send(
+        self,
+        kind: int,
+        number: int,
+        *services: ServiceRequest,
+        session: bytes = b"s",
+        host: bytes = b"pgw.example.net",
+        **told: Any,
+    ) -> Outcome:
         request = CreditControlRequest(
-            0xC0, 1, 2, session, b"pgw.example.net", b"example.net", b"example.net", CONTEXT, kind, number,
+            0xC0, 1, 2, session, host, b"example.net", b"example.net", CONTEXT, kind, number,
             subscriptions=((0, b"491"),), services=services, **told,
         )  # fmt: skip
         charge = Charge(self.charging, request, LENIENT, b"pgw.example.net", self.now, print)

@@ -432,6 +432,17 @@ def test_a_refund_is_a_record_below_zero_of_the_same_buckets() -> None:
     assert [bucket.balance for bucket in ledger.account.buckets] == [1_000_000, 4]
 
 
+def test_nobody_gives_back_what_another_client_has_debited() -> None:
+    """RFC 8506 section 6.4: a refund is of the client's own debit; what names a debit can be guessed."""
+    ledger = Ledger(allowance=4)
+    ledger.send(EVENT, 0, ServiceRequest(20, (), Units(total_octets=10)), requested_action=DEBIT)
+    back = ServiceRequest(20, (), Units(total_octets=7), refund_information=b"s")
+    outcome = ledger.send(EVENT, 0, back, session=b"r", host=b"other.example.net", requested_action=REFUND)
+    assert (outcome.result_code, len(ledger.records)) == (5004, 1)
+    outcome = ledger.send(EVENT, 0, back, session=b"r2", host=b"PGW.example.net", requested_action=REFUND)
+    assert (outcome.result_code, len(ledger.records)) == (2001, 2)
+
+
 def test_fees_that_fall_due_at_once_have_a_record_each() -> None:
     more = "offers:\n  first: {fee: 0.10, every: month}\n  second: {fee: 0.20, every: day}\n"
     ledger = Ledger(sold=catalogue(more=more))
