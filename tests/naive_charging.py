@@ -311,14 +311,15 @@ class NaiveCharging(NaiveServices):
             answer.grants.append(grant)
         return answer
 
-    @staticmethod
-    def _units_back(service: NaiveService, requested: Units | None) -> int:
+    def _units_back(self, service: NaiveService, requested: Units | None) -> int:
         """Those that are named; those whose price is the money that is named, as few as can be; else all."""
         units = None if requested is None else measured(requested, service.unit)
         if units is not None:
             return units
         if requested is None or requested.money is None:
             return service.used
+        if requested.money[2] not in (None, self.catalogue.currency):
+            return 0  # dollars paid for nothing that was sold in euros
         money = micro(requested.money)
         for fewer in range(1, service.paid_units + 1):
             if money and service.charged - service.price(service.paid_units - fewer) == money:
