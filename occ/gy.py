@@ -43,6 +43,9 @@ PEERS_REMEMBERED: Final = 1000
 CLIENTS_OF_PEER: Final = 100
 """Clients that are kept of each of them: an agent has several."""
 
+REMEMBERED_OCTETS: Final = 3 * 255
+"""A DiameterIdentity is a name of the DNS, which has 255 octets at most (RFC 1035 section 2.3.4); there are three."""
+
 GRANTS_REMEMBERED: Final = 1024
 """Grants whose encoding is kept."""
 
@@ -210,7 +213,9 @@ class Gy:
         said = peer.capabilities
         profile = self._profiles.choose(said, request.origin_host)
         client = _Client(said.origin_host.encode(), request, profile, self._route(peer, request))
-        if not request.route_records:  # with them, it depends on the way that a request has come
+        octets = len(request.origin_host) + len(request.destination_host or b"") + len(request.destination_realm)
+        # With Route-Records it depends on the way that a request has come.
+        if not request.route_records and octets <= REMEMBERED_OCTETS:
             clients = self._clients.get(peer)
             if clients is None or len(clients) >= CLIENTS_OF_PEER:
                 if len(self._clients) >= PEERS_REMEMBERED:

@@ -14,20 +14,15 @@ from tests.live_server import LiveServer
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="priorities of processes as Linux has them")
-def test_the_outbox_stands_back_from_requests(redis_server: Address, tmp_path: Path) -> None:
-    with LiveServer(redis_server, tmp_path) as server:
-        outbox = child_running(server.pid, "occ.outbox")
+def test_the_outbox_stands_back_from_requests(tmp_path: Path) -> None:
+    with LiveServer(tmp_path, {}):
+        outbox = child_running(os.getpid(), "occ.outbox")
         assert outbox is not None
-        _check(outbox)
-
-
-def _check(outbox: int) -> None:
-    assert outbox is not None
-    assert os.getpriority(os.PRIO_PROCESS, outbox) == NICENESS
-    assert os.sched_getscheduler(outbox) == os.SCHED_BATCH
-    group = Path(f"/proc/{outbox}/autogroup")
-    if group.exists():  # else niceness counts as it is
-        assert group.read_text(encoding="ascii").split()[-1] == str(NICENESS)
+        assert os.getpriority(os.PRIO_PROCESS, outbox) == NICENESS
+        assert os.sched_getscheduler(outbox) == os.SCHED_BATCH
+        group = Path(f"/proc/{outbox}/autogroup")
+        if group.exists():  # else niceness counts as it is
+            assert group.read_text(encoding="ascii").split()[-1] == str(NICENESS)
 
 
 async def test_a_process_that_cannot_be_started_again_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
