@@ -85,18 +85,17 @@ class ChildProcess:
             code = await self._process.wait()
             log.error("%s ended with status %d; it is started again", self._name, code)
             self.restarts += 1
-            await asyncio.sleep(self.RESTART_S)
-            while not await self._is_launched():
-                await asyncio.sleep(self.RESTART_S)
+            await self._launch_again()
 
-    async def _is_launched(self) -> bool:
-        """Whether it could be started; where memory or processes are short, later perhaps."""
-        try:
-            await self._launch()
-        except OSError as error:
-            log.error("%s cannot be started and will be tried again: %s", self._name, error)
-            return False
-        return True
+    async def _launch_again(self) -> None:
+        """Where memory or processes are short it cannot be started now, later perhaps."""
+        while True:
+            await asyncio.sleep(self.RESTART_S)
+            try:
+                await self._launch()
+                return
+            except OSError as error:
+                log.error("%s cannot be started and will be tried again: %s", self._name, error)
 
 
 # -- the other side ----------------------------------------------------------------------------------------------------
