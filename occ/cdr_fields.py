@@ -122,6 +122,8 @@ BUCKET: Final[dict[str, Kind]] = {
 }
 
 _ENCODE: Final = json.JSONEncoder(separators=(",", ":")).encode
+_NAMES: Final = list(FIELDS)
+_DELETE: Final = b"\x7f"
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f\x85\u2028\u2029]")
 _FORMULA: Final = frozenset("=+-@'")
 
@@ -132,14 +134,42 @@ Place = tuple[int, int, int]
 # -- JSON Lines --------------------------------------------------------------------------------------------------
 
 
-def json_line(fields: Mapping[str, Any]) -> str:
-    """A record as one line of JSON, in ASCII, all fields in their order."""
+def _library() -> tuple[Any, Any]:
+    """What writes JSON (value, how else, options), and its options; None, None: nothing but what Python has."""
+    try:
+        import orjson  # noqa: PLC0415 - there is no wheel of it for every machine
+    except ImportError:
+        return None, None
+    return orjson.dumps, orjson.OPT_APPEND_NEWLINE
+
+
+_LIBRARY: Final = _library()
+_dumps: Final[Any] = _LIBRARY[0]
+_OPTIONS: Final[Any] = _LIBRARY[1]
+
+
+def json_line(fields: Mapping[str, Any]) -> bytes:
+    """A record as one line of JSON, in ASCII, all fields in their order.
+
+    By the quicker library where there is one, which writes the same of a record that is complete and in order.
+    """
+    if _dumps is not None and list(fields) == _NAMES:
+        try:
+            line: bytes = _dumps(fields, None, _OPTIONS)
+        except TypeError:  # a number beyond 64 bits, or text that is none
+            return _plain_json_line(fields)
+        if line.isascii() and _DELETE not in line:  # what Python's own escapes
+            return line
+    return _plain_json_line(fields)
+
+
+def _plain_json_line(fields: Mapping[str, Any]) -> bytes:
     # A fifth of what the encoder takes for the whole: it is called for lists only, and most fields are null.
     values = []
     for name, written in _JSON_VALUES:
         value = fields.get(name)
         values.append("null" if value is None else written(value))
-    return _JSON_LINE % tuple(values)
+    return (_JSON_LINE % tuple(values)).encode()
 
 
 def _json_flag(value: bool) -> str:
@@ -169,11 +199,11 @@ def csv_header() -> str:
     return ",".join(FIELDS) + "\r\n"
 
 
-def csv_line(fields: Mapping[str, Any]) -> str:
+def csv_line(fields: Mapping[str, Any]) -> bytes:
     """A record as one line of CSV (RFC 4180): no cell has a line break, or is taken for a formula by a spreadsheet."""
     line = io.StringIO()
     csv.writer(line, lineterminator="\r\n").writerow([cell(fields.get(name)) for name, cell in _CELLS])
-    return line.getvalue()
+    return line.getvalue().encode()
 
 
 def _text_cell(value: str | None) -> str | None:

@@ -65,7 +65,7 @@ class Format:
     """How records are written."""
 
     header: Callable[[], str]
-    line: Callable[[dict[str, Any]], str]
+    line: Callable[[dict[str, Any]], bytes]
     entry: re.Pattern[bytes]
     """What a line begins with: ``Delivery.entry``."""
 
@@ -247,7 +247,7 @@ class _Series:
                 lines.append(self._format.line({"entry": each.entry, **each.fields}))
                 records.append(each.fields)
         if lines:
-            self._append("".join(lines).encode(), records, now_ms)
+            self._append(b"".join(lines), records, now_ms)
         self._last = last
         return len(lines)
 

@@ -6,6 +6,7 @@ import io
 import json
 import resource
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from occ.cdr_fields import FIELDS, Kind, csv_header, csv_line, from_csv, json_line
+from occ.cdr_fields import FIELDS, Kind, _library, _plain_json_line, csv_header, csv_line, from_csv, json_line
 from occ.cdr_files import CdrFiles, CdrSettings, Delivery, record_files, record_lines
 from occ.cdr_reading import UnreadableRecordError, read_records
 from protocols.credit_control import ServiceRequest, Units
@@ -236,8 +237,8 @@ def test_half_a_line_is_not_read(tmp_path: Path) -> None:
 # -- CSV ---------------------------------------------------------------------------------------------------------
 
 
-def cells(line: str) -> dict[str, str]:
-    header, row = csv.reader(io.StringIO(csv_header() + line), strict=True)
+def cells(line: bytes) -> dict[str, str]:
+    header, row = csv.reader(io.StringIO(csv_header() + line.decode()), strict=True)
     return dict(zip(header, row, strict=True))
 
 
@@ -245,8 +246,8 @@ def test_csv_has_a_header_and_one_column_for_each_field() -> None:
     """RFC 4180: lines end in CRLF; a cell with a comma or a quotation mark is quoted."""
     assert csv_header() == ",".join(FIELDS) + "\r\n"
     line = csv_line({"entry": "0/1-0/1", **RECORD})
-    assert line.endswith("\r\n")
-    assert line.count("\n") == 1
+    assert line.endswith(b"\r\n")
+    assert line.count(b"\n") == 1
     found = cells(line)
     assert found["used"] == "15"
     assert found["final"] == "true"
@@ -266,6 +267,29 @@ def test_no_cell_is_a_formula(begins: str) -> None:
 
 
 texts = st.text(st.characters(exclude_categories=["Cs", "Cc", "Zl", "Zp"]), max_size=30)
+any_texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=30)
+ascii_texts = st.text(st.characters(max_codepoint=127), max_size=30)
+
+
+@given(
+    st.lists(st.none() | st.booleans() | any_texts | ascii_texts | st.integers() | st.lists(ascii_texts), max_size=5)
+)
+def test_both_libraries_write_the_same(values: list[Any]) -> None:
+    """Of what is in a field it does not matter which field: all kinds at once, and one after the other."""
+    fields: dict[str, Any] = {"entry": "0/1-0/1", **RECORD}
+    assert list(fields) == list(FIELDS), "the record is not complete, and only one library writes it"
+    for name, kind in FIELDS.items():
+        if kind in (Kind.TEXTS, Kind.INTEGERS):
+            fields[name] = values
+    assert json_line(fields) == _plain_json_line(fields)
+    for value in values:
+        if isinstance(value, str):
+            assert json_line(fields | {"user_name": value}) == _plain_json_line(fields | {"user_name": value})
+
+
+def test_records_are_written_where_the_quicker_library_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "orjson", None)
+    assert _library() == (None, None)
 
 
 @given(

@@ -10,7 +10,6 @@ import pytest
 
 from occ.child_process import NICENESS, ChildProcess
 
-
 STANDING_BACK = """
 import os
 from pathlib import Path
