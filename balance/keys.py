@@ -75,6 +75,8 @@ MIGRATION: Final = b"occ:migration"
 POLICIES: Final = b"occ:policies"
 OPEN: Final = b"occ:open"
 POLICY_EVENTS: Final = b"occ:policy-events"
+IDENTITIES: Final = b"id:"
+"""What the names of all identities begin with, on a single server."""
 NOTICE: Final = b"{notices}:n:"
 """Before the name of a notice that was taken up; one hash tag, so that a script can touch all that is known of it."""
 NOTICE_COUNTS: Final = b"{notices}:counts"
@@ -163,6 +165,12 @@ class Keys:
 
     def identity(self, kind: int, value: bytes) -> bytes:
         return b"%bid:%d:%b" % (self._directory, kind, value)
+
+    @staticmethod
+    def identity_of(key: bytes) -> tuple[int, bytes] | None:
+        """The identity a key of ``identity`` belongs to, on a single server; None: there can be none."""
+        kind, _, value = key[len(IDENTITIES) :].partition(b":")
+        return (int(kind), value) if kind.isdigit() and len(kind) < 11 else None
 
     def subscriber(self, subscriber_id: bytes) -> bytes:
         return self._directory + b"sub:" + subscriber_id

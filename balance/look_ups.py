@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable
+from itertools import islice
 from typing import Any, Final
 
 from balance.keys import Keys
@@ -18,6 +19,21 @@ SESSIONS_REMEMBERED: Final = 1_000_000
 
 ENDED_REMEMBERED: Final = 50_000
 """Sessions that have ended of which a worker remembers what they were answered, if it is to."""
+
+EVICTED: Final = 256
+"""Identities that make way for new ones at a time."""
+
+CHANGED_AT_ONCE: Final = 2_000
+"""If more identities than this change at once, all are asked for again; to look at each would take milliseconds."""
+
+UNWATCHED: Final = 0
+"""No watch of changes has this name."""
+
+Identity = tuple[int, bytes]
+"""Subscription-Id-Type and Subscription-Id-Data."""
+
+Known = tuple[Subscriber, int, int]
+"""With when it was asked for (ms), and the watch that would have told of a change."""
 
 OnSubscriber = Callable[["Subscriber | StoreError | None"], None]
 OnAccountId = Callable[["bytes | StoreError | None"], None]
@@ -40,9 +56,16 @@ def ignore(reply: Reply) -> None:
 
 
 class Subscribers:
-    """The subscriber directory."""
+    """The subscriber directory.
 
-    __slots__ = ("_cache_entries", "_cache_ms", "_keys", "_known", "_nodes", "_statistics")
+    What was asked for is used for ``cache_ms``; while the store tells of changes (``balance.directory_watch``), for as
+    long as it tells of none. What has changed is kept for when the store cannot be asked.
+    """
+
+    __slots__ = (
+        "_before", "_cache_entries", "_changes", "_keys", "_known", "_nodes", "_statistics", "_trusted_until_ms",
+        "_watch", "cache_ms",
+    )  # fmt: skip
 
     def __init__(
         self, keys: Keys, nodes: Nodes, statistics: StoreStatistics, cache_entries: int, cache_ms: int
@@ -51,60 +74,126 @@ class Subscribers:
         self._nodes = nodes
         self._statistics = statistics
         self._cache_entries = cache_entries
-        self._cache_ms = cache_ms
-        self._known: dict[tuple[int, bytes], tuple[Subscriber, int]] = {}
+        self.cache_ms = cache_ms
+        self._known: dict[Identity, Known] = {}
+        self._before: dict[Identity, Known] = {}
+        """What was known of identities that have changed since."""
+        self._watch = 1
+        """Which watch of changes goes on; those before it may have missed some."""
+        self._trusted_until_ms = 0
+        """Until when it is certain enough that the store would have told of a change."""
+        self._changes = 0
+        """Whatever was asked for before this was raised may have changed before it was answered."""
 
     def find(self, kind: int, value: bytes, now_ms: int, done: OnSubscriber) -> None:
         """The subscriber an identity belongs to, or None."""
         known = self._known.get((kind, value))
-        if known is not None and now_ms - known[1] < self._cache_ms:
-            done(known[0])
-            return
+        if known is not None:
+            subscriber, asked_ms, watch = known
+            if (watch == self._watch and now_ms < self._trusted_until_ms) or now_ms - asked_ms < self.cache_ms:
+                done(subscriber)
+                return
         key = self._keys.identity(kind, value)
         route = self._nodes.route(key)
         if route is None or route.lost:
             done(unreachable())
             return
         self._statistics.reads += 1
-        route.send((b"GET", key), _SubscriberAsked(self, kind, value, now_ms, done).on_reply)
+        route.send((b"GET", key), _SubscriberAsked(self, kind, value, now_ms, self._changes, done).on_reply)
 
     def remembered(self, kind: int, value: bytes) -> Subscriber | None:
         """What was last known of an identity, however long ago."""
-        known = self._known.get((kind, value))
+        known = self._known.get((kind, value)) or self._before.get((kind, value))
         return None if known is None else known[0]
 
-    def read(self, kind: int, value: bytes, now_ms: int, reply: Reply) -> "Subscriber | StoreError | None":
-        """What the store says of an identity."""
+    def read(
+        self, kind: int, value: bytes, now_ms: int, changes: int, reply: Reply
+    ) -> "Subscriber | StoreError | None":
+        """What the store says of an identity. ``changes``: how many had been told of when it was asked."""
         if isinstance(reply, Exception):
             return failure(self._nodes, reply)
+        identity = (kind, value)
+        # What is read anew is the newest.
+        self._known.pop(identity, None)
+        self._before.pop(identity, None)
         if reply is None:
-            self._known.pop((kind, value), None)
             return None
         try:
             subscriber = unpack_subscriber(reply)
         except Exception as error:  # whatever msgpack and the fields make of foreign octets
             log.error("the record of identity %r cannot be read: %s", value, error)
             return StoreError(f"the record of an identity cannot be read: {error}")
-        if len(self._known) >= self._cache_entries:
-            self._known.pop(next(iter(self._known)))
-        self._known[(kind, value)] = (subscriber, now_ms)
+        if len(self._known) + len(self._before) >= self._cache_entries:
+            self._evict()
+        # Replies and changes come by two connections: this reply may be older than a change that was told meanwhile.
+        self._known[identity] = (subscriber, now_ms, self._watch if changes == self._changes else UNWATCHED)
         return subscriber
+
+    def _evict(self) -> None:
+        """Drop the oldest entries, some at a time: to find the first one a dict passes by all that are gone."""
+        entries = self._before or self._known
+        for identity in list(islice(entries, max(1, min(EVICTED, self._cache_entries // 16)))):
+            del entries[identity]
+
+    # -- changes, as the store tells of them -----------------------------------------------------------------------
+
+    def doubt(self) -> int:
+        """The store may have changed untold. Returns what ``watched`` is to be given when that is over."""
+        self._changes += 1
+        self._watch += 1
+        self._trusted_until_ms = 0
+        self._statistics.directory_watched = False
+        return self._watch
+
+    def watched(self, doubt: int) -> int:
+        """Every change is told from now on. Returns the name of the watch; 0: there has been another ``doubt``."""
+        return self.doubt() if self._watch == doubt else 0
+
+    def heard(self, watch: int, until_ms: int) -> bool:
+        """What changed has been told, or will have been by ``until_ms``. False: the watch is over."""
+        if watch != self._watch:
+            return False
+        self._trusted_until_ms = until_ms
+        self._statistics.directory_watched = True
+        return True
+
+    def changed(self, keys: list[bytes] | None) -> None:
+        """These keys of the store have changed; None: all of them."""
+        self._changes += 1
+        if keys is None or len(keys) > CHANGED_AT_ONCE:
+            self._statistics.directory_changes += len(self._known) if keys is None else len(keys)
+            if self._before:
+                self._before.update(self._known)
+            else:
+                self._before = self._known
+            self._known = {}
+            return
+        self._statistics.directory_changes += len(keys)
+        for key in keys:
+            identity = self._keys.identity_of(key)
+            if identity is not None:
+                known = self._known.pop(identity, None)
+                if known is not None:
+                    self._before[identity] = known
 
 
 class _SubscriberAsked:
     """One question under way."""
 
-    __slots__ = ("directory", "done", "kind", "now_ms", "value")
+    __slots__ = ("changes", "directory", "done", "kind", "now_ms", "value")
 
-    def __init__(self, directory: Subscribers, kind: int, value: bytes, now_ms: int, done: OnSubscriber) -> None:
+    def __init__(
+        self, directory: Subscribers, kind: int, value: bytes, now_ms: int, changes: int, done: OnSubscriber
+    ) -> None:
         self.directory = directory
         self.kind = kind
         self.value = value
         self.now_ms = now_ms
+        self.changes = changes
         self.done = done
 
     def on_reply(self, reply: Reply) -> None:
-        self.done(self.directory.read(self.kind, self.value, self.now_ms, reply))
+        self.done(self.directory.read(self.kind, self.value, self.now_ms, self.changes, reply))
 
 
 class Sessions:

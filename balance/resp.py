@@ -182,6 +182,17 @@ class RedisLink:
     def eof_received(self) -> None:
         """Redis is done; the transport closes the connection."""
 
+    def hand_over(self, protocol: asyncio.BaseProtocol) -> asyncio.WriteTransport:
+        """Give the connection to another protocol, for what is no exchange of commands and replies.
+
+        Nothing may be under way. The link is not to be used any more, but for ``close`` and ``abort``.
+        """
+        assert self._transport is not None
+        assert not self._waiting
+        self.lost = True
+        self._transport.set_protocol(protocol)
+        return self._transport
+
     def close(self) -> None:
         if self._transport is not None:
             self._transport.close()

@@ -32,7 +32,8 @@ class StoreSettings:
     partitions: int = 64
     account_cache_entries: int = 100_000
     directory_cache_ms: int = 5_000
-    """How long a worker may use what it knows about an identity after it was moved elsewhere."""
+    """How long a worker may use what it knows about an identity after it was moved elsewhere. While Redis tells of
+    changes (``balance.directory_watch``) it is milliseconds, and what has not changed is not asked for again."""
     session_directory_ttl_s: int = 7 * 86_400
     commits_in_flight: int = 4
     """Script calls per lane that may be under way at most, see ``Lane.flush``."""
@@ -142,6 +143,7 @@ class Store:
             lanes = [self._slots[slot] for slot in slots if slot in self._slots]
         for lane in lanes:
             lane.forget()
+        self.subscribers.doubt()
 
     async def _check_layout(self, data: Data) -> None:
         """Agree with the store on its format and how its keys are named; the first to come decides."""

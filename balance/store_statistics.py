@@ -14,6 +14,10 @@ class StoreStatistics:
     plans: int = 0
     conflicts: int = 0
     reads: int = 0
+    directory_watched: bool = False
+    """Redis tells of changes of the subscriber directory (``balance.directory_watch``)."""
+    directory_changes: int = 0
+    """Identities that it has told of."""
     reconnects: int = 0
     failures: int = 0
     round_trips: list[int] = field(default_factory=lambda: [0] * (len(ROUND_TRIP_BOUNDS_S) + 1))

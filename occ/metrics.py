@@ -323,10 +323,16 @@ class OccCollector(Collector):
             sum_value=store.round_trip_seconds,
         )
         yield round_trips
+        yield GaugeMetricFamily(
+            "occ_directory_watched",
+            "1: Redis tells of changes of identities, and what has not changed is not looked up again",
+            int(store.directory_watched),
+        )
         for name, text, count in (
             ("occ_store_commits", "Script calls to Redis", store.commits),
             ("occ_store_plans", "Operations written", store.plans),
             ("occ_store_reads", "Look-ups in Redis", store.reads),
+            ("occ_directory_invalidations", "Identities that Redis told had changed", store.directory_changes),
             (
                 "occ_store_version_conflicts",
                 "Operations decided again on a fresher snapshot",

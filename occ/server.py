@@ -19,6 +19,7 @@ from typing import Any, Final
 
 import uvloop
 
+from balance.directory_watch import DirectoryWatch
 from balance.embedded import Address
 from balance.keys import CLI_TOKENS, LAYOUT
 from balance.notices import enqueue
@@ -205,6 +206,7 @@ class OnlineChargingServer:
         await self._start_stand_in()
         self._in_background("expiry", self.expiry.run())
         self._in_background("client restarts", self.expiry.run_restarts())
+        self._in_background("directory", DirectoryWatch(self.store, self._clock).run())
         if self._part is None:
             deliveries = Deliveries(self.redis_address, settings)
             self._cleanup.push_async_callback(deliveries.stop)
