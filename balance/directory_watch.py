@@ -30,7 +30,7 @@ log = logging.getLogger("balance.directory_watch")
 CHANNEL: Final = b"__redis__:invalidate"
 LONGEST_INTERVAL_S: Final = 1.0
 """Between two PINGs; four of them within ``directory_cache_ms`` if that is short."""
-PATIENCE_S: Final = 10.0
+PATIENCE_S: Final = 5.0
 """A connection that leaves a PING unanswered for so long is given up."""
 REFUSED_PAUSE_S: Final = 30.0
 """Before a server that does not tell of changes is asked again: its access control list may be another one by then."""

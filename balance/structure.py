@@ -9,7 +9,8 @@ between, each of them has either the old or the new payer, and the same call rep
 that change the structure at once each look again when the other was there meanwhile, so the last to finish leaves all
 subscribers as the structure says.
 
-Sessions go on with the account they were opened on. A worker uses what it knows of a subscriber for some seconds
+Sessions go on with the account they were opened on. A worker hears of a change within milliseconds
+(``balance.directory_watch``), at worst it uses what it knows of a subscriber for some seconds more
 (``StoreSettings.directory_cache_ms``), so the old payer may see a session begin shortly after a change.
 """
 

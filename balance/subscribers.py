@@ -407,7 +407,7 @@ async def _forgotten(store: Store, account_id: bytes, subscriber_id: bytes) -> l
     """Terminated subscribers that an account need not know any longer: nobody can be taken for them.
 
     The account's value is written at every request, so it must not grow with all that were ever terminated. The newest
-    are kept: workers remember whose an identity is for some seconds (``StoreSettings.directory_cache_ms``).
+    are kept: workers may remember whose an identity was for some seconds (``StoreSettings.directory_cache_ms``).
     """
     value = await store.call("GET", store.keys.account(account_id))
     if value is None:

@@ -100,6 +100,11 @@ def subscriber(name: bytes) -> bytes:
     return pack_subscriber(Subscriber(name, b"acc-1", "standard", ((KIND, NUMBER),)))
 
 
+async def stopped(watch: "asyncio.Task[None]") -> None:
+    watch.cancel()
+    await asyncio.gather(watch, return_exceptions=True)
+
+
 async def until(what: Callable[[], bool]) -> None:
     async with asyncio.timeout(20):
         while not what():  # noqa: ASYNC110 - what is awaited happens in Redis, or in the watch
@@ -114,8 +119,7 @@ async def playing(store: Store, admin: Any) -> AsyncIterator[Scene]:
         yield scene
         assert not scene.watch.done()
     finally:
-        scene.watch.cancel()
-        await asyncio.gather(scene.watch, return_exceptions=True)
+        await stopped(scene.watch)
         await store.stop()
 
 
@@ -326,6 +330,57 @@ async def test_an_answer_that_a_change_has_overtaken(clean_redis: Address, admin
         assert (await scene.whose(), scene.reads) == ((b"berta", 2) if changes else (b"anna", 1))
 
 
+async def test_what_was_asked_while_a_watch_was_made_ready_is_not_trusted_by_it(
+    clean_redis: Address, admin: Any
+) -> None:
+    """Redis may have answered before it began to tell of changes."""
+    store = Store(StoreSettings(clean_redis, partitions=4, directory_cache_ms=CACHE_MS))
+    async with playing(store, admin) as scene:
+        await scene.watched()
+        await stopped(scene.watch)
+        scene.write(b"anna")
+        scene.write(b"zoe", b"2")
+        directory = store.subscribers
+        doubt = directory.doubt()
+        assert await scene.whose() == b"anna"  # one is answered before it is ready, one afterwards
+        asked = asyncio.create_task(scene.whose(b"2"))
+        await asyncio.sleep(0)
+        watch = directory.watched(doubt)
+        assert directory.heard(watch, 1 << 50)
+        assert (await asked, scene.reads) == (b"zoe", 2)
+        for _ in range(2):
+            scene.clock.now_ms += CACHE_MS
+            assert (await scene.whose(), await scene.whose(b"2"), scene.reads) == (b"anna", b"zoe", 4)
+        assert directory.doubt()
+        assert not directory.heard(watch, 1 << 50)
+        assert not directory.watched(doubt)
+        scene.clock.now_ms += CACHE_MS
+        assert (await scene.whose(), scene.reads) == (b"anna", 5)
+        scene.watch = asyncio.get_running_loop().create_task(DirectoryWatch(store, scene.clock).run())
+
+
+async def test_what_has_changed_is_kept_for_when_the_store_is_away_within_the_same_bound(
+    clean_redis: Address, admin: Any
+) -> None:
+    entries = 100
+    store = Store(StoreSettings(clean_redis, partitions=4, account_cache_entries=entries, directory_cache_ms=CACHE_MS))
+    numbers = [b"49%08d" % n for n in range(2 * entries)]
+    admin.mset({store.keys.identity(KIND, number): subscriber(b"anna") for number in numbers})
+    async with playing(store, admin) as scene:
+        await scene.watched()
+        for number in numbers[:entries]:
+            await scene.whose(number)
+        admin.mset({store.keys.identity(KIND, number): subscriber(b"berta") for number in numbers[: entries // 2]})
+        await scene.told(entries // 2)
+        kept = [store.subscribers.remembered(KIND, number) for number in numbers[:entries]]
+        assert [None if each is None else each.subscriber_id for each in kept] == [b"anna"] * entries
+        for number in numbers[entries:]:
+            await scene.whose(number)
+            known = [each for each in numbers if store.subscribers.remembered(KIND, each) is not None]
+            assert len(known) <= entries
+        assert not set(numbers[: entries // 2]) & set(known)
+
+
 async def test_a_store_that_is_emptied_has_nobody(scene: Scene) -> None:
     """Redis tells it in one message without names. What was known stays known for when the store is away."""
     scene.write(b"anna")
@@ -456,12 +511,11 @@ async def test_the_oldest_make_way_and_what_is_read_anew_is_new(clean_redis: Add
     store = Store(StoreSettings(clean_redis, partitions=4, account_cache_entries=entries, directory_cache_ms=CACHE_MS))
     numbers = [b"49%08d" % n for n in range(entries + 1)]
     admin.mset({store.keys.identity(KIND, number): subscriber(b"anna") for number in numbers})
-    await store.start()
-    scene = Scene(store, admin)
-    scene.watch.cancel()
-    try:
+    async with playing(store, admin) as scene:
+        await scene.watched()
         for number in numbers[:-1]:
             await scene.whose(number)
+        store.subscribers.doubt()
         scene.clock.now_ms += CACHE_MS
         await scene.whose(numbers[0])  # the oldest until now
         await scene.whose(numbers[-1])  # one too many
@@ -469,16 +523,12 @@ async def test_the_oldest_make_way_and_what_is_read_anew_is_new(clean_redis: Add
         assert remembered[0]
         assert remembered[1 : EVICTED + 1] == [False] * EVICTED
         assert all(remembered[EVICTED + 1 :])
-    finally:
-        await store.stop()
 
 
 async def test_a_watch_that_ends_closes_its_connection(scene: Scene) -> None:
     assert len(scene.watchers()) == 1
-    store, clock = scene.store, scene.clock
-    scene.watch.cancel()
-    await asyncio.gather(scene.watch, return_exceptions=True)
+    await stopped(scene.watch)
     await until(lambda: not scene.watchers())
     assert not scene.is_watched
-    scene.watch = asyncio.get_running_loop().create_task(DirectoryWatch(store, clock).run())
+    scene.watch = asyncio.get_running_loop().create_task(DirectoryWatch(scene.store, scene.clock).run())
     await scene.watched()

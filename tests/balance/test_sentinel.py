@@ -14,15 +14,17 @@ import pytest
 
 from balance.connecting import open_link, primary_of
 from balance.directory import create_account, read_account
+from balance.directory_watch import DirectoryWatch
 from balance.embedded import Address
 from balance.ledger import Draft, top_up
-from balance.model import Account, AccountKind, Plan, Session
-from balance.records import make_plan
+from balance.model import Account, AccountKind, Plan, Session, Subscriber
+from balance.records import make_plan, pack_subscriber
 from balance.resp import StoreUnavailableError
 from balance.store import Store, StoreSettings
 from tests.faults.deployments import HOST, MASTER, Process, Watched
 
 ACCOUNT = b"acc-1"
+IDENTITY = (0, b"491700000001")
 
 
 @asynccontextmanager
@@ -51,6 +53,19 @@ async def balance(store: Store) -> int:
     return account.buckets[0].balance
 
 
+def subscriber(name: bytes) -> bytes:
+    return pack_subscriber(Subscriber(name, ACCOUNT, "standard", (IDENTITY,)))
+
+
+async def whose(store: Store) -> bytes:
+    """The subscriber that a request of now is taken to be of."""
+    told: asyncio.Future[object] = asyncio.get_running_loop().create_future()
+    store.subscribers.find(*IDENTITY, 1, told.set_result)
+    found = await told
+    assert isinstance(found, Subscriber)
+    return found.subscriber_id
+
+
 async def until(what: Callable[[], bool]) -> None:
     async with asyncio.timeout(20):
         while not await asyncio.to_thread(what):  # noqa: ASYNC110 - what is awaited happens in Redis
@@ -73,11 +88,15 @@ async def again_and_again(store: Store, amount: int) -> int:
 
 @pytest.mark.slow
 async def test_a_primary_that_hangs_is_left() -> None:
-    """No connection breaks; the sentinels say that another server is the primary."""
+    """No connection breaks; the sentinels say that another server is the primary. Identities go with it."""
     with ExitStack() as stack:
         watched = await asyncio.to_thread(Watched, stack)
         async with opened(watched.address()) as store:
             await create_account(store, ACCOUNT, AccountKind.PREPAID, 978, now_ms=1, reason="test")
+            watch = asyncio.create_task(DirectoryWatch(store, lambda: 1).run())
+            await until(lambda: store.statistics.directory_watched)
+            await store.call("SET", store.keys.identity(*IDENTITY), subscriber(b"anna"))
+            assert await whose(store) == b"anna"
             primary = watched.primary()
             await asyncio.to_thread(primary.call, "WAIT", 2, 5000)
             primary.send(signal.SIGSTOP)
@@ -85,10 +104,18 @@ async def test_a_primary_that_hangs_is_left() -> None:
             with pytest.raises(StoreUnavailableError):
                 async with asyncio.timeout(20):
                     await waiting
+            assert not store.statistics.directory_watched
             await again_and_again(store, 10)
             assert await balance(store) == 10
             assert watched.primary() is not primary
             assert store.statistics.reconnects == 1
+            await until(lambda: store.statistics.directory_watched)
+            changes = store.statistics.directory_changes
+            await store.call("SET", store.keys.identity(*IDENTITY), subscriber(b"berta"))
+            await until(lambda: store.statistics.directory_changes > changes)
+            assert await whose(store) == b"berta"
+            watch.cancel()
+            await asyncio.gather(watch, return_exceptions=True)
 
 
 @pytest.fixture(scope="module")

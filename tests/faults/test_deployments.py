@@ -171,6 +171,7 @@ def test_a_store_behind_tls_and_an_access_control_list(tmp_path: Path, stack: Ex
     for command in (["ledger", "verify"], ["account", "list"], ["store", "backup", str(tmp_path / "saved")]):
         assert server.occ(*command).returncode == 0, command
     assert server.get("/health")[0] == 200
+    await_it(lambda: "occ_directory_watched 1.0" in server.get("/metrics")[1], "changes of identities are not told")
     # What nobody needs is forbidden: so it was this user who did all that.
     assert redis.call("ACL", "DRYRUN", "occ", "FLUSHALL") != b"OK"
     assert {entry[entry.index(b"object") + 1] for entry in redis.call("ACL", "LOG")} <= {b"nothing"}
