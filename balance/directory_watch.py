@@ -124,7 +124,7 @@ class _Messages(asyncio.Protocol):
 
     async def ask(self, *command: Any) -> None:
         """Send one command and wait until it is answered; one at a time. Raises StoreError."""
-        if self.transport is None or self.lost.done():
+        if self.transport is None or self.transport.is_closing():
             raise StoreUnavailableError("the connection to Redis was lost")
         self._replied = asyncio.get_running_loop().create_future()
         self.transport.write(hiredis.pack_command(command))

@@ -185,10 +185,12 @@ class RedisLink:
     def hand_over(self, protocol: asyncio.BaseProtocol) -> asyncio.WriteTransport:
         """Give the connection to another protocol, for what is no exchange of commands and replies.
 
-        Nothing may be under way. The link is not to be used any more, but for ``close`` and ``abort``.
+        Nothing may be under way. The link is not to be used any more, but for ``close`` and ``abort``. Raises
+        StoreUnavailableError if it was lost.
         """
-        assert self._transport is not None
         assert not self._waiting
+        if self.lost or self._transport is None or self._transport.is_closing():
+            raise StoreUnavailableError("the connection to Redis is down")
         self.lost = True
         self._transport.set_protocol(protocol)
         return self._transport
