@@ -85,6 +85,18 @@ class _Client:
         """What ``route`` gave."""
 
 
+class _Clients:
+    """The clients of one connection."""
+
+    __slots__ = ("known", "said")
+
+    def __init__(self, said: Opened) -> None:
+        self.said = said
+        """Kept, so that nothing else can have its ``id``."""
+        self.known: dict[bytes, _Client] = {}
+        """By Origin-Host."""
+
+
 class _Encoded:
     """A grant as it is sent, and where such are counted."""
 
@@ -126,8 +138,9 @@ class Gy:
         self.admission: Admission[Peer] = Admission(
             limits, self.statistics, charging.store, request_type, self._begin, self._turn_away
         )
-        self._clients: dict[Peer, dict[bytes, _Client]] = {}
-        """By the peer they come by, and their Origin-Host."""
+        self._clients: dict[int, _Clients] = {}
+        """By the ``id`` of what their peer said of itself, which is another for every connection: the peer itself would
+        be kept with its connection when that is long closed."""
         self._client_states: dict[bytes, int] = {}
         self._grants: dict[tuple[object, ...], _Encoded] = {}
         self.on_client_state: Callable[[bytes, int], None] | None = None
@@ -176,15 +189,16 @@ class Gy:
             statistics.answered(0, error.result_code, perf_counter() - started)
             peer.send(error_answer(message, error, self._origin))
             return
-        clients = self._clients.get(peer)
-        client = None if clients is None else clients.get(request.origin_host)
+        said = peer.capabilities
+        clients = self._clients.get(id(said))
+        client = None if clients is None else clients.known.get(request.origin_host)
         if (
             client is None
             or request.route_records
             or client.destination_host != request.destination_host
             or client.destination_realm != request.destination_realm
         ):
-            client = self._client(peer, request)
+            client = self._client(peer, said, request)
         if client.elsewhere is not None:
             self.answer(peer, request, Outcome(client.elsewhere), started)
             return
@@ -208,20 +222,19 @@ class Gy:
             log.exception("session %r could not be charged", request.session_id)
             asked.done(Outcome(UNABLE_TO_COMPLY))
 
-    def _client(self, peer: Peer, request: CreditControlRequest) -> _Client:
+    def _client(self, peer: Peer, said: Opened, request: CreditControlRequest) -> _Client:
         """Whose the request is, and whether it is for us."""
-        said = peer.capabilities
         profile = self._profiles.choose(said, request.origin_host)
         client = _Client(said.origin_host.encode(), request, profile, self._route(peer, request))
         octets = len(request.origin_host) + len(request.destination_host or b"") + len(request.destination_realm)
         # With Route-Records it depends on the way that a request has come.
         if not request.route_records and octets <= REMEMBERED_OCTETS:
-            clients = self._clients.get(peer)
-            if clients is None or len(clients) >= CLIENTS_OF_PEER:
+            clients = self._clients.get(id(said))
+            if clients is None or len(clients.known) >= CLIENTS_OF_PEER:
                 if len(self._clients) >= PEERS_REMEMBERED:
                     self._clients.clear()
-                clients = self._clients[peer] = {}
-            clients[request.origin_host] = client
+                clients = self._clients[id(said)] = _Clients(said)
+            clients.known[request.origin_host] = client
         return client
 
     def charge(self, asked: "_Asked") -> None:
