@@ -20,8 +20,8 @@ SESSIONS_REMEMBERED: Final = 1_000_000
 ENDED_REMEMBERED: Final = 50_000
 """Sessions that have ended of which a worker remembers what they were answered, if it is to."""
 
-EVICTED: Final = 256
-"""Identities that make way for new ones at a time."""
+DROPPED: Final = 256
+"""Entries that make way for new ones at a time."""
 
 CHANGED_AT_ONCE: Final = 2_000
 """If more identities than this change at once, all are asked for again; to look at each would take milliseconds."""
@@ -53,6 +53,14 @@ def unreachable() -> StoreUnavailableError:
 
 def ignore(reply: Reply) -> None:
     """To what nobody waits for."""
+
+
+def drop_oldest(known: dict[Any, Any], most: int) -> None:
+    """Make room in what is to hold ``most`` entries, for some at a time: to find the first one that is left, a dict
+    passes by all that are gone.
+    """
+    for key in list(islice(known, max(1, min(DROPPED, most // 16)))):
+        del known[key]
 
 
 class Subscribers:
@@ -124,16 +132,10 @@ class Subscribers:
             log.error("the record of identity %r cannot be read: %s", value, error)
             return StoreError(f"the record of an identity cannot be read: {error}")
         if len(self._known) + len(self._before) >= self._cache_entries:
-            self._evict()
+            drop_oldest(self._before or self._known, self._cache_entries)
         # Replies and changes come by two connections: this reply may be older than a change that was told meanwhile.
         self._known[identity] = (subscriber, now_ms, self._watch if changes == self._changes else UNWATCHED)
         return subscriber
-
-    def _evict(self) -> None:
-        """Drop the oldest entries, some at a time: to find the first one a dict passes by all that are gone."""
-        entries = self._before or self._known
-        for identity in list(islice(entries, max(1, min(EVICTED, self._cache_entries // 16)))):
-            del entries[identity]
 
     # -- changes, as the store tells of them -----------------------------------------------------------------------
 
@@ -234,7 +236,7 @@ class Sessions:
 
     def _remember(self, account_id: bytes, session_id: bytes) -> None:
         if len(self._accounts) >= SESSIONS_REMEMBERED:
-            self._accounts.pop(next(iter(self._accounts)))  # the directory in Redis still knows it
+            drop_oldest(self._accounts, SESSIONS_REMEMBERED)  # the directory in Redis still knows them
         self._accounts[session_id] = account_id
 
     def _write(self, command: tuple[Any, ...]) -> None:
@@ -249,7 +251,7 @@ class Sessions:
         if ended is None or not self.remembers_ended:
             return
         if len(self._ended) >= ENDED_REMEMBERED:
-            self._ended.pop(next(iter(self._ended)))
+            drop_oldest(self._ended, ENDED_REMEMBERED)
         self._ended[ended.session_id] = ended.origin_host, ended.answers
 
     def answers_of_ended(self, session_id: bytes) -> tuple[bytes, bytes]:

@@ -2,15 +2,12 @@
 
 from collections.abc import Mapping
 from itertools import islice
-from typing import Final
 
 from balance.keys import Keys
 from balance.lane import Lane, Line, OnPlan
+from balance.look_ups import DROPPED
 from balance.model import Account, Step
 from balance.records import VERSION_BYTES
-
-EVICTED: Final = 256
-"""Accounts that make way for new ones at a time."""
 
 
 class Snapshots:
@@ -59,11 +56,8 @@ class Snapshots:
             return None
 
     def _evict(self) -> None:
-        """Drop the oldest idle snapshots, some at a time: to find the first one a dict passes by all that are gone.
-
-        Busy ones go to the back of the line.
-        """
-        for account_id in list(islice(self._lines, max(1, min(EVICTED, self._entries // 16)))):
+        """``drop_oldest``, but for those that are busy: they go to the back of the line."""
+        for account_id in list(islice(self._lines, max(1, min(DROPPED, self._entries // 16)))):
             line = self._lines.pop(account_id)
             if line.busy:
                 self._lines[account_id] = line

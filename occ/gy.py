@@ -9,6 +9,7 @@ from collections.abc import Callable
 from time import perf_counter, perf_counter_ns
 from typing import Final, Protocol
 
+from balance.look_ups import drop_oldest
 from balance.model import Grant, Outcome, Unit
 from occ.admission import TOO_OFTEN, Admission, AdmissionLimits
 from occ.advice import cc_money
@@ -159,7 +160,7 @@ class Gy:
         if state_id <= self._client_states.get(client, 0):
             return
         if len(self._client_states) >= CLIENTS_REMEMBERED:
-            self._client_states.pop(next(iter(self._client_states)))
+            drop_oldest(self._client_states, CLIENTS_REMEMBERED)
         self._client_states[client] = state_id
         if self.on_client_state is not None:
             self.on_client_state(client, state_id)

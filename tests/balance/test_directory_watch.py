@@ -21,7 +21,7 @@ from balance.address import Access
 from balance.connecting import open_link
 from balance.directory_watch import DirectoryWatch
 from balance.embedded import Address
-from balance.look_ups import CHANGED_AT_ONCE, EVICTED, Subscribers
+from balance.look_ups import CHANGED_AT_ONCE, DROPPED, Subscribers
 from balance.model import Subscriber
 from balance.nodes import Nodes, Route
 from balance.records import pack_subscriber
@@ -506,7 +506,7 @@ async def test_another_server_s_changes_are_not_listened_to(clean_redis: Address
 
 
 async def test_the_oldest_make_way_and_what_is_read_anew_is_new(clean_redis: Address, admin: Any) -> None:
-    entries = 32 * EVICTED
+    entries = 32 * DROPPED
     store = Store(StoreSettings(clean_redis, partitions=4, account_cache_entries=entries, directory_cache_ms=CACHE_MS))
     numbers = [b"49%08d" % n for n in range(entries + 1)]
     admin.mset({store.keys.identity(KIND, number): subscriber(b"anna") for number in numbers})
@@ -520,8 +520,8 @@ async def test_the_oldest_make_way_and_what_is_read_anew_is_new(clean_redis: Add
         await scene.whose(numbers[-1])  # one too many
         remembered = [store.subscribers.remembered(KIND, number) is not None for number in numbers]
         assert remembered[0]
-        assert remembered[1 : EVICTED + 1] == [False] * EVICTED
-        assert all(remembered[EVICTED + 1 :])
+        assert remembered[1 : DROPPED + 1] == [False] * DROPPED
+        assert all(remembered[DROPPED + 1 :])
 
 
 async def test_a_watch_that_ends_closes_its_connection(scene: Scene) -> None:
