@@ -15,7 +15,7 @@ from protocols.credit_control.answer import encode_answer
 from protocols.credit_control.encoding import header32
 from protocols.credit_control.model import CreditControlAnswer, CreditControlRequest
 from protocols.credit_control.request import decode_request
-from protocols.diameter.codes import Flag, ResultCode
+from protocols.diameter.codes import CCRequestType, Flag, ResultCode
 
 MAX_LENGTHS: Final = 1024
 """Lengths of requests of which layouts are remembered; the first learnt go first."""
@@ -26,17 +26,19 @@ MAX_LENGTH: Final = 4096
 _HEADER_LENGTH: Final = 20
 _TYPE: Final = header32(wire.CC_REQUEST_TYPE)
 _KIND_AT: Final = len(_TYPE) + 3
+_LAST_TYPE: Final = int(CCRequestType.EVENT)
 _PROXIABLE: Final = int(Flag.PROXIABLE)
 
 
 def request_type(message: bytes) -> int:
-    """CC-Request-Type of a Credit-Control-Request; 0 where it is not seen at once.
+    """CC-Request-Type of a Credit-Control-Request; 0 where it is not seen at once, or is none of the four there are.
 
     Meant for putting requests in order before they are read: a client that hides these octets in another AVP is
     believed, and gains nothing but its place in a queue.
     """
     at = message.find(_TYPE, _HEADER_LENGTH)
-    return message[at + _KIND_AT] if 0 < at < len(message) - _KIND_AT else 0
+    kind = message[at + _KIND_AT] if 0 < at < len(message) - _KIND_AT else 0
+    return kind if kind <= _LAST_TYPE else 0
 
 
 class _Layout:

@@ -116,3 +116,11 @@ def test_the_type_of_a_request_is_seen_at_once() -> None:
     for at in range(20, len(one.sent[0])):
         assert request_type(one.sent[0][:at]) in (0, 1)
     assert request_type(bytes(20)) == 0
+
+
+@pytest.mark.parametrize("kind", [0, 5, 99, 255])
+def test_what_is_no_type_of_a_request_is_none(kind: int) -> None:
+    """Hidden in another AVP, before the real one, a client can write there whatever it likes."""
+    message = session().initial()
+    hidden = bytes.fromhex("000001a04000000c") + bytes([0, 0, 0, kind])
+    assert request_type(message[:20] + hidden + message[20:]) == 0
