@@ -34,7 +34,7 @@ from collections import Counter, deque
 from math import gcd
 from random import Random
 from struct import Struct
-from time import perf_counter, time
+from time import perf_counter, sleep, time
 from typing import Any, ClassVar, Final
 
 from loadtests.latency import Latencies, LatencyError
@@ -55,6 +55,10 @@ from simulators.audit import DATA
 ANSWER_TIMEOUT_S: Final = 10.0
 """After an interval, what is still unanswered this much later counts as lost."""
 RECEIVE_OCTETS: Final = 1 << 18
+TURN_S: Final = 0.0005
+"""In the open loop requests leave, and answers are taken, so often: one by one the generator takes most of a core that
+others need. It makes latencies longer and never shorter, as they count from when a request was due to when its answer
+was taken."""
 OPENING_WINDOW: Final = 64
 """Requests under way while sessions are opened and closed outside the measured intervals."""
 
@@ -380,6 +384,7 @@ class Generator:
                 slot = self._rested.popleft()
                 self._send(slot, slot.step, backlog.popleft())
             self._turn(min(due, self._measured_to) - perf_counter())
+            sleep(max(0.0, now + TURN_S - perf_counter()))
         return self._end(before, seconds, latency, backlog)
 
     def finish(self) -> dict[str, Any]:
