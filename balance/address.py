@@ -100,6 +100,8 @@ class Address:
     """So many replicas must have a commit before it is answered for."""
     wait_ms: int = 1000
     """Longest wait for them."""
+    hangs_after_ms: int = 5000
+    """A server that is asked and says nothing for so long is taken to be away; 0: never."""
 
     @property
     def clustered(self) -> bool:
@@ -150,6 +152,7 @@ class Address:
             "access": access,
             "wait_replicas": self.wait_replicas,
             "wait_ms": self.wait_ms,
+            "hangs_after_ms": self.hangs_after_ms,
         }
 
     @classmethod
@@ -169,6 +172,7 @@ class Address:
             Access(**access),
             job["wait_replicas"],
             job["wait_ms"],
+            job["hangs_after_ms"],
         )
 
 

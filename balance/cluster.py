@@ -371,7 +371,8 @@ class Cluster:
             if self._links.get(place) is link:
                 self._lost(place, reason)
 
-        link = await open_link(self.loop, at(self._address, place), on_lost)
+        hangs_after_ms = self._address.hangs_after_ms
+        link = await open_link(self.loop, at(self._address, place), on_lost, hangs_after_ms=hangs_after_ms)
         try:
             await self._watcher.prepare(link)
         except BaseException:

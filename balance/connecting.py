@@ -19,13 +19,18 @@ def ignore_loss(reason: Exception | None) -> None:
 
 
 async def open_link(
-    loop: asyncio.AbstractEventLoop, place: Address, on_lost: OnLost = ignore_loss, *, primary: bool = False
+    loop: asyncio.AbstractEventLoop,
+    place: Address,
+    on_lost: OnLost = ignore_loss,
+    *,
+    primary: bool = False,
+    hangs_after_ms: int = 0,
 ) -> RedisLink:
     """A connection to the one server of ``place``, which knows us. Raises OSError, StoreError.
 
-    ``primary``: a server that is none is refused.
+    ``primary``: a server that is none is refused. ``hangs_after_ms``: as ``RedisLink`` has it, in milliseconds.
     """
-    link = RedisLink(loop, on_lost)
+    link = RedisLink(loop, on_lost, hangs_after_ms / 1000)
     protocol = cast(asyncio.Protocol, link)
     try:
         async with asyncio.timeout(CONNECT_WITHIN_S):

@@ -161,7 +161,13 @@ class Primary:
         link: RedisLink | None = None
         try:
             place = await primary_of(self._loop, address)
-            link = await open_link(self._loop, place, self._lost, primary=bool(address.sentinels))
+            link = await open_link(
+                self._loop,
+                place,
+                self._lost,
+                primary=bool(address.sentinels),
+                hangs_after_ms=address.hangs_after_ms,
+            )
             await self._watcher.prepare(link)
         except (OSError, StoreError) as error:
             if link is not None:

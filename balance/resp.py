@@ -35,6 +35,9 @@ class NotPrimaryError(StoreUnavailableError):
     """The server takes no writes: another one is the primary by now. Nothing was written."""
 
 
+LOOKS: Final = 5
+"""So often a connection is looked at, within the time after which its server is said to hang."""
+
 _NOT_NOW: Final = ("NOREPLICAS", "LOADING", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN")
 
 
@@ -96,12 +99,26 @@ class _Replicated:
 class RedisLink:
     """A pipelining client connection. Not to be used after ``on_lost`` was called.
 
-    An asyncio protocol, but not by inheritance: only so can it be compiled.
+    An asyncio protocol, but not by inheritance: only so can it be compiled. ``hangs_after_s``: a server that is asked
+    and says nothing at all for so long, and up to a fifth longer, is given up: a machine that lost its power closes no
+    connection. 0: it is waited for, as is right for commands that block.
     """
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, on_lost: Callable[[Exception | None], None]) -> None:
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        on_lost: Callable[[Exception | None], None],
+        hangs_after_s: float = 0.0,
+    ) -> None:
         self._loop = loop
         self._on_lost = on_lost
+        self._hangs_after_s = hangs_after_s
+        self._heard = 0
+        """How often anything was read."""
+        self._heard_before = 0
+        """... at the last look."""
+        self._silent = 0
+        """Looks in a row at which something was waited for, and nothing had been read since the last."""
         self._reader = hiredis.Reader()
         self._waiting: deque[OnReply] = deque()
         self._out: list[bytes] = []
@@ -111,6 +128,20 @@ class RedisLink:
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.WriteTransport, transport)  # uvloop's are none by inheritance
+        if self._hangs_after_s:
+            self._loop.call_later(self._hangs_after_s / LOOKS, self._look)
+
+    def _look(self) -> None:
+        """Give the server up if it hangs. What it was sent may or may not be carried out, as whenever it is lost."""
+        if self.lost:
+            return
+        self._silent = self._silent + 1 if self._waiting and self._heard == self._heard_before else 0
+        self._heard_before = self._heard
+        if self._silent > LOOKS:
+            log.error("Redis was asked and has said nothing for %g s; closing the connection", self._hangs_after_s)
+            self.abort()
+        else:
+            self._loop.call_later(self._hangs_after_s / LOOKS, self._look)
 
     def send(self, command: Command, on_reply: OnReply) -> None:
         """Queue one command; ``on_reply`` gets its reply or an Exception."""
@@ -144,6 +175,7 @@ class RedisLink:
         self._out.clear()
 
     def data_received(self, data: bytes) -> None:
+        self._heard += 1
         self._reader.feed(data)
         try:
             reply = self._reader.gets()

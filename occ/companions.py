@@ -7,6 +7,7 @@ import asyncio
 import logging
 from collections.abc import Callable
 from contextlib import AsyncExitStack
+from dataclasses import replace
 from typing import Final
 
 from balance.embedded import Address, EmbeddedRedis, EmbeddedSettings
@@ -32,12 +33,13 @@ class KeptRedis:
         self.server = EmbeddedRedis(
             EmbeddedSettings(data_dir=store.redis_dir, server_binary=store.server_binary, fsync=store.fsync)
         )
+        self._hangs_after_ms = store.hangs_after_ms
         self._on_failure = on_failure
         self._watch: asyncio.Task[None] | None = None
 
     async def start(self) -> Address:
         """Raises EmbeddedRedisError."""
-        address = await self.server.start()
+        address = replace(await self.server.start(), hangs_after_ms=self._hangs_after_ms)
         self._watch = asyncio.create_task(self._keep(), name="embedded Redis")
         return address
 

@@ -47,6 +47,9 @@ class StoreSettings:
     """So many replicas must have a debit before it is answered."""
     wait_ms: int = setting(integer(1, 60_000), 1000)
     """Longest wait for them; then the request is answered as if the store were away."""
+    hangs_after_ms: int = setting(integer(500, 600_000), 5000)
+    """A server that is asked and says nothing for so long is taken to be away. Above `wait_ms`, if replicas are waited
+    for."""
     server_binary: str | None = setting(optional(text()), None)
     """Program of the embedded server, a path or a name on PATH; None: the first that is found."""
     data_dir: Path = setting(read_path, Path("../data"))
@@ -73,6 +76,11 @@ class StoreSettings:
             if name in _NEEDED[self.mode] and not is_given:
                 raise ValueError(f"store.mode is {self.mode}, but store.{name} does not say {_NEEDED[self.mode][name]}")
         self._check_access()
+        if self.wait_replicas and self.hangs_after_ms <= self.wait_ms:
+            raise ValueError(
+                f"store.hangs_after_ms is {self.hangs_after_ms}, but up to store.wait_ms, {self.wait_ms}, Redis is "
+                "silent while it waits for replicas; set store.hangs_after_ms higher"
+            )
 
     def _check_access(self) -> None:
         if self.password_file is not None and self.password_env is not None:
@@ -107,6 +115,7 @@ class StoreSettings:
             access=access,
             wait_replicas=self.wait_replicas,
             wait_ms=self.wait_ms,
+            hangs_after_ms=self.hangs_after_ms,
         )
 
     @property

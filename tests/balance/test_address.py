@@ -18,7 +18,7 @@ def test_an_address_survives_the_way_to_another_process(tmp_path: Path) -> None:
         Address(unix_path=Path("/run/a b/redis.sock")),
         Address(host="::1", port=6380, access=Access(password_env="REDIS")),
         Address(sentinels=(("s1", 26379), ("s2", 26380)), master_name="occ", access=access, wait_replicas=2, wait_ms=5),
-        Address(nodes=(("r1", 6379),), access=access),
+        Address(nodes=(("r1", 6379),), access=access, hangs_after_ms=700),
     ):
         job = json.dumps(address.as_job())
         assert Address.from_job(json.loads(job)) == address

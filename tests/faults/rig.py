@@ -13,7 +13,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
@@ -123,6 +123,15 @@ class Redis:
     def kill(self) -> None:
         os.kill(self._server.pid, signal.SIGKILL)
         await_it(lambda: not self._server.running, "the store does not die")
+
+    @contextlib.contextmanager
+    def hanging(self) -> Iterator[None]:
+        """Its connections stand, what it is sent stays in them, and it does nothing."""
+        os.kill(self._server.pid, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            os.kill(self._server.pid, signal.SIGCONT)
 
     @property
     def url(self) -> str:

@@ -48,6 +48,7 @@ services:
 plans:
   standard: {internet: 0.01 per 1 MiB}
 """
+HANGS = 5
 BALANCES_MICRO = {"hot-1": 400_000_000, "hot-2": 300_000_000}
 """Nobody runs out: what is not covered leaks, which is another matter."""
 
@@ -58,11 +59,13 @@ def stack() -> Iterator[ExitStack]:
         yield stack
 
 
-def begin(folder: Path, stack: ExitStack, catalogue: str = CATALOGUE) -> tuple[Redis, Server]:
+def begin(
+    folder: Path, stack: ExitStack, catalogue: str = CATALOGUE, settings: dict[str, str] | None = None
+) -> tuple[Redis, Server]:
     redis = Redis()
     stack.callback(redis.stop)
     redis.start()
-    server = Server(folder, redis.url, catalogue=catalogue)
+    server = Server(folder, redis.url, catalogue=catalogue, settings=settings)
     stack.callback(server.end)
     server.start()
     return redis, server
@@ -178,6 +181,37 @@ def test_limits_hold_and_the_session_goes_on(tmp_path: Path, stack: ExitStack, r
     assert server.money_micro() == {"one": 85 * CENT}
     assert server.verify().discrepancies == []
     record_property("figures", "15 MiB reported in an outage and after it, debited once")
+
+
+@pytest.mark.slow
+@pytest.mark.promise("What a store that hangs was sent, and carries out when it goes on, is debited once")
+@pytest.mark.shows("row 16")
+def test_a_store_that_hangs_is_away(tmp_path: Path, stack: ExitStack, record_property: Note) -> None:
+    """The request that finds it so is answered without it; the store reads its debit when it goes on, and then what
+    was answered is settled.
+    """
+    lasting = CATALOGUE.replace("validity: 3 s", "validity: 10 min")
+    redis, server = begin(tmp_path, stack, lasting, {"store": "hangs_after_ms: 500"})
+    session = Session("pgw.clients.example.net", "pgw;1;1", server.add_accounts({"one": 1000 * CENT})["one"])
+    with Way(server.port, session.client) as way:
+        assert way.charge(session.initial()).result_code == 2001
+        for _ in range(HANGS):
+            with redis.hanging():
+                found_so = session.update(3)
+                assert granted_mib(way.charge(found_so)) == 10
+                body = core(way.connection.received[-1])
+                assert granted_mib(way.charge(session.update(2))) == 10
+                assert way.repeat(found_so) == body
+            await_it(lambda: server.get("/ready")[0] == 200, "the store does not come back")
+            assert way.repeat(found_so) == body
+            assert way.charge(session.update(1)).result_code == 2001
+        assert way.charge(session.termination(1)).result_code == 2001
+    assert server.money_micro() == {"one": (1000 - 6 * HANGS - 1) * CENT}
+    await_it(lambda: not server.outbox_entries(), "records are left in the outbox", SUPERVISION_S)
+    report = server.verify()
+    assert report.discrepancies == []
+    assert (report.open_sessions, report.open_reservations) == (0, 0)
+    record_property("figures", f"{HANGS} times, {6 * HANGS + 1} MiB debited once")
 
 
 @pytest.mark.slow

@@ -104,7 +104,7 @@ async def test_language_and_time_zone_are_those_of_the_contact(store: Store, tmp
     with HttpPeer() as gateway:
         async with lab(store, settings(tmp_path, sms_http=gateway.url)) as found:
             for language in ("de", "es", "ru", "pt-BR"):
-                await found.contact(language=language, time_zone="America/Havana")
+                await found.contact(language=language, time_zone="America/Bogota")
                 await found.hand_in(notice(language, template="suspended"))
                 await found.comes_to(language, "sent")
     german, spanish, russian, other = texts(gateway)

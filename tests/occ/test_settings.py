@@ -77,9 +77,12 @@ store:
     access = Access("charging", here / "secret/redis", None, True, here / "ca.pem")
     sentinels = (("s1.example.net", 26379), ("2001:db8::1", 26380))
     assert address == Address(sentinels=sentinels, master_name="occ", access=access, wait_replicas=1, wait_ms=250)
-    config.write_text("store: {mode: cluster, cluster_nodes: [r1, 'r2:7000'], password_env: REDIS}")
+    config.write_text(
+        "store: {mode: cluster, cluster_nodes: [r1, 'r2:7000'], password_env: REDIS, hangs_after_ms: 700}"
+    )
     address = load(config, environ={}).store.address
-    assert address == Address(nodes=(("r1", 6379), ("r2", 7000)), access=Access(password_env="REDIS"))
+    nodes = (("r1", 6379), ("r2", 7000))
+    assert address == Address(nodes=nodes, access=Access(password_env="REDIS"), hangs_after_ms=700)
 
 
 def test_values_are_read(config: Path) -> None:
@@ -193,6 +196,10 @@ def test_cdrs_go_where_the_data_goes(config: Path) -> None:
         (f"{EXTERNAL}ca_file: a}}", "are for TLS; set store.tls to yes as well"),
         ("store: {mode: external, url: 'unix:///s', tls: yes}", "store.url is a Unix socket, which has no TLS"),
         ("store: {tls: yes}", "store.mode is embedded: its Redis has neither TLS, passwords nor replicas"),
+        (
+            f"{EXTERNAL}wait_replicas: 1, wait_ms: 900, hangs_after_ms: 900}}",
+            "store.hangs_after_ms is 900, but up to store.wait_ms, 900, Redis is silent while it waits for replicas",
+        ),
         ("store: {wait_replicas: 1}", "store.mode is embedded: its Redis has neither TLS, passwords nor replicas"),
         ("store:\n  url: redis://h:x", ":2: store.url must be redis://host:port or unix:///path/to/socket"),
         ("diameter:\n  peers:\n    mode: strict", ":3: strict mode with an empty list of allowed peers"),

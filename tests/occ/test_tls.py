@@ -44,6 +44,7 @@ class Authority:
         self.directory.mkdir()
         _openssl(
             *NEW_KEY, "-x509", "-nodes", "-days", "2", "-subj", f"/CN={self.directory.name}",
+            "-addext", "keyUsage=critical,keyCertSign,cRLSign",  # Python 3.13 and later insist on it
             "-keyout", str(self.directory / "ca.key"), "-out", str(self.path),
         )  # fmt: skip
         return self
@@ -54,7 +55,8 @@ class Authority:
         lock = ["-passout", f"pass:{password}"] if password else ["-nodes"]
         _openssl(*NEW_KEY, *lock, "-subj", f"/CN={name}", "-keyout", str(key), "-out", str(request))
         extensions = self.directory / "extensions"
-        extensions.write_text(f"subjectAltName=DNS:{alternative}\n" if alternative else "", encoding="ascii")
+        names = f"subjectAltName=DNS:{alternative}\n" if alternative else ""
+        extensions.write_text(f"{names}subjectKeyIdentifier=hash\nauthorityKeyIdentifier=keyid\n", encoding="ascii")
         _openssl(
             "x509", "-req", "-in", str(request), "-CA", str(self.path), "-CAkey", str(self.directory / "ca.key"),
             "-CAcreateserial", "-days", "2", "-extfile", str(extensions), "-out", str(certificate),

@@ -1,0 +1,133 @@
+"""A server that is reached and says nothing: its machine lost its power, its disk does not come back, it is stopped.
+
+Made to fail by: no ``_look`` (waits for ever); no count of what was read (a server that is idle, or slow, is given up).
+"""
+
+import asyncio
+import os
+import signal
+import tempfile
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from balance.directory import create_account, read_account
+from balance.embedded import Address, EmbeddedRedis, EmbeddedSettings
+from balance.ledger import Draft, top_up
+from balance.model import Account, AccountKind, Plan, Session
+from balance.records import make_plan
+from balance.resp import LOOKS, StoreUnavailableError
+from balance.store import Store, StoreSettings
+from balance.verify import verify
+
+ACCOUNT = b"acc-1"
+HANGS_AFTER_MS = 500
+PATIENCE_S = 60.0
+"""Longer than anything here takes on a busy machine."""
+
+
+@pytest.fixture
+async def redis() -> AsyncIterator[EmbeddedRedis]:
+    with tempfile.TemporaryDirectory(prefix="occ-hang-") as folder:
+        server = EmbeddedRedis(EmbeddedSettings(data_dir=Path(folder)))
+        await server.start()
+        yield server
+        await server.stop()
+
+
+@contextmanager
+def stopped(server: EmbeddedRedis) -> Iterator[None]:
+    """Its connections stand, and it does nothing."""
+    os.kill(server.pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(server.pid, signal.SIGCONT)
+
+
+def where(server: EmbeddedRedis) -> Address:
+    return replace(server.address, hangs_after_ms=HANGS_AFTER_MS)
+
+
+async def open_store(server: EmbeddedRedis) -> Store:
+    store = Store(StoreSettings(where(server), partitions=4))
+    await store.start()
+    return store
+
+
+def add(account: Account | None, ended: Session | None) -> Plan:
+    assert account is not None
+    draft = Draft(account, 2)
+    top_up(draft, 1)
+    return make_plan(draft, "top-up", ("test",), None)
+
+
+async def until(is_so: Callable[[], bool]) -> None:
+    async with asyncio.timeout(PATIENCE_S):
+        while not is_so():  # noqa: ASYNC110 - a process decides
+            await asyncio.sleep(0.01)
+
+
+async def test_what_is_under_way_is_told_and_nothing_is_written_twice(redis: EmbeddedRedis) -> None:
+    store = await open_store(redis)
+    await create_account(store, ACCOUNT, AccountKind.PREPAID, 978, now_ms=1, reason="test")
+    await store.commit(ACCOUNT, add)
+    with stopped(redis):
+        async with asyncio.timeout(PATIENCE_S):
+            with pytest.raises(StoreUnavailableError):
+                await store.commit(ACCOUNT, add)
+        assert not store.available
+        with pytest.raises(StoreUnavailableError):
+            await store.commit(ACCOUNT, add)
+    await until(lambda: store.available)
+    await store.commit(ACCOUNT, add)
+    account = await read_account(store, ACCOUNT)
+    assert account is not None
+    # What was under way may have been written, as soon as the server went on: once at most.
+    assert account.buckets[0].balance in (2, 3)
+    assert account.version == account.buckets[0].balance + 1
+    assert (await verify(store)).discrepancies == []
+    await store.stop()
+
+
+async def test_who_is_not_asked_or_answers_slowly_does_not_hang(
+    redis: EmbeddedRedis, caplog: pytest.LogCaptureFixture
+) -> None:
+    store = await open_store(redis)
+    await create_account(store, ACCOUNT, AccountKind.PREPAID, 978, now_ms=1, reason="test")
+    asking = True
+
+    async def ask() -> None:
+        while asking:
+            await store.call("PING")
+            await asyncio.sleep(HANGS_AFTER_MS / 1000 / LOOKS / 3)
+
+    await asyncio.sleep(2 * HANGS_AFTER_MS / 1000)  # nothing is asked
+    asked = asyncio.create_task(ask())
+    await asyncio.sleep(2 * HANGS_AFTER_MS / 1000)  # something is waited for at nearly every look, and comes
+    asking = False
+    await asked
+    assert store.available
+    assert "connection to Redis" not in caplog.text
+    await store.stop()
+
+
+async def test_a_command_that_blocks_is_waited_for(redis: EmbeddedRedis) -> None:
+    store = await open_store(redis)
+    link = await store.connect(ACCOUNT)
+    assert await link.call("BLPOP", "nothing", 2 * HANGS_AFTER_MS / 1000) is None
+    assert not link.lost
+    link.close()
+    await store.stop()
+
+
+async def test_a_store_that_hangs_is_no_store_to_start_with(redis: EmbeddedRedis) -> None:
+    store = Store(StoreSettings(where(redis), partitions=4))
+    with stopped(redis):
+        async with asyncio.timeout(PATIENCE_S):
+            with pytest.raises(StoreUnavailableError):
+                await store.start()
+    await store.stop()
