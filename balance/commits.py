@@ -4,7 +4,7 @@ from typing import Final
 
 from balance.keys import Keys
 from balance.model import Plan, Session
-from balance.records import pack_account, pack_session, pack_version
+from balance.records import pack_session, pack_version
 from balance.requests import Request, number
 
 LANE_KEYS: Final = 3
@@ -59,13 +59,12 @@ class CommitCall:
         self._spent = _List()
         self._transitions = _List()
 
-    def add(self, account_id: bytes, account_key: bytes, plan: Plan) -> bytes:
-        """One more plan; its account as it is going to be stored, empty if the plan leaves it as it is.
+    def add(self, account_id: bytes, account_key: bytes, plan: Plan, value: bytes) -> None:
+        """One more plan. ``value``: its account as it is going to be stored, empty if the plan leaves it as it is.
 
         Raises OverflowError, TypeError or ValueError for what cannot be written down; nothing is added then.
         """
         spent = [(name.encode(), number(amount)) for name, amount in plan.spent.items()] if plan.spent else None
-        value = pack_account(plan.account) if plan.account is not None else b""
         ended = pack_session(plan.ended) if plan.ended is not None and plan.ended_ttl_ms > 0 else b""
         amended = pack_session(plan.amended) if plan.amended is not None else b""
         marker = pack_session(Session(plan.mark, b"", "", b"", 0, 0, 0)) if plan.mark else b""
@@ -117,7 +116,6 @@ class CommitCall:
             transitions.count += 1
             transitions.items.add(index)
             transitions.items.add(plan.transition)
-        return value
 
     def _add_own(self, items: _List, key: bytes, index: bytes) -> None:
         items.count += 1

@@ -20,7 +20,7 @@ from balance.keys import Keys
 from balance.look_ups import Sessions, failure, ignore, unreachable
 from balance.model import Account, Lookup, Observe, Plan, Session, Step
 from balance.nodes import MovedError, Nodes, Route
-from balance.records import unpack_account, unpack_session
+from balance.records import pack_account, unpack_account, unpack_session
 from balance.resp import Command, OnReply, Reply, StoreError, StoreUnavailableError
 from balance.store_statistics import StoreStatistics
 
@@ -108,9 +108,9 @@ class Line:
         """The snapshot. Raises ValueError for a value that is not one."""
         return unpack_account(self.account_id, self.value) if self.value else None
 
-    def run(self, step: Step, done: OnPlan) -> None:
-        """Run a step when it is its turn, see ``Store.transact``."""
-        operation = Operation(self, step, done)
+    def run(self, step: Step, done: OnPlan, with_account: bool = True) -> None:
+        """Run a step when it is its turn, see ``Snapshots.transact``."""
+        operation = Operation(self, step, done, with_account)
         if self.busy:
             if self.waiting is None:
                 self.waiting = deque()
@@ -123,15 +123,18 @@ class Line:
 class Operation:
     """One step on one account, until its plan is written."""
 
-    __slots__ = ("attempts", "done", "fresh", "generation", "line", "plan", "session_id", "step", "value")
+    __slots__ = (
+        "attempts", "done", "fresh", "generation", "line", "plan", "session_id", "step", "value", "with_account",
+    )  # fmt: skip
 
-    def __init__(self, line: Line, step: Step, done: OnPlan) -> None:
+    def __init__(self, line: Line, step: Step, done: OnPlan, with_account: bool) -> None:
         self.line = line
         self.step = step
         self.done = done
+        self.with_account = with_account
         self.plan: Plan | None = None
         self.value = b""
-        """The account of ``plan``, packed."""
+        """The account of ``plan``, packed; empty: the plan leaves it as it is."""
         self.attempts = 0
         self.fresh = False
         """The snapshot was read after the operation began; one kept from before may have been overtaken."""
@@ -293,6 +296,15 @@ class Lane:
             self._nothing_to_write(operation, plan)
         else:
             operation.plan = plan
+            try:
+                operation.value = b"" if plan.account is None else pack_account(plan.account)
+            except Exception as error:  # whatever it is, it is this operation's own
+                account_id = operation.line.account_id
+                self.finish(operation, _refusal(f"account {account_id!r} cannot be written down: {error}", error))
+                return
+            if not operation.with_account:
+                # While its memory is at hand: the next account goes there, instead of where nothing has been for long.
+                plan.account = None
             queue = self.queue
             queue.append(operation)
             if len(queue) >= PLANS_AT_ONCE:
@@ -397,7 +409,7 @@ class Lane:
             line, plan = operation.line, operation.plan
             assert plan is not None
             try:
-                operation.value = call.add(line.account_id, line.key, plan)
+                call.add(line.account_id, line.key, plan, operation.value)
             except Exception as error:  # whatever it is, it must not hold up the others of the batch
                 self.finish(operation, _refusal(f"account {line.account_id!r} cannot be written down: {error}", error))
                 continue
@@ -422,8 +434,10 @@ class Lane:
                 self.finish(operation, error)
             return
         if not reply:
-            for operation in batch:
-                self._written(operation)
+            batch.reverse()
+            while batch:
+                # Each goes when it is answered, for the same reason that accounts go when they are decided.
+                self._written(batch.pop())
             return
         refused: dict[int, tuple[int, bytes]] = {
             reply[at]: (reply[at + 1], reply[at + 2]) for at in range(0, len(reply), 3)
@@ -440,7 +454,7 @@ class Lane:
     def _written(self, operation: Operation) -> None:
         plan = operation.plan
         assert plan is not None
-        if plan.account is not None:
+        if operation.value:
             operation.line.value = operation.value
         sessions = self.shared.sessions
         if plan.opened or plan.closed:

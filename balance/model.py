@@ -738,7 +738,7 @@ class Plan:
 
     outcome: Outcome | None
     account: Account | None = None
-    """The account after the operation, ``version`` already raised; None: nothing to write."""
+    """The account after the operation, ``version`` already raised; None: nothing to write, or written down by now."""
     expected_version: int = 0
     """0: the account must not exist yet."""
     journal: bytes = b""

@@ -21,9 +21,10 @@ class Snapshots:
         self._entries = entries
         self._lines: dict[bytes, Line] = {}
 
-    def transact(self, account_id: bytes, step: Step, done: OnPlan) -> None:
+    def transact(self, account_id: bytes, step: Step, done: OnPlan, with_account: bool = True) -> None:
         """Run ``step`` on the account's snapshot and write its plan; ``done`` gets the plan, or a StoreError.
 
+        ``with_account``: the plan that ``done`` gets still has its account, though it is written.
         After a StoreUnavailableError it is not known whether the plan was written; the same request repeated finds out.
         """
         line = self._lines.get(account_id)
@@ -32,7 +33,7 @@ class Snapshots:
             if len(self._lines) >= self._entries:
                 self._evict()
             self._lines[account_id] = line
-        line.run(step, done)
+        line.run(step, done, with_account)
 
     def seen(self, account_id: bytes, value: bytes) -> None:
         """An account as it was just read: what another process has changed need not be found out by a conflict.

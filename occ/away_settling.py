@@ -126,7 +126,7 @@ class Settling(Charge):
             super()._on_plan(result)
         elif result.replayed:
             self._end(Result.REPEATED)
-        elif result.account is None and result.ended is None:
+        elif not result.journal and result.ended is None:
             super()._on_plan(result)
         else:
             self.charging.statistics.add(result)

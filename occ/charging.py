@@ -176,7 +176,7 @@ class Charge:
         if kind == UPDATE or kind == TERMINATION:
             account_id = self.charging.sessions.account_of(self.key)
             if account_id is not None:
-                self.charging.snapshots.transact(account_id, self.step, self._on_plan)
+                self.charging.snapshots.transact(account_id, self.step, self._on_plan, with_account=False)
                 return
         self._find_subscriber()
 
@@ -196,7 +196,7 @@ class Charge:
     def _on_subscriber(self, found: Subscriber | StoreError | None) -> None:
         if isinstance(found, Subscriber):
             self.subscriber = found
-            self.charging.snapshots.transact(found.account_id, self.step, self._on_plan)
+            self.charging.snapshots.transact(found.account_id, self.step, self._on_plan, with_account=False)
         elif found is None:
             self._identity += 1
             self._find_subscriber()
@@ -205,7 +205,7 @@ class Charge:
 
     def _on_session(self, account_id: bytes | StoreError | None) -> None:
         if isinstance(account_id, bytes):
-            self.charging.snapshots.transact(account_id, self.step, self._on_plan)
+            self.charging.snapshots.transact(account_id, self.step, self._on_plan, with_account=False)
         else:
             self._done(Outcome(UNKNOWN_SESSION_ID) if account_id is None else _not_carried_out(account_id))
 
@@ -221,7 +221,7 @@ class Charge:
         if (
             result.outcome.result_code == UNKNOWN_SESSION_ID
             and self.subscriber is not None
-            and result.account is None
+            and not result.journal
             and not result.replayed
         ):
             # The identity may have passed to somebody else meanwhile: a session goes on where it began.
