@@ -21,7 +21,11 @@ loaded with what, is in `loadtests/README.md`; what was tried to make it faster 
 here is extrapolated, but for the tables that say that they are simulated: another machine has other figures, and the
 ratios among them are what it should have in common with this one.
 """
-_RUNS: Final = (("bench.json", "Plain Python"), ("bench-compiled.json", "Compiled"))
+_RUNS: Final = (
+    ("bench.json", "Plain Python"),
+    ("bench-python3.14.json", "Plain Python 3.14"),
+    ("bench-compiled.json", "Compiled"),
+)
 _SCALES: Final = (("scale", "Plain Python"), ("scale-compiled", "Compiled"))
 _SCALINGS: Final = (("scaling.json", "Plain Python"), ("scaling-compiled.json", "Compiled"))
 _CASES: Final = {

@@ -78,6 +78,27 @@ async def test_two_workers_lose_no_update(store: Store, clean_redis: Address) ->
     await other.stop()
 
 
+async def test_who_wants_no_account_is_told_a_plan_without_it(store: Store, clean_redis: Address) -> None:
+    """It is let go of as soon as it is packed; what is packed is written, also when the script has to be loaded again
+    and when it is decided anew because another worker was faster.
+    """
+    other = await open_store(clean_redis)
+    told: list[Plan | StoreError] = []
+    await store.call("SCRIPT", "FLUSH")
+    for _ in range(100):
+        store.snapshots.transact(ACCOUNT, add(1), told.append, with_account=False)
+        other.snapshots.transact(ACCOUNT, add(1), told.append, with_account=False)
+        await asyncio.sleep(0)
+    async with asyncio.timeout(60):
+        while len(told) < 200:
+            await asyncio.sleep(0.01)
+    assert all(isinstance(plan, Plan) and plan.account is None and plan.journal for plan in told)
+    assert store.statistics.conflicts + other.statistics.conflicts > 0
+    assert await balance(store) == 200
+    assert (await verify(store)).discrepancies == []
+    await other.stop()
+
+
 async def test_a_batch_of_many_accounts_writes_each_of_them(store: Store) -> None:
     names = [b"many-%d" % n for n in range(600)]
     await asyncio.gather(
