@@ -90,7 +90,7 @@ async def test_who_wants_no_account_is_told_a_plan_without_it(store: Store, clea
         other.snapshots.transact(ACCOUNT, add(1), told.append, with_account=False)
         await asyncio.sleep(0)
     async with asyncio.timeout(60):
-        while len(told) < 200:
+        while len(told) < 200:  # noqa: ASYNC110 - callbacks tell
             await asyncio.sleep(0.01)
     assert all(isinstance(plan, Plan) and plan.account is None and plan.journal for plan in told)
     assert store.statistics.conflicts + other.statistics.conflicts > 0
