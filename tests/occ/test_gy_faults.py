@@ -70,7 +70,7 @@ async def test_a_request_that_granting_stumbles_over_is_answered(
     monkeypatch.setattr(away.away, "take", fail)
 
     class Gone:
-        def transact(self, account_id: bytes, step: object, done: Any) -> None:
+        def transact(self, account_id: bytes, step: object, done: Any, with_account: bool) -> None:
             asyncio.get_running_loop().call_soon(done, StoreUnavailableError("gone"))
 
     monkeypatch.setattr(away.lab.charging, "snapshots", Gone())
