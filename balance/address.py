@@ -172,7 +172,7 @@ class Address:
             Access(**access),
             job["wait_replicas"],
             job["wait_ms"],
-            job["hangs_after_ms"],
+            job.get("hangs_after_ms", 5000),  # a supervisor of the release before starts its workers without
         )
 
 

@@ -367,8 +367,10 @@ class Cluster:
             del self._connecting[place]
 
     async def _connect(self, place: HostPort) -> None:
+        link: RedisLink | None = None
+
         def on_lost(reason: Exception | None) -> None:
-            if self._links.get(place) is link:
+            if link is not None and self._links.get(place) is link:
                 self._lost(place, reason)
 
         hangs_after_ms = self._address.hangs_after_ms

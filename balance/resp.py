@@ -100,8 +100,8 @@ class RedisLink:
     """A pipelining client connection. Not to be used after ``on_lost`` was called.
 
     An asyncio protocol, but not by inheritance: only so can it be compiled. ``hangs_after_s``: a server that is asked
-    and says nothing at all for so long, and up to a fifth longer, is given up: a machine that lost its power closes no
-    connection. 0: it is waited for, as is right for commands that block.
+    and says nothing at all for so long, and up to two fifths longer, is given up: a machine that lost its power closes
+    no connection. 0: it is waited for, as is right for commands that block.
     """
 
     def __init__(

@@ -57,8 +57,8 @@ ANSWER_TIMEOUT_S: Final = 10.0
 RECEIVE_OCTETS: Final = 1 << 18
 TURN_S: Final = 0.0005
 """In the open loop requests leave, and answers are taken, so often: one by one the generator takes most of a core that
-others need. It makes latencies longer and never shorter, as they count from when a request was due to when its answer
-was taken."""
+others need. Latencies count from when a request was due to when its answer was taken, so they have the wait for a turn.
+What is due in one turn comes to the server together, though, which is less work for it than one after the other."""
 OPENING_WINDOW: Final = 64
 """Requests under way while sessions are opened and closed outside the measured intervals."""
 
@@ -257,17 +257,17 @@ class Generator:
                 if connection.unsent:
                     blocked.append(connection.socket)
         readable, _, _ = select.select(self._by_socket, blocked, (), max(0.0, timeout_s))
-        now = perf_counter()
         for source in readable:
-            self._receive(self._by_socket[source], now)
+            self._receive(self._by_socket[source])
 
-    def _receive(self, connection: Connection, now: float) -> None:
+    def _receive(self, connection: Connection) -> None:
         try:
             received = connection.socket.recv(RECEIVE_OCTETS)
         except BlockingIOError:
             return
         if not received:
             raise LoadError(f"the server closed the connection of {connection.origin_host}")
+        now = perf_counter()
         data = connection.buffer + received
         position, end = 0, len(data)
         while end - position >= _HEADER.size:

@@ -19,7 +19,8 @@ rating, ledger, policies, metrics and charging data records, and every answer on
 always`). `make bench` and `make bench-scale` measure it and write this page. How to read the figures, and what is
 loaded with what, is in `loadtests/README.md`; what was tried to make it faster in `loadtests/EXPERIMENTS.md`. Nothing
 here is extrapolated, but for the tables that say that they are simulated: another machine has other figures, and the
-ratios among them are what it should have in common with this one.
+ratios among them are what it should have in common with this one. At half of the maximum requests are due at random
+moments, and leave in turns of half a millisecond, whose wait counts: so some of them come to the server together.
 """
 _RUNS: Final = (
     ("bench.json", "Plain Python"),

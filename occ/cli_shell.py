@@ -10,7 +10,7 @@ import os
 import sys
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final, TypeVar
@@ -299,7 +299,7 @@ async def store_address(settings: "Settings") -> "Address":
             f"the embedded Redis server of {shown(settings.store.redis_dir)} is not running; "
             "start the server first, with 'make run' or 'occ serve'"
         )
-    return address
+    return replace(address, hangs_after_ms=settings.store.hangs_after_ms)
 
 
 async def existing_account(store: "Store", account: str) -> Account:
