@@ -15,6 +15,8 @@ from urllib.parse import quote, unquote, urlsplit
 from balance.resp import StoreUnavailableError
 
 LONGEST_PASSWORD: Final = 4096
+HANGS_AFTER_MS: Final = 5000
+"""Where nothing else is said: half of the time after which clients give a request up (Tx, RFC 8506 section 13)."""
 
 HostPort = tuple[str, int]
 
@@ -100,8 +102,8 @@ class Address:
     """So many replicas must have a commit before it is answered for."""
     wait_ms: int = 1000
     """Longest wait for them."""
-    hangs_after_ms: int = 5000
-    """A server that is asked and says nothing for so long is taken to be away; 0: never."""
+    hangs_after_ms: int = HANGS_AFTER_MS
+    """A server that is asked and says nothing for so long is taken to be away."""
 
     @property
     def clustered(self) -> bool:
@@ -172,7 +174,7 @@ class Address:
             Access(**access),
             job["wait_replicas"],
             job["wait_ms"],
-            job.get("hangs_after_ms", 5000),  # a supervisor of the release before starts its workers without
+            job.get("hangs_after_ms", HANGS_AFTER_MS),  # a supervisor of the release before starts its workers without
         )
 
 

@@ -298,9 +298,8 @@ class Lane:
             operation.plan = plan
             try:
                 operation.value = b"" if plan.account is None else pack_account(plan.account)
-            except Exception as error:  # whatever it is, it is this operation's own
-                account_id = operation.line.account_id
-                self.finish(operation, _refusal(f"account {account_id!r} cannot be written down: {error}", error))
+            except Exception as error:
+                self._cannot_be_written(operation, error)
                 return
             if not operation.with_account:
                 # While its memory is at hand: the next account goes there, instead of where nothing has been for long.
@@ -410,11 +409,16 @@ class Lane:
             assert plan is not None
             try:
                 call.add(line.account_id, line.key, plan, operation.value)
-            except Exception as error:  # whatever it is, it must not hold up the others of the batch
-                self.finish(operation, _refusal(f"account {line.account_id!r} cannot be written down: {error}", error))
+            except Exception as error:
+                self._cannot_be_written(operation, error)
                 continue
             written.append(operation)
         return written
+
+    def _cannot_be_written(self, operation: Operation, error: Exception) -> None:
+        """Whatever it is, it is this operation's own, and must not hold up the others of the batch."""
+        account_id = operation.line.account_id
+        self.finish(operation, _refusal(f"account {account_id!r} cannot be written down: {error}", error))
 
     # -- settle --------------------------------------------------------------------------------------------------
 

@@ -742,7 +742,7 @@ class Plan:
     expected_version: int = 0
     """0: the account must not exist yet."""
     journal: bytes = b""
-    """Packed journal record: what changed, why, before and after."""
+    """Packed journal record: what changed, why, before and after; empty: the account stays as it is."""
     outbox: bytes = b""
     """What is to be delivered once this is committed: a packed list of charging data records."""
     watch_ms: int = -1

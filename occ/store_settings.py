@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
-from balance.address import Access, Address, HostPort
+from balance.address import HANGS_AFTER_MS, Access, Address, HostPort
 from occ.setting_values import read_address, read_boolean, read_path, read_server, read_variable
 from occ.yamlmap import choice, integer, list_of, optional, setting, text
 
@@ -47,7 +47,7 @@ class StoreSettings:
     """So many replicas must have a debit before it is answered."""
     wait_ms: int = setting(integer(1, 60_000), 1000)
     """Longest wait for them; then the request is answered as if the store were away."""
-    hangs_after_ms: int = setting(integer(500, 600_000), 5000)
+    hangs_after_ms: int = setting(integer(500, 600_000), HANGS_AFTER_MS)
     """A server that is asked and says nothing for so long is taken to be away. Above `wait_ms`, if replicas are waited
     for."""
     server_binary: str | None = setting(optional(text()), None)

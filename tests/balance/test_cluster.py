@@ -8,7 +8,7 @@ a store are named (``Store._check_layout``).
 
 import asyncio
 import signal
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack, asynccontextmanager
 from pathlib import Path
 
@@ -31,6 +31,7 @@ from balance.subscribers import add_subscriber, subscriber_named
 from balance.transfers import transfer_money, unfinished_transfers
 from balance.transitions import Entry, TransitionReader
 from balance.verify import verify
+from tests.balance.waiting import until
 from tests.faults.deployments import Process, Sharded
 
 ACCOUNT = b"acc-1"
@@ -193,21 +194,21 @@ async def test_a_version_that_was_lost_and_used_again_is_not_mistaken(
     """
     slot = slot_of(store.keys.account(ACCOUNT))
     primary = sharded.owner(slot)
-    await _until(lambda: bool(primary.call("ROLE")[2]))  # which lists those only that have caught up
+    await until(lambda: bool(primary.call("ROLE")[2]))  # which lists those only that have caught up
     replica = _replica_of(sharded, primary)
     await store.commit(ACCOUNT, TopUp(1))
     await asyncio.to_thread(primary.call, "WAIT", 1, 5000)
     await _cut_off(primary, replica)
     await store.commit(ACCOUNT, TopUp(100))  # version 3, which the replica never gets
     await asyncio.to_thread(replica.call, "CLUSTER", "FAILOVER", "TAKEOVER")
-    await _until(lambda: sharded.owner(slot) is replica)
+    await until(lambda: sharded.owner(slot) is replica)
     async with opened(sharded.address()) as other:
         await other.commit(ACCOUNT, TopUp(10))  # version 3 again
         assert await balance(other) == 11
     nodes = store._nodes
     assert isinstance(nodes, Cluster)
     if knows:
-        await _until(lambda: nodes.owner(slot) == ("127.0.0.1", replica.port))
+        await until(lambda: nodes.owner(slot) == ("127.0.0.1", replica.port))
     step = TopUp(1000)
     await store.commit(ACCOUNT, step)
     assert await balance(store) == 1011
@@ -219,7 +220,7 @@ async def test_a_version_that_was_lost_and_used_again_is_not_mistaken(
 async def test_a_node_that_hangs_is_left(sharded: Sharded, store: Store) -> None:
     """No connection breaks; the others say that its replica has its slots, and what was under way ends."""
     primary = sharded.owner(slot_of(store.keys.account(ACCOUNT)))
-    await _until(lambda: primary.info("connected_slaves") == "1")
+    await until(lambda: primary.info("connected_slaves") == "1")
     await asyncio.to_thread(primary.call, "WAIT", 1, 5000)
     primary.send(signal.SIGSTOP)
     try:
@@ -230,7 +231,7 @@ async def test_a_node_that_hangs_is_left(sharded: Sharded, store: Store) -> None
         assert await balance(store) == 10
     finally:
         primary.send(signal.SIGCONT)
-    await _until(lambda: primary.info("role") == "slave" and primary.info("master_link_status") == "up")
+    await until(lambda: primary.info("role") == "slave" and primary.info("master_link_status") == "up")
 
 
 def _replica_of(sharded: Sharded, primary: Process) -> Process:
@@ -242,13 +243,7 @@ async def _cut_off(primary: Process, replica: Process) -> None:
     """The replica loses its primary and cannot come back to it."""
     await asyncio.to_thread(replica.call, "CONFIG", "SET", "masterauth", "not the password")
     await asyncio.to_thread(primary.call, "CLIENT", "KILL", "TYPE", "replica")
-    await _until(lambda: replica.info("master_link_status") == "down")
-
-
-async def _until(what: Callable[[], bool]) -> None:
-    async with asyncio.timeout(20):
-        while not await asyncio.to_thread(what):  # noqa: ASYNC110 - what is awaited happens in Redis
-            await asyncio.sleep(0.02)
+    await until(lambda: replica.info("master_link_status") == "down")
 
 
 async def test_a_store_of_a_single_server_is_refused_and_the_other_way_round(

@@ -27,6 +27,7 @@ from balance.nodes import Nodes, Route
 from balance.records import pack_subscriber
 from balance.resp import Command, OnReply, RedisLink
 from balance.store import Store, StoreSettings
+from tests.balance.waiting import until
 from tests.faults.deployments import HOST, Process
 
 CACHE_MS = 400
@@ -103,12 +104,6 @@ def subscriber(name: bytes) -> bytes:
 async def stopped(watch: "asyncio.Task[None]") -> None:
     watch.cancel()
     await asyncio.gather(watch, return_exceptions=True)
-
-
-async def until(what: Callable[[], bool]) -> None:
-    async with asyncio.timeout(20):
-        while not what():  # noqa: ASYNC110 - what is awaited happens in Redis, or in the watch
-            await asyncio.sleep(0.01)
 
 
 @asynccontextmanager

@@ -7,7 +7,7 @@ import asyncio
 import os
 import signal
 import tempfile
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -22,11 +22,10 @@ from balance.records import make_plan
 from balance.resp import LOOKS, StoreUnavailableError
 from balance.store import Store, StoreSettings
 from balance.verify import verify
+from tests.balance.waiting import PATIENCE_S, until
 
 ACCOUNT = b"acc-1"
 HANGS_AFTER_MS = 500
-PATIENCE_S = 60.0
-"""Longer than anything here takes on a busy machine."""
 
 
 @pytest.fixture
@@ -63,12 +62,6 @@ def add(account: Account | None, ended: Session | None) -> Plan:
     draft = Draft(account, 2)
     top_up(draft, 1)
     return make_plan(draft, "top-up", ("test",), None)
-
-
-async def until(is_so: Callable[[], bool]) -> None:
-    async with asyncio.timeout(PATIENCE_S):
-        while not is_so():  # noqa: ASYNC110 - a process decides
-            await asyncio.sleep(0.01)
 
 
 async def test_what_is_under_way_is_told_and_nothing_is_written_twice(redis: EmbeddedRedis) -> None:

@@ -21,6 +21,7 @@ from balance.model import Account, AccountKind, Plan, Session, Subscriber
 from balance.records import make_plan, pack_subscriber
 from balance.resp import StoreUnavailableError
 from balance.store import Store, StoreSettings
+from tests.balance.waiting import until
 from tests.faults.deployments import HOST, MASTER, Process, Watched
 
 ACCOUNT = b"acc-1"
@@ -64,12 +65,6 @@ async def whose(store: Store) -> bytes:
     found = await told
     assert isinstance(found, Subscriber)
     return found.subscriber_id
-
-
-async def until(what: Callable[[], bool]) -> None:
-    async with asyncio.timeout(20):
-        while not await asyncio.to_thread(what):  # noqa: ASYNC110 - what is awaited happens in Redis
-            await asyncio.sleep(0.02)
 
 
 async def again_and_again(store: Store, amount: int) -> int:
