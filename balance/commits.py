@@ -5,7 +5,7 @@ from typing import Final
 from balance.keys import Keys
 from balance.model import Plan, Session
 from balance.records import pack_session, pack_version
-from balance.requests import Request, number
+from balance.requests import encoded, number
 
 LANE_KEYS: Final = 3
 """Keys of the script that belong to the lane: journal, expiry index, outbox."""
@@ -33,8 +33,8 @@ class _List:
 
     def __init__(self) -> None:
         self.count = 0
-        self.keys = Request()
-        self.items = Request()
+        self.keys: list[bytes] = []
+        self.items: list[bytes] = []
 
 
 class CommitCall:
@@ -48,8 +48,8 @@ class CommitCall:
     def __init__(self, keys: Keys) -> None:
         self._keys = keys
         self._count = 0
-        self._accounts = Request()
-        self._plans = Request()
+        self._accounts: list[bytes] = []
+        self._plans: list[bytes] = []
         self._first = _List()
         self._ended = _List()
         self._opened = _List()
@@ -71,22 +71,16 @@ class CommitCall:
         version = pack_version(plan.expected_version)
         index = number(self._count)
         self._count += 1
-        self._accounts.add(account_key)
-        plans = self._plans
-        plans.add(version)
-        plans.add(value)
-        plans.add(plan.journal)
+        self._accounts.append(account_key)
+        self._plans += (version, value, plan.journal)
         if plan.watch_ms >= 0:
             wakes = self._wakes
             wakes.count += 1
-            wakes.items.add(index)
-            wakes.items.add(number(plan.watch_ms))
-            wakes.items.add(account_id)
+            wakes.items += (index, number(plan.watch_ms), account_id)
         if plan.outbox:
             records = self._records
             records.count += 1
-            records.items.add(index)
-            records.items.add(plan.outbox)
+            records.items += (index, plan.outbox)
         if plan.mark:
             self._add_first(index, account_id, plan.mark)
             self._add_ended(index, account_id, plan.mark, marker, plan.mark_ttl_ms)
@@ -100,35 +94,31 @@ class CommitCall:
         if not self._keys.clustered:  # where another server than the account's may have the directory
             if plan.opened:
                 self._add_own(self._opened, self._keys.session(plan.opened), index)
-                self._opened.items.add(account_id)
+                self._opened.items.append(account_id)
             if plan.closed:
                 self._add_own(self._closed, self._keys.session(plan.closed), index)
-                self._closed.items.add(number(max(1, plan.ended_ttl_ms)))
+                self._closed.items.append(number(max(1, plan.ended_ttl_ms)))
         if spent is not None:
             for budget, amount in spent:
                 of_lane = self._spent
                 of_lane.count += 1
-                of_lane.items.add(index)
-                of_lane.items.add(amount)
-                of_lane.items.add(budget)
+                of_lane.items += (index, amount, budget)
         if plan.transition:
             transitions = self._transitions
             transitions.count += 1
-            transitions.items.add(index)
-            transitions.items.add(plan.transition)
+            transitions.items += (index, plan.transition)
 
     def _add_own(self, items: _List, key: bytes, index: bytes) -> None:
         items.count += 1
-        items.keys.add(key)
-        items.items.add(index)
+        items.keys.append(key)
+        items.items.append(index)
 
     def _add_first(self, index: bytes, account_id: bytes, session_id: bytes) -> None:
         self._add_own(self._first, self._keys.ended(account_id, session_id), index)
 
     def _add_ended(self, index: bytes, account_id: bytes, session_id: bytes, session: bytes, ttl_ms: int) -> None:
         self._add_own(self._ended, self._keys.ended(account_id, session_id), index)
-        self._ended.items.add(session)
-        self._ended.items.add(number(ttl_ms))
+        self._ended.items += (session, number(ttl_ms))
 
     def encoded(self, sha: bytes, lane: tuple[bytes, ...], budgets: bytes, transitions: bytes) -> bytes:
         """The command as Redis reads it. ``sha``: what it knows the script by.
@@ -146,24 +136,18 @@ class CommitCall:
             self._transitions,
         )
         if self._spent.count:
-            self._spent.keys.add(budgets)
+            self._spent.keys.append(budgets)
         if self._transitions.count:
-            self._transitions.keys.add(transitions)
+            self._transitions.keys.append(transitions)
         keys = LANE_KEYS + self._count + self._first.count + self._ended.count
         keys += self._opened.count + self._closed.count + (self._spent.count > 0) + (self._transitions.count > 0)
-        command = Request()
-        command.add(b"EVALSHA")
-        command.add(sha)
-        command.add(number(keys))
-        for key in lane:
-            command.add(key)
-        command.extend(self._accounts)
+        command = [b"EVALSHA", sha, number(keys), *lane, *self._accounts]
         for each in lists:
-            command.extend(each.keys)
-        command.add(number(self._count))
+            command += each.keys
+        command.append(number(self._count))
         for each in lists:
-            command.add(number(each.count))
-        command.extend(self._plans)
+            command.append(number(each.count))
+        command += self._plans
         for each in lists:
-            command.extend(each.items)
-        return command.encoded()
+            command += each.items
+        return encoded(command)

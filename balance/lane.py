@@ -117,7 +117,11 @@ class Line:
             self.waiting.append(operation)
         else:
             self.busy = True
-            self.lane.begin(operation)
+            lane = self.lane
+            if self.loaded == lane.generation:  # as Lane.begin
+                lane.decide(operation, None)
+            else:
+                lane.read(operation)
 
 
 class Operation:
@@ -276,8 +280,9 @@ class Lane:
 
     def decide(self, operation: Operation, ended: Session | None) -> None:
         """Call the step, and queue what it plans."""
+        line = operation.line
         try:
-            account = operation.line.account()
+            account = unpack_account(line.account_id, line.value) if line.value else None
         except ValueError as error:
             self.finish(operation, StoreError(str(error)))
             return
@@ -285,7 +290,7 @@ class Lane:
         try:
             plan = operation.step(account, ended)
             if observe is not None and isinstance(plan, Plan) and plan.account is not None:
-                observe(account, plan)
+                observe(plan)
         except Exception as error:
             self.finish(operation, _refusal(str(error), error))
             return
@@ -303,7 +308,7 @@ class Lane:
                 return
             if not operation.with_account:
                 # While its memory is at hand: the next account goes there, instead of where nothing has been for long.
-                plan.account = None
+                plan.account = plan.before = None
             queue = self.queue
             queue.append(operation)
             if len(queue) >= PLANS_AT_ONCE:

@@ -17,6 +17,7 @@ from balance.model import (
     MAIN_BUCKET,
     UNLIMITED,
     Account,
+    Before,
     Bucket,
     LedgerError,
     Meter,
@@ -36,13 +37,17 @@ def spending_order(bucket: Bucket) -> tuple[int, int, int]:
 
 
 class Draft:
-    """One account while an operation is being worked out; a copy on write of the snapshot ``before``."""
+    """One account while an operation is being worked out: a copy of the snapshot that it is made from.
+
+    ``own``: the snapshot is the caller's own and of no use to anybody afterwards; it is changed itself.
+    """
 
     __slots__ = (
         "_allowances",
         "_by_unit",
         "_money",
         "_named",
+        "_own",
         "_own_services",
         "_own_sessions",
         "account",
@@ -59,27 +64,12 @@ class Draft:
         "taken",
     )
 
-    def __init__(self, before: Account, now_ms: int) -> None:
-        self.before = before
+    def __init__(self, account: Account, now_ms: int, own: bool = False) -> None:
+        self.before = Before(account)
         self.now_ms = now_ms
-        buckets = [bucket.copy() for bucket in before.buckets]
-        self.account = Account(
-            before.account_id,
-            before.version,
-            before.kind,
-            before.currency,
-            before.credit_limit_micro,
-            before.watch_ms,
-            buckets,
-            before.sessions.copy(),
-            before.state,
-            before.expires_ms,
-            before.meters,
-            before.offers,
-            before.out_of_service,
-            before.cycle_day,
-            before.levels,
-        )
+        self._own = own
+        self.account = account if own else _copy(account)
+        buckets = self.account.buckets
         self._money = [bucket for bucket in buckets if bucket.unit == _MONEY]
         if len(self._money) > 1:
             self._money.sort(key=spending_order)
@@ -213,7 +203,7 @@ class Draft:
     def session(self, session_id: bytes) -> Session | None:
         """The open session as a copy that may be changed, or None."""
         session = self.account.sessions.get(session_id)
-        if session is None or session_id in self._own_sessions:
+        if session is None or self._own or session_id in self._own_sessions:
             return session
         session = session.copy()
         self._own_sessions.add(session_id)
@@ -227,10 +217,12 @@ class Draft:
         """
         for index, use in enumerate(session.services):
             if use.rating_group == rating_group and use.service_identifier == service_identifier:
-                return self._own(session, index, use)
+                return use if self._own else self._of_its_own(session, index, use)
         return None
 
-    def _own(self, session: Session, index: int, use: ServiceUse) -> ServiceUse:
+    def _of_its_own(self, session: Session, index: int, use: ServiceUse) -> ServiceUse:
+        if self._own:
+            return use
         for known in self._own_services:
             if known is use:
                 return use
@@ -243,7 +235,7 @@ class Draft:
         """Give back all that a session has reserved; ``session`` must be one that may be changed."""
         for index, use in enumerate(session.services):
             if use.parts or use.granted:
-                release(self, self._own(session, index, use))
+                release(self, self._of_its_own(session, index, use))
 
     def add_service(self, session: Session, use: ServiceUse) -> None:
         """Add a service that the session uses for the first time."""
@@ -266,6 +258,27 @@ class Draft:
         self._own_sessions.discard(session.session_id)
 
 
+def _copy(account: Account) -> Account:
+    """A copy with buckets of its own; sessions, services, meters and offers are shared until one is changed."""
+    return Account(
+        account.account_id,
+        account.version,
+        account.kind,
+        account.currency,
+        account.credit_limit_micro,
+        account.watch_ms,
+        [bucket.copy() for bucket in account.buckets],
+        account.sessions.copy(),
+        account.state,
+        account.expires_ms,
+        account.meters,
+        account.offers,
+        account.out_of_service,
+        account.cycle_day,
+        account.levels,
+    )
+
+
 def settle(draft: Draft, use: ServiceUse, rate: Rate, units: int, session: Session | None = None) -> int:
     """Debit ``units`` used since the last report and give back what else was reserved; micro-units debited.
 
@@ -274,13 +287,13 @@ def settle(draft: Draft, use: ServiceUse, rate: Rate, units: int, session: Sessi
     before money; what nothing covers is recorded in ``use.leaked_micro``.
     """
     unspent = units
-    money_parts: list[tuple[int, int]] = []
+    money_parts: list[tuple[Bucket, int]] = []
     granted_in_money = use.granted
     for bucket_id, amount in use.parts:
         bucket = draft.bucket(bucket_id)
         bucket.reserved -= amount
         if bucket.unit == _MONEY:
-            money_parts.append((bucket_id, amount))
+            money_parts.append((bucket, amount))
             continue
         granted_in_money -= amount
         taken = amount if amount < unspent else unspent
@@ -362,7 +375,7 @@ def _debit_money(
     use: ServiceUse,
     rate: Rate,
     units: int,
-    reserved_parts: list[tuple[int, int]],
+    reserved_parts: list[tuple[Bucket, int]],
     session: Session | None,
 ) -> int:
     """Debit the price of ``units`` more units: THE place where money leaves an account. Micro-units debited."""
@@ -375,12 +388,11 @@ def _debit_money(
         return 0
     use.priced_micro = price
     unpaid = cost
-    for bucket_id, amount in reserved_parts:
+    for bucket, amount in reserved_parts:
         taken = amount if amount < unpaid else unpaid
-        bucket = draft.bucket(bucket_id)
         bucket.balance -= taken
         unpaid -= taken
-        if bucket_id != MAIN_BUCKET or draft.taken is not None:
+        if bucket.bucket_id != MAIN_BUCKET or draft.taken is not None:
             took(draft, use, bucket, taken)
     if unpaid and session is not None and use.pool:
         unpaid -= _borrow(draft, session, use, unpaid)
@@ -462,14 +474,28 @@ def reserve(draft: Draft, use: ServiceUse, rate: Rate, units: int) -> int:
             parts.append((bucket.bucket_id, amount))
             missing -= amount
     if missing:
-        by_money = affordable(draft, use, rate)
+        money = draft.in_order(_MONEY, use)
+        available = 0
+        for bucket in money:
+            available += draft.free(bucket)
+        by_money = _affordable(use, rate, available)
         if by_money > missing:
             by_money = missing
         missing -= by_money
         price = rate.price_micro(use.paid_units + by_money)
         cost = (price if price < LARGEST else LARGEST) - use.priced_micro
+        for bucket in money:
+            if cost <= 0:
+                break
+            amount = draft.free(bucket)
+            if amount > cost:
+                amount = cost
+            if amount:
+                bucket.reserved += amount
+                parts.append((bucket.bucket_id, amount))
+                cost -= amount
         if cost > 0:
-            _reserve_money(draft, use, cost, parts)
+            raise LedgerError("reserved more than is available")  # _affordable() and the buckets disagree: a bug
     if parts:
         use.parts = parts
         draft.reservations_delta += 1
@@ -477,28 +503,14 @@ def reserve(draft: Draft, use: ServiceUse, rate: Rate, units: int) -> int:
     return use.granted
 
 
-def _reserve_money(draft: Draft, use: ServiceUse, cost: int, parts: list[tuple[int, int]]) -> None:
-    for bucket in draft.in_order(_MONEY, use):
-        amount = draft.free(bucket)
-        if amount > cost:
-            amount = cost
-        if amount:
-            bucket.reserved += amount
-            parts.append((bucket.bucket_id, amount))
-            cost -= amount
-    if cost:
-        raise LedgerError("reserved more than is available")  # affordable() and the buckets disagree: a bug
-
-
-def affordable(draft: Draft, use: ServiceUse, rate: Rate) -> int:
-    """Units beyond those already paid that the free money of the account can buy; >= 0.
+def _affordable(use: ServiceUse, rate: Rate, available_micro: int) -> int:
+    """Units beyond those already paid that so much free money can buy; >= 0.
 
     What is left of a step that was paid costs nothing more; of a step that leaked, nothing is given away on top.
     """
-    available = draft.available_micro(use)
-    if use.leaked_micro and use.priced_micro and not available:
+    if use.leaked_micro and use.priced_micro and not available_micro:
         return 0
-    units = rate.affordable_units(use.priced_micro + available) - use.paid_units
+    units = rate.affordable_units(use.priced_micro + available_micro) - use.paid_units
     return units if units > 0 else 0
 
 

@@ -732,6 +732,20 @@ class Outcome:
         self.currency = currency
 
 
+class Before:
+    """What an account was before an operation, as far as the operation may change it and somebody asks."""
+
+    __slots__ = ("buckets", "meters", "offers", "version", "watch_ms")
+
+    def __init__(self, account: "Account") -> None:
+        self.version = account.version
+        self.watch_ms = account.watch_ms
+        self.buckets = [(each.balance, each.reserved, each.expires_ms) for each in account.buckets]
+        """Of each bucket, in the order of the account, which only ever appends one: balance, reserved, expires_ms."""
+        self.meters = account.meters
+        self.offers = account.offers
+
+
 @dataclass(slots=True, init=False)
 class Plan:
     """All that one operation writes, computed before anything is written; the store applies all or nothing."""
@@ -790,6 +804,8 @@ class Plan:
     levels: tuple[str, ...] = ()
     """What ``account`` is at, where the step has found that out already; see ``levels_by``."""
     levels_by: Any = None
+    before: Before | None = None
+    """What ``account`` was before; None: there was none."""
     """The policies by which it has; None: it has not."""
 
     def __init__(
@@ -824,6 +840,7 @@ class Plan:
         transition: bytes = b"",
         levels: tuple[str, ...] = (),
         levels_by: Any = None,
+        before: Before | None = None,
     ) -> None:
         self.outcome = outcome
         self.account = account
@@ -855,6 +872,7 @@ class Plan:
         self.transition = transition
         self.levels = levels
         self.levels_by = levels_by
+        self.before = before
 
 
 @dataclass(slots=True, frozen=True)
@@ -864,8 +882,8 @@ class Lookup:
     session_id: bytes
 
 
-Observe = Callable[["Account | None", Plan], None]
-"""Looks at every plan that changes an account, beside the account before it: may set ``levels`` and ``transition``.
+Observe = Callable[[Plan], None]
+"""Looks at every plan that changes an account: may set ``levels`` and ``transition``.
 
 Called again whenever the plan is made anew; it must not fail and not wait.
 """
@@ -873,7 +891,7 @@ Called again whenever the plan is made anew; it must not fail and not wait.
 Step = Callable[[Account | None, Session | None], "Plan | Lookup"]
 """A pure decision on a snapshot: (account or None, ended session or None) -> what to write.
 
-The store may call it again with a fresher snapshot.
+The snapshot is the step's own, to be changed as it likes. The store may call it again with a fresher one.
 """
 
 

@@ -12,6 +12,7 @@ import msgpack
 from balance.ledger import Draft, next_wake_ms
 from balance.model import (
     Account,
+    Before,
     Bucket,
     Grant,
     Meter,
@@ -457,7 +458,7 @@ class JournalRecord:
     changes: tuple[Change, ...]
 
 
-def _changes(before: Account, after: Account) -> list[tuple[int, int, int, int, int]]:
+def _changes(before: Before, after: Account) -> list[tuple[int, int, int, int, int]]:
     """The fields of a ``Change`` for every bucket that differs; one that is new counts from zero.
 
     Buckets are only ever appended to an account, which is why they are compared by position.
@@ -467,10 +468,10 @@ def _changes(before: Account, after: Account) -> list[tuple[int, int, int, int, 
     for index, bucket in enumerate(after.buckets):
         balance, reserved = bucket.balance, bucket.reserved
         if index < known:
-            old = before.buckets[index]
-            if balance == old.balance and reserved == old.reserved:
+            had, had_reserved, _ = before.buckets[index]
+            if balance == had and reserved == had_reserved:
                 continue
-            changes.append((bucket.bucket_id, balance - old.balance, reserved - old.reserved, balance, reserved))
+            changes.append((bucket.bucket_id, balance - had, reserved - had_reserved, balance, reserved))
         else:
             changes.append((bucket.bucket_id, balance, reserved, balance, reserved))
     return changes
@@ -498,6 +499,7 @@ def make_plan(
     plan.disbelieved_reports = draft.disbelieved_reports
     plan.spent = draft.spent
     plan.at_ms = draft.now_ms
+    plan.before = before if before.version else None
     wake_ms = next_wake_ms(account)
     if wake_ms and (not account.watch_ms or wake_ms < account.watch_ms):
         # The index is only moved to an earlier time; a wake-up that comes too early costs one look,

@@ -17,29 +17,11 @@ def number(value: int) -> bytes:
     return _NUMBERS[value] if 0 <= value < _KNOWN else str(value).encode()
 
 
-class Request:
-    """One command that is being put together: ``add`` its name and its arguments, then ``encoded``."""
-
-    __slots__ = ("_parts",)
-
-    def __init__(self) -> None:
-        self._parts: list[bytes] = [b""]
-
-    def add(self, argument: bytes) -> None:
-        size = len(argument)
-        parts = self._parts
-        parts.append(_BULKS[size] if size < _KNOWN else b"\r\n$%d\r\n" % size)
-        parts.append(argument)
-
-    def extend(self, other: "Request") -> None:
-        """Add all arguments of another."""
-        self._parts += other._parts[1:]
-
-    def encoded(self) -> bytes:
-        """All octets of the command."""
-        parts = self._parts
-        parts[0] = b"*%d" % (len(parts) >> 1)
-        parts.append(b"\r\n")
-        octets = b"".join(parts)
-        parts.pop()
-        return octets
+def encoded(command: list[bytes]) -> bytes:
+    """All octets of a command: its name and its arguments. Raises TypeError for what is not of octets."""
+    parts = [b""] * (2 * len(command) + 2)
+    parts[0] = b"*%d" % len(command)
+    parts[1:-1:2] = [_BULKS[size] if size < _KNOWN else b"\r\n$%d\r\n" % size for size in map(len, command)]
+    parts[2:-1:2] = command
+    parts[-1] = b"\r\n"
+    return b"".join(parts)

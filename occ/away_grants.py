@@ -203,7 +203,7 @@ class _Work:
         """The services that a request without any is about: those of its session, or the one of its context."""
         session = self.known.session
         if session is not None and session.services:
-            return [self.catalogue.named(use.name) for use in session.services]
+            return [self.catalogue.by_name.get(use.name) for use in session.services]
         return [self.catalogue.find(self.request, -1, -1)[0]]
 
     def _limits(self, service: Service | None) -> AwayLimits | None:

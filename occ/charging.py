@@ -261,7 +261,7 @@ class Charge:
                 return Plan(Outcome(UNABLE_TO_COMPLY))
             if account.currency != self._currency():
                 return Plan(Outcome(RATING_FAILED))  # its money is not the money the prices are in
-            draft = Draft(account, self.now_ms)
+            draft = Draft(account, self.now_ms, own=True)
             plan = self._event(draft) if kind == EVENT else self._initial(draft)
             plan.first_of = self.key
             return plan
@@ -390,7 +390,7 @@ class Charge:
 
     def _continue(self, account: Account) -> Plan:
         """An update or termination of an open session."""
-        draft = Draft(account, self.now_ms)
+        draft = Draft(account, self.now_ms, own=True)
         session = draft.session(self.key)
         assert session is not None
         request = self.request

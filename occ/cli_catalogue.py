@@ -197,7 +197,7 @@ def _remarks(catalogue: Catalogue) -> Iterator[str]:
 
 def _zones_of(catalogue: Catalogue, service_name: str, tariff: ZoneTariffs) -> frozenset[str]:
     """The zones in which a service that is priced by zone can be used."""
-    service = catalogue.named(service_name)
+    service = catalogue.by_name.get(service_name)
     section = catalogue.destinations if tariff.is_by_destination else catalogue.networks
     if service is None or section is None:
         return frozenset()

@@ -282,7 +282,7 @@ def _zone(explanation: Explanation, explained: list[Explanation]) -> str:
 
 
 def _unit(catalogue: Catalogue, case: Case) -> Unit:
-    service = catalogue.named(case.service)
+    service = catalogue.by_name.get(case.service)
     return Unit.EVENTS if service is None else service.unit
 
 

@@ -107,7 +107,7 @@ def _service(catalogue: Catalogue, name: str | None, service_context: str | None
         raise WrongUsageError("give either --service or --context")
     if name is None:
         return None
-    found = catalogue.named(name)
+    found = catalogue.by_name.get(name)
     if found is None:
         known = nearest(name, [service.name for service in catalogue.services])
         raise typer.BadParameter(f"the catalogue has no service {name[:40]!r}{known}", param_hint="--service")

@@ -74,7 +74,7 @@ class Peer(Protocol):
 class _Client:
     """What was found of a client when it asked last: its next request nearly always has the same destination."""
 
-    __slots__ = ("destination_host", "destination_realm", "elsewhere", "profile", "via")
+    __slots__ = ("destination_host", "destination_realm", "elsewhere", "profile", "state_id", "via")
 
     def __init__(self, via: bytes, request: CreditControlRequest, profile: Profile, elsewhere: int | None) -> None:
         self.via = via
@@ -84,6 +84,8 @@ class _Client:
         self.profile = profile
         self.elsewhere = elsewhere
         """What ``route`` gave."""
+        self.state_id = -1
+        """Origin-State-Id that was taken note of last; -1: none yet."""
 
 
 class _Clients:
@@ -161,6 +163,7 @@ class Gy:
             return
         if len(self._client_states) >= CLIENTS_REMEMBERED:
             drop_oldest(self._client_states, CLIENTS_REMEMBERED)
+            self._clients.clear()  # who is among the dropped is taken note of again
         self._client_states[client] = state_id
         if self.on_client_state is not None:
             self.on_client_state(client, state_id)
@@ -204,8 +207,11 @@ class Gy:
             self.answer(peer, request, Outcome(client.elsewhere), started)
             return
         via = client.via
-        if request.origin_state_id is not None:
-            self.note_client_state(request.origin_host, request.origin_state_id)
+        state_id = request.origin_state_id
+        if state_id is not None:
+            if state_id != client.state_id:
+                client.state_id = state_id
+                self.note_client_state(request.origin_host, state_id)
         elif via == request.origin_host or via.lower() == request.origin_host.lower():
             # A client that tells its state when it connects means it for its sessions too. What comes by an agent
             # says nothing of it: the client may have restarted since it was connected here.

@@ -40,6 +40,11 @@ _ACTIVE: Final = int(LifeState.ACTIVE)
 _TERMINATED: Final = int(LifeState.TERMINATED)
 
 
+def in_service(account: Account) -> bool:
+    """Whether the account and all its subscribers are active: ``refusal`` is 0 for each of them."""
+    return account.state == _ACTIVE and not account.out_of_service
+
+
 def refusal(account: Account, subscriber_id: bytes, essential: bool) -> int:
     """Result-Code with which a service is refused because of the account's or the subscriber's state; 0: it is not."""
     state = account.state

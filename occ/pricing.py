@@ -145,17 +145,12 @@ class Pricing:
 
     def service_of(self, use: ServiceUse) -> Service:
         """The service of a use as the catalogue has it now; one that is sold no more is charged, not granted."""
-        found = self._catalogue.named(use.name)
+        found = self._catalogue.by_name.get(use.name)
+        if found is not None and found.unit == use.unit != _AMOUNT:
+            return found
         if use.unit == _AMOUNT:
             return in_money(found, use.name)
-        if found is None or found.unit != use.unit:
-            return Service(use.name, b"", None, Unit(use.unit), 0, 0, 0)
-        return found
-
-    @staticmethod
-    def rate_of(use: ServiceUse) -> Rate:
-        """The price that a use has begun with."""
-        return price_of(use.unit, use.step_units, use.step_price_micro, use.terms)
+        return Service(use.name, b"", None, Unit(use.unit), 0, 0, 0)
 
     @property
     def version(self) -> str:
@@ -210,9 +205,12 @@ class Pricing:
                 self._note_switch(use, tariff, self._effective(use, tariff, self._when_ms))
             else:
                 use.ahead = ()
-        denied = self._told(price, use.unit)
-        if isinstance(denied, Refusal):
-            return denied, change_ms
+        if isinstance(price, Refusal):  # else it is not asked for: this is the hot path
+            denied = self._told(price, use.unit)
+            if isinstance(denied, Refusal):
+                return denied, change_ms
+        if not change_ms:
+            return None, use.ahead[0] if use.ahead else 0
         return None, self._sold_until(use, tariff, change_ms)
 
     def _sold_until(self, use: ServiceUse, tariff: Tariff, change_ms: int) -> int:

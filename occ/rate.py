@@ -11,7 +11,7 @@ from typing import Any, Final
 from balance.embedded import Address
 from balance.lane import ABSENT
 from balance.model import MAIN_BUCKET, Account, AccountKind, Bucket, Outcome, Plan, Subscriber, Unit
-from balance.records import unpack_outbox
+from balance.records import pack_account, unpack_account, unpack_outbox
 from balance.store import Store, StoreSettings
 from occ import cdr
 from occ.charging import Charge, Charging
@@ -180,7 +180,8 @@ class _Client:
         )
         charge = Charge(self._charging, request, _PROFILE, b"client", self._now_ms, _nobody_waits)
         charge.subscriber = self._subscriber
-        plan = charge.step(self._account, ABSENT)
+        # A copy, as a step may change what it is given even where it refuses then.
+        plan = charge.step(unpack_account(self._account.account_id, pack_account(self._account)), ABSENT)
         assert isinstance(plan, Plan)  # it knows all it could ask for
         if plan.account is not None:
             self._account = plan.account

@@ -138,7 +138,7 @@ class CatalogueReload:
             self._policies.adopt(policies)
         self.statistics.version, self.statistics.edition = catalogue.version, catalogue.edition
         gone = [f"plan {name}" for name in before.plans if name not in catalogue.plans]
-        gone += [f"service {each.name}" for each in before.services if catalogue.named(each.name) is None]
+        gone += [f"service {each.name}" for each in before.services if catalogue.by_name.get(each.name) is None]
         if gone:
             log.warning("catalogue %s no longer has %s", catalogue.edition, ", ".join(gone))
         return Reloaded(DONE, catalogue.edition, before.edition, gone=tuple(gone))

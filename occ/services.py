@@ -34,12 +34,12 @@ from occ.codes import (
     UPDATE,
 )
 from occ.indications import QUOTA_OF_PERIOD, Indications, pool_reference
-from occ.lifecycle import refusal
+from occ.lifecycle import in_service, refusal
 from occ.policing import REFUSALS, RequestPolicies, within
 from occ.pricing import Pricing
 from occ.profiles import Profile
 from occ.rating.across_switch import HalfEach, WorstOfTwo
-from occ.rating.price import FreePrice
+from occ.rating.price import FreePrice, price_of
 from occ.rating.service import Service
 from occ.rating.tariff import Refusal
 from occ.rules import Rules
@@ -170,10 +170,11 @@ class RequestServices:
                 if money is not None and money[2] not in (None, self.draft.account.currency):
                     grant.result_code = INVALID_AVP_VALUE  # money of another kind is not worth the same
                     return Part(asked, grant, _UNRATED, _FREE, None)
-            return Part(asked, grant, self.pricing.service_of(use), self.pricing.rate_of(use), use)
-        found, rate, use = self.pricing.begin(asked, group, identifier)
-        if found is None or rate is None or isinstance(rate, Refusal):
-            grant.result_code = rate.result_code if isinstance(rate, Refusal) else RATING_FAILED
+            rate = price_of(use.unit, use.step_units, use.step_price_micro, use.terms)  # as it has begun
+            return Part(asked, grant, self.pricing.service_of(use), rate, use)
+        found, offered, use = self.pricing.begin(asked, group, identifier)
+        if found is None or offered is None or isinstance(offered, Refusal):
+            grant.result_code = offered.result_code if isinstance(offered, Refusal) else RATING_FAILED
             return Part(asked, grant, _UNRATED, _FREE, None)
         if len(session.services) >= SERVICES_A_SESSION:
             use = None
@@ -181,7 +182,7 @@ class RequestServices:
             grant.result_code = UNABLE_TO_COMPLY
         else:
             self.draft.add_service(session, use)
-        return Part(asked, grant, found, rate, use)
+        return Part(asked, grant, found, offered, use)
 
     # -- what was used ---------------------------------------------------------------------------------------------
 
@@ -243,6 +244,8 @@ class RequestServices:
         for each in part.asked.used:
             if each.reporting_reason is not None:
                 use.reasons |= reason_bit(each.reporting_reason)
+        if reported <= use.granted:
+            return reported
         believed = believable(reported, use, (self.now_ms - self.session.started_ms) // 1000)
         if believed != reported:
             use.disbelieved += reported - believed
@@ -303,6 +306,7 @@ class RequestServices:
 
     def reserve(self) -> None:
         """Reserve what each service asks for. A service that the request leaves out keeps its reservation."""
+        all_served = in_service(self.draft.account) and not self.session.refused
         for part in self.parts:
             use = part.use
             if use is None:
@@ -312,7 +316,7 @@ class RequestServices:
                 use.final = 0  # it has ended; should it begin again, it begins as any other
             elif part.asked.requested is None:
                 self._without_request(part, use)
-            elif self.refused(part):
+            elif not all_served and self.refused(part):
                 pass  # it says why
             elif use.parts or use.granted:
                 # The request names the service twice: it has one reservation, so it gets one grant.
@@ -404,11 +408,14 @@ class RequestServices:
             reach = self.policies.reach(use, part.rate, decision, wanted, grant.validity_time_s)
             if reach is not None:
                 wanted, part.reach_micro, grant.validity_time_s = reach
-        wanted = self._within(use, grant, wanted)
+        if use.unit == _SECONDS:
+            wanted = self._within(use, grant, wanted)
         if ends_ms and ends_ms - self.when_ms < grant.validity_time_s * 1000:
             granted = self._reserve_across(part, use, wanted, ends_ms)
-        else:
+        elif use.meters or part.reach_micro is not None:
             granted = self._reserve_at(part, part.rate, use, wanted)
+        else:
+            granted = reserve(self.draft, use, part.rate, wanted)
         if use.unit == _AMOUNT and granted < wanted:
             release(self.draft, use)  # row 19: the client has rated it; that much or nothing
             granted = 0

@@ -336,15 +336,15 @@ class Import:
         if draft is None:
             return
         self._changes += 1
-        before, after = draft.before, draft.account
-        if before.buckets:
-            self.report.accepted.add(before, -1)
+        before, after = work.before, draft.account
         self.report.accepted.add(after)
         for bucket in after.buckets:
             self._by_bucket[bucket.bucket_id] += bucket.balance
-        for bucket in before.buckets:
-            self._by_bucket[bucket.bucket_id] -= bucket.balance
-        if self.dry_run and not before.buckets:
+        if before is not None:
+            self.report.accepted.add(before, -1)
+            for bucket in before.buckets:
+                self._by_bucket[bucket.bucket_id] -= bucket.balance
+        elif self.dry_run:
             self._spool.first_seen("new account", work.account, Place(after.currency, 0))
 
     async def _look_up(self) -> None:

@@ -65,6 +65,8 @@ class Work:
     """Digests of rows that the journal says this import has done; None: nobody has looked."""
     currency: int = 0
     """Of the account, once that is known."""
+    before: Account | None = None
+    """The account that the rows were compared with last; None: there was none."""
 
     def digests(self) -> str:
         """Of the rows that are accepted, for the journal."""
@@ -86,6 +88,7 @@ def reconcile(work: Work, account: Account | None, rules: Rules) -> Draft | None
     """Judge all rows; the draft of what is to be written, None if nothing is."""
     _reject_repeated(work)
     items = [item for item in work.items if item.verdict is not Verdict.REJECTED]
+    work.before = account
     if account is not None:
         work.currency = account.currency
         return _existing(items, work, account, rules)

@@ -148,7 +148,7 @@ def _read_case(node: Node, operator: OperatorPolicies, catalogue: Catalogue) -> 
         meters=_meters(values, catalogue),
     )
     asked = _asked(values, kind, catalogue)
-    service = catalogue.named(asked.service)
+    service = catalogue.by_name.get(asked.service)
     unit = Unit.EVENTS if service is None else service.unit
     at_ms = _moment(values.get("at"), catalogue)
     expected = _expected(values["expect"], unit, operator)

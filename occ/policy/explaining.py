@@ -140,7 +140,7 @@ def zones_asked_for(operator: OperatorPolicies, catalogue: Catalogue, plan: str,
     """Zones of a service of which rules ask, and that a plan sells; "" stands for all others."""
     rules = [each for each in operator.policies.rules if not each.services or service in each.services]
     named = {zone for rule in rules for zone in rule.zones}
-    found = catalogue.named(service)
+    found = catalogue.by_name.get(service)
     rest = True
     if found is not None:
         named = {zone for zone in named if _is_used_in(found, zone, catalogue)}
@@ -328,7 +328,7 @@ def conditions_in_words(rule: Rule) -> str:
 
 def unit_of_rule(rule: Rule, catalogue: Catalogue) -> Unit:
     """The unit that the services of a rule are counted in; EVENTS where it names none."""
-    found = catalogue.named(rule.services[0]) if rule.services else None
+    found = catalogue.by_name.get(rule.services[0]) if rule.services else None
     return Unit.EVENTS if found is None else found.unit
 
 

@@ -13,7 +13,7 @@ from typing import Any, Final
 import msgpack
 
 from balance.keys import POLICIES
-from balance.model import Account, Plan
+from balance.model import Account, Before, Plan, Unit
 from balance.store import Store
 from policies.levels import Level, Measure, Measured, Range, held_of, money_of
 from policies.policy import Policies
@@ -21,6 +21,8 @@ from policies.policy import Policies
 log = logging.getLogger("occ.policy.watching")
 
 _METERED: Final = frozenset((Measured.COUNTER, Measured.SPENT))
+
+_MONEY: Final = int(Unit.MONEY)
 
 _pack = msgpack.Packer(autoreset=True).pack
 
@@ -91,9 +93,9 @@ class Watching:
         self._buckets = frozenset(each.name for each in measures if each.what is Measured.BUCKET)
         self._money = any(each.what in (Measured.BALANCE, Measured.CREDIT) for each in measures)
 
-    def __call__(self, before: Account | None, plan: Plan) -> None:
+    def __call__(self, plan: Plan) -> None:
         """See ``balance.model.Observe``."""
-        account = plan.account
+        account, before = plan.account, plan.before
         assert account is not None
         try:
             was = account.levels
@@ -114,7 +116,7 @@ class Watching:
         except Exception:  # watching must not keep anything from being charged
             log.exception("the levels of account %r are not known", account.account_id)
 
-    def _overtakes(self, before: Account, plan: Plan, levels: tuple[str, ...]) -> bool:
+    def _overtakes(self, before: Before, plan: Plan, levels: tuple[str, ...]) -> bool:
         """Whether a service, by what it holds, may now go on beyond a threshold that was out of its reach before.
 
         Grants end at the threshold as it was far away then; what others have spent since has brought it nearer. Those
@@ -134,7 +136,7 @@ class Watching:
         micro = money_of(account, at_ms)
         if micro - floors[0] >= sum(each.reserved for each in account.buckets):
             return False
-        was_micro = money_of(before, 0)  # what has expired in the meantime is spent as well
+        was_micro = _money_before(account, before)
         if micro >= was_micro:
             return False
         for session in account.sessions.values():
@@ -166,11 +168,20 @@ class Watching:
             account.watch_ms = plan.watch_ms = wake_ms
 
 
-def _has_lapsed(before: Account, at_ms: int) -> bool:
+def _money_before(account: Account, before: Before) -> int:
+    """As ``money_of`` of the account before, with what has expired in the meantime: it is spent as well."""
+    total = 0
+    for bucket, (balance, _, _) in zip(account.buckets, before.buckets, strict=False):
+        if bucket.unit == _MONEY and not bucket.name and not bucket.owner:
+            total += balance
+    return total
+
+
+def _has_lapsed(before: Before, at_ms: int) -> bool:
     """Whether a bucket has expired, or a meter begun anew, since the account was last looked at: policy nodes may have
     been told that it would come to other levels by that.
     """
-    return any(0 < each.expires_ms <= at_ms for each in before.buckets) or any(
+    return any(0 < expires_ms <= at_ms for _, _, expires_ms in before.buckets) or any(
         before.watch_ms <= each.resets_ms <= at_ms for each in before.meters
     )
 

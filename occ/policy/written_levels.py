@@ -144,7 +144,7 @@ def _used(node: Node, word: str, rest: str, catalogue: Catalogue) -> Measure:
     name, per, period = rest.partition(" per ")
     if not per or period not in WORDS:
         raise node.error(f"{node.path}: a {word} is of a service per {' or per '.join(WORDS)}, not {rest[:60]!r}")
-    service = catalogue.named(name)
+    service = catalogue.by_name.get(name)
     if service is None:
         known = [each.name for each in catalogue.services]
         raise node.error(f"{node.path}: the catalogue has no service {name[:60]!r}{nearest(name, known)}")

@@ -112,10 +112,10 @@ class Catalogue:
         "_called",
         "_found",
         "_memo",
-        "_named",
         "_zoned_by",
         "allowances",
         "bonuses",
+        "by_name",
         "calendar",
         "currency",
         "destinations",
@@ -170,8 +170,9 @@ class Catalogue:
         self.bonuses = dict(bonuses or {})
         self.offers = dict(offers or {})
         self.promotions = promotions or Promotions((), calendar)
-        self._named = {service.name: service for service in services}
-        self._allowances_for = {name: self._spendable_on(name) for name in self._named}
+        self.by_name: Mapping[str, Service] = {service.name: service for service in services}
+        """The services."""
+        self._allowances_for = {name: self._spendable_on(name) for name in self.by_name}
         self._zoned_by = {service.name: self._zones_of(service) for service in services}
         asks = (
             any(service.apns is not None for service in services),
@@ -313,10 +314,6 @@ class Catalogue:
         return networks.find(
             request.sgsn_mcc_mnc, request.user_location, request.access_network, request.visited_network
         )
-
-    def named(self, service: str) -> Service | None:
-        """The service of that name."""
-        return self._named.get(service)
 
     def knows_context(self, context: bytes) -> bool:
         """Whether any service is charged in this Service-Context-Id, whatever its Rating-Groups."""

@@ -129,7 +129,7 @@ async def test_a_step_that_fails_does_not_block_the_account(store: Store) -> Non
 
 
 async def test_a_fault_of_who_looks_at_changes_does_not_block_the_account(store: Store) -> None:
-    def observe(account: Account | None, plan: Plan) -> None:
+    def observe(plan: Plan) -> None:
         raise ZeroDivisionError("a fault")
 
     store.observe = observe

@@ -141,7 +141,7 @@ class BookAccount:
     # -- requests ----------------------------------------------------------------------------------------------------
 
     async def _opened(self, name: str) -> _Session:
-        service = self._catalogue.named(name)
+        service = self._catalogue.by_name.get(name)
         assert service is not None, name
         self._sessions += 1
         session = _Session(b"session-%d" % self._sessions, service)

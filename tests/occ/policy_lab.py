@@ -106,7 +106,7 @@ class Policed:
         self._ended: dict[bytes, bytes] = {}
         self.records: list[dict[str, Any]] = []
         self.plans: list[Plan] = []
-        self._keep(None, make_plan(draft, "create", ("test",), None))
+        self._keep(make_plan(draft, "create", ("test",), None))
 
     @property
     def account(self) -> Account:
@@ -128,13 +128,13 @@ class Policed:
         account = self.account
         draft = Draft(account, self.now)
         top_up(draft, cents * CENT)
-        self._keep(account, make_plan(draft, "top-up", ("test",), None))
+        self._keep(make_plan(draft, "top-up", ("test",), None))
 
     def account_state(self, state: LifeState) -> None:
         account = self.account
         draft = Draft(account, self.now)
         draft.account.state = int(state)
-        self._keep(account, make_plan(draft, "account-state", ("test",), None))
+        self._keep(make_plan(draft, "account-state", ("test",), None))
 
     def send(
         self,
@@ -181,14 +181,14 @@ class Policed:
             plan = step(account, unpack_session(kept) if kept else ABSENT)
         assert isinstance(plan, Plan)
         if plan.account is not None:
-            self._keep(account, plan)
+            self._keep(plan)
         for ended in (plan.ended, plan.amended):
             if ended is not None:
                 self._ended[ended.session_id] = pack_session(ended)
         return plan
 
-    def _keep(self, before: Account | None, plan: Plan) -> None:
-        self.watching(before, plan)
+    def _keep(self, plan: Plan) -> None:
+        self.watching(plan)
         assert plan.account is not None
         self._value = pack_account(plan.account)
         self.plans.append(plan)

@@ -130,7 +130,7 @@ def test_an_emergency_call_finds_its_service_wherever_that_stands(called: bytes)
     )
     assert name_of(found, call(called)) == "sos"
     assert name_of(found, call(b"+4930123456")) == "all"
-    sos = found.named("sos")
+    sos = found.by_name.get("sos")
     assert sos is not None
     assert sos.essential
 

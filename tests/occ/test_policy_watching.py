@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 
 from balance.embedded import Address
-from balance.model import Account, Bucket, Grant, Meter, Outcome, Plan
+from balance.model import Account, Before, Bucket, Grant, Meter, Outcome, Plan
 from balance.store import Store, StoreSettings
 from occ.policy.watching import (
     InForce,
@@ -39,10 +39,10 @@ def account(micro: int, *more: Bucket, levels: tuple[str, ...] = (), meters: lis
 
 def observed(after: Account, before: Account | None = None, **plan: object) -> Plan:
     """The plan of an account, once it was looked at; ``before``: absent for an account that is created."""
-    made = Plan(None, after, at_ms=1000)
+    made = Plan(None, after, at_ms=1000, before=None if before is None else Before(before))
     for name, value in plan.items():
         setattr(made, name, value)
-    Watching(Policies("test", levels=LEVELS))(before, made)
+    Watching(Policies("test", levels=LEVELS))(made)
     return made
 
 
