@@ -12,8 +12,9 @@ from typing import Any, Final
 
 import msgpack
 
+from balance.accounts import Account
 from balance.keys import POLICIES
-from balance.model import Account, Plan
+from balance.plans import Plan
 from balance.store import Store
 from policies.levels import Level, Measure, Measured, Range, held_of, money_of
 from policies.policy import Policies
@@ -92,7 +93,7 @@ class Watching:
         self._money = any(each.what in (Measured.BALANCE, Measured.CREDIT) for each in measures)
 
     def __call__(self, before: Account | None, plan: Plan) -> None:
-        """See ``balance.model.Observe``."""
+        """See ``balance.plans.Observe``."""
         account = plan.account
         assert account is not None
         try:
