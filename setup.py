@@ -20,6 +20,7 @@ from setuptools.command.build_py import build_py
 # them: what they do is done once a connection. No function
 # within a function there may be made for a request: once compiled, each leaves a cycle of references behind.
 HOT: Final = [
+    "balance/accounts.py",
     "balance/answers.py",
     "balance/commits.py",
     "balance/fees.py",
@@ -30,6 +31,7 @@ HOT: Final = [
     "balance/model.py",
     "balance/packing.py",
     "balance/periods.py",
+    "balance/plans.py",
     "balance/records.py",
     "balance/requests.py",
     "balance/resp.py",
@@ -70,6 +72,7 @@ HOT: Final = [
     "policies/policy.py",
     "policies/rules.py",
     "protocols/credit_control/answer.py",
+    "protocols/credit_control/answer_model.py",
     "protocols/credit_control/encoding.py",
     "protocols/credit_control/members.py",
     "protocols/credit_control/model.py",

@@ -11,21 +11,12 @@ from collections.abc import AsyncIterator, Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from balance.accounts import Account
 from balance.closing import closed_until
 from balance.directory import SCAN_COUNT, check_reference
 from balance.journal import entries, last_entry_id, position, read_record
 from balance.ledger import Draft
-from balance.model import (
-    MAIN_BUCKET,
-    UNLIMITED,
-    Account,
-    AccountKind,
-    Bucket,
-    LedgerError,
-    LifeState,
-    Subscriber,
-    Unit,
-)
+from balance.model import MAIN_BUCKET, UNLIMITED, AccountKind, Bucket, LedgerError, LifeState, Subscriber, Unit
 from balance.resp import StoreError
 from balance.store import Store
 from balance.structure import add_member

@@ -2,8 +2,9 @@
 
 from typing import Final
 
+from balance.accounts import Session
 from balance.keys import Keys
-from balance.model import Plan, Session
+from balance.plans import Plan
 from balance.records import pack_session, pack_version
 from balance.requests import encoded, number
 

@@ -14,22 +14,11 @@ from typing import Any, Final
 import msgpack
 
 from balance import answers
+from balance.accounts import Account, Session, SessionState
 from balance.lane import ABSENT
 from balance.ledger import Draft, add_bucket, top_up
-from balance.model import (
-    MAIN_BUCKET,
-    UNLIMITED,
-    Account,
-    AccountKind,
-    Bucket,
-    LedgerError,
-    LifeState,
-    Lookup,
-    Plan,
-    Session,
-    SessionState,
-    Unit,
-)
+from balance.model import MAIN_BUCKET, UNLIMITED, AccountKind, Bucket, LedgerError, LifeState, Unit
+from balance.plans import Lookup, Plan
 from balance.records import make_plan, unpack_account
 from balance.resp import StoreError
 from balance.store import Store

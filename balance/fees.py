@@ -2,8 +2,9 @@
 
 from typing import Final
 
+from balance.accounts import ServiceUse
 from balance.ledger import Draft, took
-from balance.model import MAIN_BUCKET, LedgerError, Rate, ServiceUse, Unit
+from balance.model import MAIN_BUCKET, LedgerError, Rate, Unit
 
 _MONEY: Final = int(Unit.MONEY)
 

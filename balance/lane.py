@@ -15,11 +15,12 @@ from collections.abc import Callable
 from time import perf_counter
 from typing import Final
 
+from balance.accounts import Account, Session
 from balance.commits import CommitCall
 from balance.keys import Keys
 from balance.look_ups import Sessions, failure, ignore, unreachable
-from balance.model import Account, Lookup, Observe, Plan, Session, Step
 from balance.nodes import MovedError, Nodes, Route
+from balance.plans import Lookup, Observe, Plan, Step
 from balance.records import pack_account, unpack_account, unpack_session
 from balance.resp import Command, OnReply, Reply, StoreError, StoreUnavailableError
 from balance.store_statistics import StoreStatistics

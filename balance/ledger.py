@@ -12,21 +12,8 @@ Rules kept by every function here, and checked by ``balance.verify`` over a whol
 
 from typing import Final
 
-from balance.model import (
-    LARGEST,
-    MAIN_BUCKET,
-    UNLIMITED,
-    Account,
-    Before,
-    Bucket,
-    LedgerError,
-    Meter,
-    Offer,
-    Rate,
-    ServiceUse,
-    Session,
-    Unit,
-)
+from balance.accounts import Account, Before, ServiceUse, Session
+from balance.model import LARGEST, MAIN_BUCKET, UNLIMITED, Bucket, LedgerError, Meter, Offer, Rate, Unit
 
 _MONEY: Final = int(Unit.MONEY)
 

@@ -6,8 +6,9 @@ from itertools import islice
 from typing import Any, Final
 
 from balance.keys import Keys
-from balance.model import Plan, Subscriber
+from balance.model import Subscriber
 from balance.nodes import Nodes
+from balance.plans import Plan
 from balance.records import unpack_subscriber
 from balance.resp import NotPrimaryError, Reply, StoreError, StoreUnavailableError, as_store_error
 from balance.store_statistics import StoreStatistics

@@ -6,7 +6,8 @@ Pure; nothing is debited here.
 
 from typing import Any, Final
 
-from balance.model import LARGEST, Notes, Period, Rate, ServiceUse
+from balance.accounts import Notes, Period, ServiceUse
+from balance.model import LARGEST, Rate
 
 PERIODS_KEPT: Final = 32
 """Periods a service keeps for its next charging data record; further ones become one with the last."""

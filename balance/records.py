@@ -9,22 +9,11 @@ from typing import Any, Final
 
 import msgpack
 
+from balance.accounts import Account, Before, Notes, ServiceUse, Session
 from balance.ledger import Draft, next_wake_ms
-from balance.model import (
-    Account,
-    Before,
-    Bucket,
-    Grant,
-    Meter,
-    Notes,
-    Offer,
-    Outcome,
-    Plan,
-    ServiceUse,
-    Session,
-    Subscriber,
-)
+from balance.model import Bucket, Meter, Offer, Subscriber
 from balance.packing import pack
+from balance.plans import Grant, Outcome, Plan
 
 VERSION_BYTES: Final = 8
 

@@ -7,22 +7,12 @@ gives it back when it is not taken in time.
 
 from typing import Final
 
+from balance.accounts import Account, ServiceUse, Session, SessionState
 from balance.directory import REFERENCE_TTL_MS, Posting, existing
 from balance.lane import ABSENT
 from balance.ledger import Draft, release
-from balance.model import (
-    MAIN_BUCKET,
-    UNLIMITED,
-    Account,
-    LedgerError,
-    LifeState,
-    Lookup,
-    Plan,
-    ServiceUse,
-    Session,
-    SessionState,
-    Unit,
-)
+from balance.model import MAIN_BUCKET, UNLIMITED, LedgerError, LifeState, Unit
+from balance.plans import Lookup, Plan
 from balance.records import make_plan
 from balance.store import Store
 from balance.subscribers import check_reason

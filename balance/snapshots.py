@@ -3,10 +3,11 @@
 from collections.abc import Mapping
 from itertools import islice
 
+from balance.accounts import Account
 from balance.keys import Keys
 from balance.lane import Lane, Line, OnPlan
 from balance.look_ups import DROPPED
-from balance.model import Account, Step
+from balance.plans import Step
 from balance.records import VERSION_BYTES
 
 

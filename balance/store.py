@@ -19,8 +19,8 @@ from balance.keys import LAYOUT, Keys
 from balance.lane import MAX_PLANS, Lane, OnPlan, Shared
 from balance.look_ups import Sessions, Subscribers, failure, unreachable
 from balance.migrations import FORMAT, Data, bring_forward, scan_by
-from balance.model import Observe, Plan, Step
 from balance.nodes import Nodes, Primary, Watcher, scan
+from balance.plans import Observe, Plan, Step
 from balance.resp import NotPrimaryError, RedisLink, Reply, StoreError, StoreUnavailableError
 from balance.snapshots import Snapshots
 from balance.store_statistics import StoreStatistics

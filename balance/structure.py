@@ -24,7 +24,8 @@ from typing import Final
 import msgpack
 
 from balance import directory
-from balance.model import Account, LedgerError, LifeState, Subscriber
+from balance.accounts import Account
+from balance.model import LedgerError, LifeState, Subscriber
 from balance.records import unpack_subscriber
 from balance.resp import StoreError
 from balance.store import Store

@@ -20,8 +20,10 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
 
+from balance.accounts import Account, Session
 from balance.ledger import Draft
-from balance.model import LARGEST, Account, IdentityType, LedgerError, LifeState, Plan, Session, Subscriber
+from balance.model import LARGEST, IdentityType, LedgerError, LifeState, Subscriber
+from balance.plans import Plan
 from balance.records import make_plan, pack_subscriber, unpack_account, unpack_subscriber
 from balance.store import Store
 

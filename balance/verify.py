@@ -16,10 +16,11 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from typing import Final
 
+from balance.accounts import Account
 from balance.closing import closed_sums, closed_until, lease
 from balance.directory import account_ids_in_store, read_values
 from balance.journal import entries, last_entry_id, read_record
-from balance.model import MAIN_BUCKET, Account, Bucket, Unit
+from balance.model import MAIN_BUCKET, Bucket, Unit
 from balance.records import unpack_account
 from balance.resp import StoreError
 from balance.store import Store

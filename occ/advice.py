@@ -5,7 +5,8 @@ RFC 8506 sections 8.4, 8.14 and 8.15; TS 32.299 clauses 7.2.13 to 7.2.16, 7.2.97
 
 from typing import Final
 
-from balance.model import Outcome, Rate, Unit
+from balance.model import Rate, Unit
+from balance.plans import Outcome
 from occ.codes import EVENT, INITIAL, TERMINATION
 from occ.pricing import Pricing
 from occ.rating.price import full_terms

@@ -17,7 +17,7 @@ from typing import Any, Final
 
 from balance import answers
 from balance.journal import entries, read_record
-from balance.model import Outcome
+from balance.plans import Outcome
 from balance.records import pack_outcome, unpack_outcome
 from balance.resp import StoreError
 from occ.away_grants import Known, Outage, Refused, decide

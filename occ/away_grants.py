@@ -9,7 +9,9 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final
 
-from balance.model import MAIN_BUCKET, Account, Grant, Outcome, Session, Unit
+from balance.accounts import Account, Session
+from balance.model import MAIN_BUCKET, Unit
+from balance.plans import Grant, Outcome
 from occ.charging import session_key
 from occ.codes import (
     CREDIT_LIMIT_REACHED,

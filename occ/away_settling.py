@@ -15,9 +15,11 @@ from enum import StrEnum
 from typing import Final
 
 from balance import answers
+from balance.accounts import Account, FinalUnits, ServiceUse, Session, SessionState
 from balance.lane import ABSENT
 from balance.ledger import Draft
-from balance.model import Account, FinalUnits, Lookup, Outcome, Plan, ServiceUse, Session, SessionState, Unit
+from balance.model import Unit
+from balance.plans import Lookup, Outcome, Plan
 from balance.records import pack_outbox, unpack_outcome
 from balance.resp import StoreError
 from occ import cdr

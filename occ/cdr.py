@@ -14,8 +14,9 @@ from typing import Any, Final
 import msgpack
 
 from balance import answers
+from balance.accounts import Account, Notes, Period, ServiceUse, Session
 from balance.ledger import Draft
-from balance.model import MAIN_BUCKET, Account, Notes, Period, ServiceUse, Session, Unit
+from balance.model import MAIN_BUCKET, Unit
 from balance.packing import pack
 from balance.periods import begin_record, running_period
 from occ.rating.currency import currency_name

@@ -14,9 +14,11 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from balance import answers
+from balance.accounts import Account, Session, SessionState
 from balance.lane import ABSENT
 from balance.ledger import Draft
-from balance.model import Account, Lookup, Outcome, Plan, Session, SessionState, Subscriber
+from balance.model import Subscriber
+from balance.plans import Lookup, Outcome, Plan
 from balance.records import make_plan, pack_outcome, unpack_outcome
 from balance.resp import StoreError, StoreUnavailableError
 from balance.store import Store

@@ -6,8 +6,9 @@ from typing import Annotated, Any, Final
 import typer
 
 from balance import directory
+from balance.accounts import Account
 from balance.directory import NewBucket, Posting
-from balance.model import MAIN_BUCKET, Account, AccountKind, Bucket, LedgerError, LifeState, Unit
+from balance.model import MAIN_BUCKET, AccountKind, Bucket, LedgerError, LifeState, Unit
 from balance.store import Store
 from balance.transfers import Transferred, Unfinished, transfer_money, unfinished_transfers
 from occ.awards import awards_for

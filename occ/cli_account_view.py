@@ -6,9 +6,10 @@ from typing import Annotated, Any, Final
 
 import typer
 
+from balance.accounts import Account
 from balance.directory import NewBucket
 from balance.ledger import Draft
-from balance.model import MAIN_BUCKET, Account, AccountKind, Bucket, LifeState, Unit
+from balance.model import MAIN_BUCKET, AccountKind, Bucket, LifeState, Unit
 from balance.subscribers import check_reason
 from occ.cli_sessions import session_json, sessions_table
 from occ.cli_shell import (

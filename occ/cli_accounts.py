@@ -8,8 +8,9 @@ import typer
 from rich.table import Table
 
 from balance import directory
+from balance.accounts import Account
 from balance.journal import history as account_history
-from balance.model import Account, AccountKind, LifeState, Unit
+from balance.model import AccountKind, LifeState, Unit
 from balance.records import JournalRecord
 from balance.store import Store
 from occ.cli_account_view import (

@@ -16,9 +16,10 @@ from typing import Final
 from rich.console import Console
 
 from balance import notices
+from balance.accounts import Account
 from balance.directory import create_account, read_account, top_up_account
 from balance.keys import POLICY_EVENTS
-from balance.model import Account, AccountKind, IdentityType, Subscriber
+from balance.model import AccountKind, IdentityType, Subscriber
 from balance.store import Store
 from balance.subscribers import add_subscriber
 from balance.transitions import waiting

@@ -5,8 +5,10 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
+from balance.accounts import Account, Session
 from balance.ledger import Draft
-from balance.model import Account, LedgerError, Offer, Plan, Session, Unit
+from balance.model import LedgerError, Offer, Unit
+from balance.plans import Plan
 from balance.records import make_plan
 from balance.store import Store
 from occ import cdr

@@ -8,7 +8,8 @@ from typing import Annotated, Any
 import typer
 
 from balance import broadcast
-from balance.model import Account, AccountKind, Unit
+from balance.accounts import Account
+from balance.model import AccountKind, Unit
 from balance.store import Store
 from balance.structure import paid_subscribers
 from occ.cli_account_view import AccountName

@@ -9,7 +9,8 @@ import typer
 from rich.table import Table
 
 from balance import commands, directory
-from balance.model import Account, Session, Unit
+from balance.accounts import Account, Session
+from balance.model import Unit
 from balance.store import Store
 from occ.cli_later import Later, loading
 from occ.cli_shell import (

@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, TypeVar
 import typer
 from typer.core import TyperGroup
 
-from balance.model import Account, Bucket, LedgerError, Unit
+from balance.accounts import Account
+from balance.model import Bucket, LedgerError, Unit
 from occ.clock import now_ms
 from occ.rating.currency import currency_name, format_amount, parse_amount
 

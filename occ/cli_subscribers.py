@@ -6,9 +6,10 @@ from typing import Annotated, Any, Final
 import typer
 
 from balance import directory, structure, subscribers
+from balance.accounts import Account
 from balance.bulk import subscribers_in_store
 from balance.directory import existing
-from balance.model import Account, AccountKind, IdentityType, LedgerError, LifeState, Subscriber, Unit
+from balance.model import AccountKind, IdentityType, LedgerError, LifeState, Subscriber, Unit
 from balance.store import Store
 from balance.subscribers import Identity
 from occ.cli_account_view import DEFAULT_REASON, NeededReason, Reason, day

@@ -21,9 +21,10 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
+from balance.accounts import Account
 from balance.directory import read_accounts
 from balance.journal import PAGE_ENTRIES, read_record
-from balance.model import Account, Unit
+from balance.model import Unit
 from balance.records import JournalRecord
 from balance.store import Store
 from occ.cli_accounts import why_text

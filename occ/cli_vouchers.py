@@ -4,8 +4,9 @@ from typing import Annotated
 
 import typer
 
+from balance.accounts import Account
 from balance.directory import Posting, read_account
-from balance.model import Account, LedgerError, Unit
+from balance.model import LedgerError, Unit
 from balance.store import Store
 from balance.vouchers import LARGEST_BATCH, Batch, Voucher, Vouchers, batches, block_batch, read_batch, vouchers_of
 from occ.cli_account_view import DAY_MS, AccountName, end_of_day_ms

@@ -12,9 +12,10 @@ from typing import Annotated, Any, Final
 
 import typer
 
+from balance.accounts import Account, ServiceUse, Session
 from balance.directory import read_account
 from balance.journal import history
-from balance.model import MAIN_BUCKET, Account, Bucket, ServiceUse, Session, Subscriber, Unit
+from balance.model import MAIN_BUCKET, Bucket, Subscriber, Unit
 from balance.records import VERSION_BYTES, JournalRecord
 from balance.resp import StoreUnavailableError
 from balance.store import Store

@@ -10,8 +10,8 @@ from typing import Annotated, Any, Final
 import typer
 
 from balance import journal
+from balance.accounts import Account, Session
 from balance.directory import read_account
-from balance.model import Account, Session
 from balance.records import JournalRecord
 from balance.resp import StoreError
 from balance.store import Store

@@ -14,8 +14,10 @@ import logging
 from collections.abc import Iterable
 from typing import Final
 
+from balance.accounts import Account, Session
 from balance.ledger import Draft
-from balance.model import Account, LedgerError, LifeState, Offer, Plan, Session, Subscriber
+from balance.model import LedgerError, LifeState, Offer, Subscriber
+from balance.plans import Plan
 from balance.records import make_plan
 from balance.store import Store
 from balance.subscribers import session_accounts

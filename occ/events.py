@@ -3,9 +3,11 @@
 Each function works on the services of one request and returns the ``Outcome``; ``occ.charging`` writes it down.
 """
 
+from balance.accounts import ServiceUse, Session
 from balance.fees import refund
 from balance.ledger import Draft, release, reserve
-from balance.model import Grant, Outcome, ServiceUse, Session, Unit
+from balance.model import Unit
+from balance.plans import Grant, Outcome
 from occ.codes import (
     CREDIT_LIMIT_REACHED,
     ENOUGH_CREDIT,

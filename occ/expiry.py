@@ -11,9 +11,11 @@ import logging
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Final
 
+from balance.accounts import Account, SessionState
 from balance.directory import accounts_in_expiry_index
 from balance.ledger import Draft, expire_buckets, next_wake_ms
-from balance.model import Account, Plan, SessionState, Subscriber
+from balance.model import Subscriber
+from balance.plans import Plan
 from balance.records import make_plan
 from balance.resp import StoreError, StoreUnavailableError
 from balance.subscribers import subscriber_named

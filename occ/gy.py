@@ -10,7 +10,8 @@ from time import perf_counter, perf_counter_ns
 from typing import Final, Protocol
 
 from balance.look_ups import drop_oldest
-from balance.model import Grant, Outcome, Unit
+from balance.model import Unit
+from balance.plans import Grant, Outcome
 from occ.admission import TOO_OFTEN, Admission, AdmissionLimits
 from occ.advice import cc_money
 from occ.away import Away

@@ -23,7 +23,8 @@ Subscribers are never in grace, postpaid accounts neither.
 
 from typing import Final
 
-from balance.model import Account, LedgerError, LifeState
+from balance.accounts import Account
+from balance.model import LedgerError, LifeState
 from occ.codes import END_USER_SERVICE_DENIED, USER_UNKNOWN
 
 ALLOWED: Final[dict[LifeState, tuple[LifeState, ...]]] = {

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Final
 
 from balance import attempts, directory
+from balance.accounts import Account
 from balance.directory import Posting, existing
-from balance.model import MAIN_BUCKET, Account, AccountKind, LedgerError, LifeState, Unit
+from balance.model import MAIN_BUCKET, AccountKind, LedgerError, LifeState, Unit
 from balance.store import Store
 from balance.vouchers import BOUND_FOR_MS, Voucher, Vouchers, WrongCodeError
 from occ.awards import awards_for

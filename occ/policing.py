@@ -7,8 +7,10 @@ it. ``occ.services`` asks and acts; nothing is debited, reserved or refused here
 from dataclasses import replace
 from typing import Final, NamedTuple
 
+from balance.accounts import Notes, ServiceUse, Session
 from balance.ledger import Draft
-from balance.model import Notes, Plan, Rate, ServiceUse, Session, Unit
+from balance.model import Rate, Unit
+from balance.plans import Plan
 from occ.codes import AUTHORIZATION_REJECTED, CREDIT_LIMIT_REACHED, END_USER_SERVICE_DENIED
 from occ.indications import Indications
 from occ.profiles import Profile, Reauthorisation

@@ -9,8 +9,9 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any, Final
 
+from balance.accounts import Notes, ServiceUse, Session
 from balance.ledger import Draft, reserved_money, settle, settle_so_far
-from balance.model import Notes, Rate, ServiceUse, Session, Unit
+from balance.model import Rate, Unit
 from balance.periods import begin_period, count_from, mark_period, write_off
 from occ.codes import CREDIT_CONTROL_NOT_APPLICABLE, RATING_FAILED
 from occ.profiles import Profile

@@ -8,9 +8,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
+from balance.accounts import Account
 from balance.embedded import Address
 from balance.lane import ABSENT
-from balance.model import MAIN_BUCKET, Account, AccountKind, Bucket, Outcome, Plan, Subscriber, Unit
+from balance.model import MAIN_BUCKET, AccountKind, Bucket, Subscriber, Unit
+from balance.plans import Outcome, Plan
 from balance.records import pack_account, unpack_account, unpack_outbox
 from balance.store import Store, StoreSettings
 from occ import cdr

@@ -14,9 +14,9 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Final, TypeVar
 from weakref import WeakValueDictionary
 
+from balance.accounts import Account, Session
 from balance.commands import ChannelSettings, CommandListener, UnclaimedError, ask
 from balance.directory import read_account
-from balance.model import Account, Session
 from balance.resp import StoreError, StoreUnavailableError
 from occ.charging import Charging
 from occ.delivery import Delivered, DeliverySettings, Destination, Ways

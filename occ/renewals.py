@@ -15,9 +15,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
+from balance.accounts import Account
 from balance.fees import charge_fee, give_back_fee
 from balance.ledger import Draft, add_bucket
-from balance.model import UNLIMITED, Account, AccountKind, Bucket, LedgerError, LifeState, Offer, Subscriber, Unit
+from balance.model import UNLIMITED, AccountKind, Bucket, LedgerError, LifeState, Offer, Subscriber, Unit
 from occ.rating.allowances import Allowance, Bonus
 from occ.rating.catalogue import Catalogue
 from occ.rating.local_time import Calendar

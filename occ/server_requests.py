@@ -14,10 +14,11 @@ from typing import Any, Final
 import msgpack
 
 from balance import directory
+from balance.accounts import Account, Session, SessionState
 from balance.answers import newest_key
 from balance.commands import tell
 from balance.ledger import Draft
-from balance.model import Account, Plan, Session, SessionState
+from balance.plans import Plan
 from balance.records import make_plan
 from balance.store import Store
 from occ import cdr

@@ -3,7 +3,8 @@
 from dataclasses import replace
 from typing import Final
 
-from balance.model import UNLIMITED, ServiceUse, Unit
+from balance.accounts import ServiceUse
+from balance.model import UNLIMITED, Unit
 from occ.rating.catalogue import Service
 from protocols.credit_control import Money, ServiceRequest, Units
 

@@ -8,6 +8,7 @@ writes nothing down (``occ.charging`` does), and knows no account but the draft'
 from dataclasses import dataclass, field
 from typing import Final
 
+from balance.accounts import FinalUnits, ServiceUse, Session
 from balance.ledger import (
     Draft,
     has_more,
@@ -16,7 +17,8 @@ from balance.ledger import (
     reserve,
     reserved_money,
 )
-from balance.model import FinalUnits, Grant, Outcome, Rate, ServiceUse, Session, Unit
+from balance.model import Rate, Unit
+from balance.plans import Grant, Outcome
 from occ.cdr import reason_bit
 from occ.codes import (
     AFTER_TARIFF_CHANGE,

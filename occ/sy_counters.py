@@ -4,7 +4,8 @@ from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import Final, Protocol
 
-from balance.model import Account, LifeState, Subscriber
+from balance.accounts import Account
+from balance.model import LifeState, Subscriber
 from balance.subscriptions import Subscription, Told
 from policies.counters import CounterStatus
 from protocols.spending_limits import CounterReport

@@ -16,9 +16,10 @@ from typing import Any, Final
 
 import msgpack
 
+from balance.accounts import Account
 from balance.commands import ChannelSettings, CommandListener, UnclaimedError, ask
 from balance.directory import read_account
-from balance.model import Account, Subscriber
+from balance.model import Subscriber
 from balance.resp import StoreError, StoreUnavailableError
 from balance.store import Store
 from balance.subscribers import subscriber_named

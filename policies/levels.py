@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import Final
 
-from balance.model import Account, Bucket, LifeState, ServiceUse, Unit
+from balance.accounts import Account, ServiceUse
+from balance.model import Bucket, LifeState, Unit
 
 INFINITE: Final = 1 << 63
 """Beyond every amount of the ledger."""

@@ -8,7 +8,8 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
-from balance.model import Account, Unit
+from balance.accounts import Account
+from balance.model import Unit
 from policies.counters import Counter, CounterStatus
 from policies.levels import (
     INFINITE,

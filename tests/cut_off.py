@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from balance.model import Plan
+from balance.plans import Plan
 from balance.resp import Reply
 from balance.store import Store
 

@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 
 import uvloop
 
+from balance.accounts import Account
 from balance.directory import (
     NewBucket,
     Posting,
@@ -26,7 +27,7 @@ from balance.directory import (
     set_credit_limit,
     top_up_account,
 )
-from balance.model import Account, AccountKind, IdentityType, Subscriber, Unit
+from balance.model import AccountKind, IdentityType, Subscriber, Unit
 from balance.subscribers import add_subscriber
 from balance.verify import Report, verify
 from occ.cdr import unrecorded_micro

@@ -8,7 +8,8 @@ from typing import Any, TypeVar
 
 import pytest
 
-from balance.model import Account, IdentityType, Session
+from balance.accounts import Account, Session
+from balance.model import IdentityType
 from occ.reauthorisation import Reauthorisation
 from occ.server_requests import Result
 from tests.asked_client import REALM, AskedClient

@@ -5,8 +5,9 @@ import itertools
 from collections.abc import Callable, Collection
 from typing import Any
 
+from balance.accounts import Account
 from balance.directory import adjust_account, read_account, set_account_state
-from balance.model import MAIN_BUCKET, Account, IdentityType, LifeState, Subscriber
+from balance.model import MAIN_BUCKET, IdentityType, LifeState, Subscriber
 from balance.subscriptions import Kept, find_subscription
 from occ.lifecycle import check_change
 from occ.sy_counters import SyStatistics

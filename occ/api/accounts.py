@@ -8,8 +8,9 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, StringConstraints
 from starlette.responses import Response
 
 from balance import directory, structure, subscribers
+from balance.accounts import Account
 from balance.journal import history
-from balance.model import Account, AccountKind, IdentityType, LedgerError, LifeState, Subscriber
+from balance.model import AccountKind, IdentityType, LedgerError, LifeState, Subscriber
 from balance.tokens import Role
 from occ.api.access import caller_of, router, takes
 from occ.api.context import Context, account_meant, context_of, subscriber_meant

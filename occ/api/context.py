@@ -8,8 +8,9 @@ from typing import Any
 
 from starlette.requests import Request
 
+from balance.accounts import Account
 from balance.broadcast import BroadcastListener
-from balance.model import Account, Subscriber
+from balance.model import Subscriber
 from balance.store import Store
 from balance.subscribers import find_subscribers
 from balance.vouchers import Vouchers

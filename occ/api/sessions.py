@@ -9,7 +9,7 @@ from pydantic import StringConstraints
 from starlette.responses import Response
 
 from balance import directory
-from balance.model import Account, Session
+from balance.accounts import Account, Session
 from balance.store import Store
 from balance.tokens import Role
 from occ.api.access import caller_of, router, takes

@@ -7,9 +7,10 @@ from typing import Any, Final
 from fastapi import Request
 from starlette.responses import Response
 
+from balance.accounts import Account
 from balance.directory import accounts, read_account
 from balance.journal import PAGE_ENTRIES, history, read_record
-from balance.model import Account, Unit
+from balance.model import Unit
 from balance.records import JournalRecord
 from balance.store import Store
 from balance.tokens import Role

@@ -8,8 +8,9 @@ from collections.abc import Iterable
 from decimal import Decimal, localcontext
 from typing import Any, Final
 
+from balance.accounts import Account
 from balance.ledger import Draft
-from balance.model import LARGEST, MAIN_BUCKET, MICRO, Account, Bucket, LifeState, Unit
+from balance.model import LARGEST, MAIN_BUCKET, MICRO, Bucket, LifeState, Unit
 from balance.store import Store
 from balance.structure import paid_subscribers
 from occ.api.context import account_meant

@@ -16,8 +16,9 @@ from pathlib import Path
 from typing import IO, Any, Final
 
 from balance import directory, structure, subscribers
+from balance.accounts import Account
 from balance.bulk import subscribers_in_store
-from balance.model import MAIN_BUCKET, Account, Subscriber
+from balance.model import MAIN_BUCKET, Subscriber
 from balance.records import pack_subscriber, unpack_subscriber
 from balance.resp import StoreError
 from balance.store import Store

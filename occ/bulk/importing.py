@@ -17,9 +17,11 @@ from time import perf_counter
 from typing import Any, Final, Generic, TypeVar
 
 from balance import bulk, directory
+from balance.accounts import Account, Session
 from balance.bulk import Trace
 from balance.ledger import Draft
-from balance.model import Account, AccountKind, LifeState, Plan, Session, Unit
+from balance.model import AccountKind, LifeState, Unit
+from balance.plans import Plan
 from balance.records import make_plan
 from balance.store import Store
 from occ.bulk.contacts import settle_contacts

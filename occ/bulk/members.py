@@ -6,8 +6,9 @@ from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from balance import directory, structure, subscribers
+from balance.accounts import Account
 from balance.bulk import IMPORT, add_members
-from balance.model import Account, IdentityType, LedgerError, LifeState, Subscriber
+from balance.model import IdentityType, LedgerError, LifeState, Subscriber
 from balance.records import unpack_subscriber
 from balance.store import Store
 from balance.structure import CustomerUnit, Pays, UnitKind

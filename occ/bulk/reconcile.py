@@ -8,9 +8,10 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final
 
+from balance.accounts import Account
 from balance.bulk import check_terms, open_account
 from balance.ledger import Draft, add_bucket
-from balance.model import MAIN_BUCKET, Account, AccountKind, Bucket, LedgerError, Meter, Offer, Unit
+from balance.model import MAIN_BUCKET, AccountKind, Bucket, LedgerError, Meter, Offer, Unit
 from occ.bulk import values
 from occ.bulk.rows import AccountRow, AnyRow, BucketRow, MeterRow, OfferRow, digest
 from occ.bulk.spool import Place

@@ -5,9 +5,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+from balance.accounts import Account
 from balance.bulk import subscribers_in_store
 from balance.directory import accounts
-from balance.model import MAIN_BUCKET, Account, AccountKind, LifeState, Unit
+from balance.model import MAIN_BUCKET, AccountKind, LifeState, Unit
 from balance.store import Store
 from occ.rating.currency import currency_name
 

@@ -1,6 +1,7 @@
 """What a notice about an account can always be told."""
 
-from balance.model import Account, Unit
+from balance.accounts import Account
+from balance.model import Unit
 from balance.notices import Value
 from occ.rating.currency import currency_name
 

@@ -16,9 +16,10 @@ from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from balance.accounts import Account
 from balance.directory import read_account
 from balance.keys import POLICY_EVENTS
-from balance.model import Account, AccountKind
+from balance.model import AccountKind
 from balance.resp import StoreError, StoreUnavailableError
 from balance.store import Store
 from balance.structure import paid_subscribers

@@ -18,7 +18,8 @@ from datetime import date
 from pathlib import Path
 from typing import Final
 
-from balance.model import MAIN_BUCKET, Account, Bucket, LifeState, Meter, Unit
+from balance.accounts import Account
+from balance.model import MAIN_BUCKET, Bucket, LifeState, Meter, Unit
 from occ.policy.reading import ACCESS, CUT, OperatorPolicies
 from occ.policy.written_levels import KINDS, read_amount, read_measure
 from occ.rating.catalogue import Catalogue

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Final, NamedTuple
 
-from balance.model import Account, ServiceUse, Session
+from balance.accounts import Account, ServiceUse, Session
 from occ.policy.watching import Transition
 from occ.server_requests import Command
 from policies.levels import held_of

@@ -2,7 +2,8 @@
 
 from collections.abc import Collection
 
-from balance.model import Account, Subscriber
+from balance.accounts import Account
+from balance.model import Subscriber
 from occ.charging import Charging
 from occ.rules import OperatorPolicies
 from policies.counters import CounterStatus

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Final, NamedTuple
 
-from balance.model import Account, AccountKind, Unit
+from balance.accounts import Account
+from balance.model import AccountKind, Unit
 from occ.codes import AUTHORIZATION_REJECTED, CREDIT_LIMIT_REACHED, END_USER_SERVICE_DENIED
 from occ.policy.reading import OperatorPolicies
 from occ.policy.written_levels import KINDS

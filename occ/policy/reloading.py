@@ -11,9 +11,10 @@ from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Final
 
+from balance.accounts import Account, Session
 from balance.directory import accounts
 from balance.ledger import Draft
-from balance.model import Account, Plan, Session
+from balance.plans import Plan
 from balance.records import make_plan
 from balance.resp import StoreError
 from occ.charging import Charging

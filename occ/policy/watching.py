@@ -12,8 +12,10 @@ from typing import Any, Final
 
 import msgpack
 
+from balance.accounts import Account, Before
 from balance.keys import POLICIES
-from balance.model import Account, Before, Plan, Unit
+from balance.model import Unit
+from balance.plans import Plan
 from balance.store import Store
 from policies.levels import Level, Measure, Measured, Range, held_of, money_of
 from policies.policy import Policies
@@ -94,7 +96,7 @@ class Watching:
         self._money = any(each.what in (Measured.BALANCE, Measured.CREDIT) for each in measures)
 
     def __call__(self, plan: Plan) -> None:
-        """See ``balance.model.Observe``."""
+        """See ``balance.plans.Observe``."""
         account, before = plan.account, plan.before
         assert account is not None
         try:

@@ -15,7 +15,7 @@ Read from the section ``offers`` of the catalogue; a plan lists its own under ``
 Days, weeks and months are those of the catalogue's clock and begin at the time of day at which the offer was taken:
 what was taken on the 31st is due on the last day of shorter months. With ``first of month`` they begin at its midnight,
 with ``15 of month`` at that of the 15th, with ``cycle day`` at that of the day on which the months of the account begin
-(``balance.model.Account.cycle_day``); a day that a month does not have is its last one.
+(``balance.accounts.Account.cycle_day``); a day that a month does not have is its last one.
 
 A share is exact to the day: days from today to the end of the period, today among them, over the days of the period.
 Fees are rounded down to a micro-unit, what is given is rounded up to a whole unit.

@@ -6,22 +6,18 @@ to request can be encoded once: see ``members``.
 """
 
 from protocols.credit_control.answer import encode_answer, encode_result, encode_service
-from protocols.credit_control.client import decode_answer, encode_request
-from protocols.credit_control.members import bandwidth_filter_rule, encode_command_members, encode_service_members
-from protocols.credit_control.model import (
+from protocols.credit_control.answer_model import (
     AdviceOfCharge,
     CreditControlAnswer,
-    CreditControlRequest,
-    Money,
     PoolReference,
     RateElement,
     ReceivedAnswer,
     ServiceAnswer,
-    ServiceRequest,
     Tariff,
-    Units,
-    UnitValue,
 )
+from protocols.credit_control.client import decode_answer, encode_request
+from protocols.credit_control.members import bandwidth_filter_rule, encode_command_members, encode_service_members
+from protocols.credit_control.model import CreditControlRequest, Money, ServiceRequest, Units, UnitValue
 from protocols.credit_control.request import decode_request
 from protocols.credit_control.service_information import ims_information, ps_information, sms_information
 from protocols.credit_control.session import (

@@ -8,9 +8,10 @@ from struct import Struct
 from typing import Final
 
 from protocols.credit_control import wire
+from protocols.credit_control.answer_model import CreditControlAnswer, ServiceAnswer
 from protocols.credit_control.encoding import PADDING, group, header32, unit_members, unsigned32, unsigned64
 from protocols.credit_control.members import encode_command_members, encode_service_members
-from protocols.credit_control.model import CreditControlAnswer, CreditControlRequest, ServiceAnswer
+from protocols.credit_control.model import CreditControlRequest
 from protocols.diameter.codes import Application, Command, Flag
 
 _VERSION: Final[int] = 1 << 24

@@ -6,6 +6,7 @@ Answers are read through message shapes as requests are, so that a load generato
 from typing import Final
 
 from protocols.credit_control import wire
+from protocols.credit_control.answer_model import ReceivedAnswer, ServiceAnswer
 from protocols.credit_control.encoding import (
     group,
     octets,
@@ -17,7 +18,7 @@ from protocols.credit_control.encoding import (
     unsigned32,
     unsigned64,
 )
-from protocols.credit_control.model import CreditControlRequest, ReceivedAnswer, ServiceAnswer, ServiceRequest
+from protocols.credit_control.model import CreditControlRequest, ServiceRequest
 from protocols.credit_control.reading import (
     FIXED,
     OCTETS,

@@ -13,6 +13,14 @@ from struct import Struct
 from typing import Final
 
 from protocols.credit_control import wire
+from protocols.credit_control.answer_model import (
+    AdviceOfCharge,
+    CreditControlAnswer,
+    PoolReference,
+    RateElement,
+    ServiceAnswer,
+    Tariff,
+)
 from protocols.credit_control.encoding import (
     group,
     money,
@@ -26,14 +34,6 @@ from protocols.credit_control.encoding import (
     time,
     unit_value,
     unsigned32,
-)
-from protocols.credit_control.model import (
-    AdviceOfCharge,
-    CreditControlAnswer,
-    PoolReference,
-    RateElement,
-    ServiceAnswer,
-    Tariff,
 )
 from protocols.diameter.codes import QoSSemantics, RedirectAddressType, TreatmentAction
 

@@ -7,7 +7,8 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from protocols.credit_control import wire
-from protocols.credit_control.model import AdviceOfCharge, PoolReference, RateElement, Tariff, Units
+from protocols.credit_control.answer_model import AdviceOfCharge, PoolReference, RateElement, Tariff
+from protocols.credit_control.model import Units
 from protocols.diameter.codes import RedirectAddressType
 from protocols.diameter.shape import ShapeBuilder
 from protocols.diameter.validation import Node

@@ -12,8 +12,9 @@ from typing import Final
 
 from protocols.credit_control import wire
 from protocols.credit_control.answer import encode_answer
+from protocols.credit_control.answer_model import CreditControlAnswer
 from protocols.credit_control.encoding import header32
-from protocols.credit_control.model import CreditControlAnswer, CreditControlRequest
+from protocols.credit_control.model import CreditControlRequest
 from protocols.credit_control.request import decode_request
 from protocols.diameter.codes import CCRequestType, Flag, ResultCode
 

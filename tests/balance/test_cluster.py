@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from balance import actions, attempts, contacts, notices, structure, subscriptions
+from balance.accounts import Account, Session
 from balance.bulk import subscribers_in_store
 from balance.cluster import Cluster, slot_of
 from balance.directory import create_account, read_account
@@ -22,7 +23,8 @@ from balance.embedded import Address
 from balance.inspection import inspect_servers
 from balance.keys import LAYOUT
 from balance.ledger import Draft, top_up
-from balance.model import Account, AccountKind, IdentityType, Plan, Session, Subscriber
+from balance.model import AccountKind, IdentityType, Subscriber
+from balance.plans import Plan
 from balance.records import make_plan
 from balance.resp import StoreError, StoreUnavailableError
 from balance.snapshot import backup

@@ -7,11 +7,14 @@ from types import ModuleType
 
 import pytest
 
-from balance import model
+from balance import accounts, model, plans
 from occ import services
-from protocols.credit_control import model as credit_control
+from protocols.credit_control import answer_model
+from protocols.credit_control import model as request_model
 from protocols.diameter.assembly import Copied
 from tests.plain import PLAIN_ONLY
+
+MODULES = (model, accounts, plans, services, request_model, answer_model)
 
 
 def written_out(module: ModuleType) -> list[type]:
@@ -20,7 +23,7 @@ def written_out(module: ModuleType) -> list[type]:
 
 
 @PLAIN_ONLY
-@pytest.mark.parametrize("kind", [each for at in (model, services, credit_control) for each in written_out(at)])
+@pytest.mark.parametrize("kind", [each for at in MODULES for each in written_out(at)])
 def test_every_field_is_taken(kind: type) -> None:
     taken = list(inspect.signature(kind).parameters)
     assert taken == [each.name for each in fields(kind) if each.init]
@@ -31,7 +34,7 @@ def test_every_field_is_taken(kind: type) -> None:
 
 
 @PLAIN_ONLY
-@pytest.mark.parametrize("kind", [each for each in written_out(credit_control) if issubclass(each, Copied)])
+@pytest.mark.parametrize("kind", [each for each in written_out(request_model) if issubclass(each, Copied)])
 def test_every_field_is_copied(kind: type) -> None:
     source = inspect.getsource(kind)
     copied = re.findall(r"^ +self\.(\w+),$", source[source.index("def copy") :], re.MULTILINE)

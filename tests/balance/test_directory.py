@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from balance import directory, subscribers
+from balance.accounts import Account, ServiceUse, Session
 from balance.directory import NewBucket, Posting
 from balance.embedded import Address
 from balance.journal import history
@@ -13,19 +14,16 @@ from balance.keys import Keys
 from balance.ledger import Draft, add_bucket, settle
 from balance.model import (
     MAIN_BUCKET,
-    Account,
     AccountKind,
     Bucket,
     IdentityType,
     LedgerError,
     LifeState,
     Offer,
-    Plan,
-    ServiceUse,
-    Session,
     Subscriber,
     Unit,
 )
+from balance.plans import Plan
 from balance.records import Change, make_plan
 from balance.resp import StoreError
 from balance.store import Store, StoreSettings

@@ -14,10 +14,12 @@ from pathlib import Path
 
 import pytest
 
+from balance.accounts import Account, Session
 from balance.directory import create_account, read_account
 from balance.embedded import Address, EmbeddedRedis, EmbeddedSettings
 from balance.ledger import Draft, top_up
-from balance.model import Account, AccountKind, Plan, Session
+from balance.model import AccountKind
+from balance.plans import Plan
 from balance.records import make_plan
 from balance.resp import LOOKS, StoreUnavailableError
 from balance.store import Store, StoreSettings

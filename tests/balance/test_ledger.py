@@ -5,6 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
+from balance.accounts import Account, ServiceUse, Session
 from balance.ledger import (
     Draft,
     add_bucket,
@@ -16,7 +17,7 @@ from balance.ledger import (
     settle,
     top_up,
 )
-from balance.model import MAIN_BUCKET, Account, AccountKind, Bucket, LedgerError, ServiceUse, Session, Unit
+from balance.model import MAIN_BUCKET, AccountKind, Bucket, LedgerError, Unit
 from occ.rating.price import FreePrice, StepPrice
 from tests.naive_ledger import NaiveBucket, NaiveLedger, NaiveService
 

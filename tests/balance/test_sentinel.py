@@ -12,12 +12,14 @@ from contextlib import ExitStack, asynccontextmanager
 
 import pytest
 
+from balance.accounts import Account, Session
 from balance.connecting import open_link, primary_of
 from balance.directory import create_account, read_account
 from balance.directory_watch import DirectoryWatch
 from balance.embedded import Address
 from balance.ledger import Draft, top_up
-from balance.model import Account, AccountKind, Plan, Session, Subscriber
+from balance.model import AccountKind, Subscriber
+from balance.plans import Plan
 from balance.records import make_plan, pack_subscriber
 from balance.resp import StoreUnavailableError
 from balance.store import Store, StoreSettings

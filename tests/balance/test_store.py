@@ -7,11 +7,13 @@ import msgpack
 import pytest
 
 from balance import lane
+from balance.accounts import Account, Session, SessionState
 from balance.directory import create_account, read_account
 from balance.embedded import Address
 from balance.lane import ABSENT
 from balance.ledger import Draft, top_up
-from balance.model import Account, AccountKind, LedgerError, Lookup, Plan, Session, SessionState
+from balance.model import AccountKind, LedgerError
+from balance.plans import Lookup, Plan
 from balance.records import make_plan
 from balance.resp import StoreError, StoreUnavailableError
 from balance.store import Store, StoreSettings

@@ -8,10 +8,12 @@ from typing import Any
 import pytest
 
 from balance import directory, structure, subscribers
+from balance.accounts import Account, Session
 from balance.embedded import Address
 from balance.journal import history
 from balance.ledger import Draft
-from balance.model import Account, AccountKind, IdentityType, LedgerError, LifeState, Plan, Session, Subscriber
+from balance.model import AccountKind, IdentityType, LedgerError, LifeState, Subscriber
+from balance.plans import Plan
 from balance.records import make_plan
 from balance.resp import StoreUnavailableError
 from balance.store import Store, StoreSettings

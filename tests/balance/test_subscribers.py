@@ -8,9 +8,10 @@ import msgpack
 import pytest
 
 from balance import directory, structure, subscribers
+from balance.accounts import Account
 from balance.embedded import Address
 from balance.journal import history
-from balance.model import Account, AccountKind, IdentityType, LedgerError, LifeState, Subscriber
+from balance.model import AccountKind, IdentityType, LedgerError, LifeState, Subscriber
 from balance.records import pack_subscriber
 from balance.store import Store, StoreSettings
 from balance.verify import verify

@@ -6,11 +6,13 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 import pytest
 
 from balance import directory
+from balance.accounts import Account, ServiceUse, Session
 from balance.directory import REFERENCE_TTL_MS
 from balance.embedded import Address
 from balance.journal import history
 from balance.ledger import Draft, reserve
-from balance.model import Account, AccountKind, LedgerError, LifeState, Plan, ServiceUse, Session, Unit
+from balance.model import AccountKind, LedgerError, LifeState, Unit
+from balance.plans import Plan
 from balance.records import make_plan
 from balance.store import Store, StoreSettings
 from balance.transfers import Transferred, transfer_money, unfinished_transfers

@@ -5,9 +5,11 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from balance.accounts import Account, Session
 from balance.embedded import Address
 from balance.ledger import Draft
-from balance.model import Account, Bucket, Plan, Session
+from balance.model import Bucket
+from balance.plans import Plan
 from balance.records import make_plan
 from balance.store import Store, StoreSettings
 from balance.transitions import Entry, TransitionReader, TransitionSettings, waiting

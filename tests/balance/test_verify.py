@@ -8,9 +8,11 @@ import msgpack
 import pytest
 
 from balance import directory, journal, verify
+from balance.accounts import Account, ServiceUse, Session
 from balance.embedded import Address
 from balance.ledger import Draft, expire_buckets, reserve, settle
-from balance.model import Account, AccountKind, Bucket, Plan, ServiceUse, Session, Step, Unit
+from balance.model import AccountKind, Bucket, Unit
+from balance.plans import Plan, Step
 from balance.records import make_plan, pack_account, pack_version
 from balance.store import Store, StoreSettings
 from balance.sums import EXPIRE

@@ -21,11 +21,12 @@ from typing import Any, TypeVar
 from urllib.error import HTTPError
 from urllib.request import ProxyHandler, build_opener
 
+from balance.accounts import Account
 from balance.address import OPEN
 from balance.directory import accounts, create_account
 from balance.embedded import Address, EmbeddedRedis, EmbeddedSettings, find_running
 from balance.journal import BEGINNING, entries, last_entry_id, read_record
-from balance.model import Account, AccountKind, Subscriber, Unit
+from balance.model import AccountKind, Subscriber, Unit
 from balance.records import JournalRecord
 from balance.store import Store, StoreSettings
 from balance.subscribers import add_subscriber

@@ -8,7 +8,9 @@ from datetime import datetime
 from typing import Any, Final
 
 from balance import directory
-from balance.model import Account, AccountKind, Outcome, Subscriber, Unit
+from balance.accounts import Account
+from balance.model import AccountKind, Subscriber, Unit
+from balance.plans import Outcome
 from balance.store import Store
 from balance.subscribers import add_subscriber, change_plan
 from occ.awards import awards_for

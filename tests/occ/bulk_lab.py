@@ -10,9 +10,10 @@ from typing import Any, TypeVar
 from typer.testing import CliRunner, Result
 
 from balance import directory, structure, subscribers
+from balance.accounts import Account
 from balance.embedded import Address
 from balance.journal import history
-from balance.model import Account, Subscriber
+from balance.model import Subscriber
 from balance.records import JournalRecord
 from balance.store import Store, StoreSettings
 from balance.structure import CustomerUnit

@@ -6,9 +6,11 @@ Steps, plans and how they are written down are the server's; only the store is l
 from pathlib import Path
 from typing import Any
 
+from balance.accounts import Account, Session
 from balance.embedded import Address
 from balance.lane import ABSENT
-from balance.model import Account, AccountKind, Bucket, Lookup, Offer, Outcome, Plan, Session, Step, Subscriber, Unit
+from balance.model import AccountKind, Bucket, Offer, Subscriber, Unit
+from balance.plans import Lookup, Outcome, Plan, Step
 from balance.records import pack_account, pack_session, unpack_account, unpack_outbox, unpack_session
 from balance.store import Store, StoreSettings
 from occ.cdr import as_json_fields, unrecorded_micro

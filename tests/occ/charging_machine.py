@@ -15,11 +15,13 @@ import redis
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant
 
+from balance.accounts import Account, Period, ServiceUse, Session
 from balance.directory import NewBucket, create_account, read_account, top_up_account
 from balance.embedded import Address
 from balance.ledger import Draft
-from balance.model import Account, AccountKind, Outcome, Period, Plan, ServiceUse, Session, Subscriber, Unit
+from balance.model import AccountKind, Subscriber, Unit
 from balance.periods import running_period
+from balance.plans import Outcome, Plan
 from balance.records import make_plan, unpack_outbox
 from balance.store import Store, StoreSettings
 from balance.subscribers import add_subscriber

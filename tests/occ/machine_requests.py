@@ -5,7 +5,7 @@ from dataclasses import fields
 
 from hypothesis import strategies as st
 
-from balance.model import Outcome
+from balance.plans import Outcome
 from occ.profiles import Profile
 from protocols.credit_control import CreditControlRequest, ServiceRequest, Units
 from tests.occ.machine_catalogue import EUR

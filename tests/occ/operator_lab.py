@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
 
+from balance.accounts import Account
 from balance.directory import create_account, read_account
-from balance.model import Account, AccountKind, Outcome, Subscriber
+from balance.model import AccountKind, Subscriber
+from balance.plans import Outcome
 from balance.records import unpack_outbox
 from balance.store import Store
 from balance.structure import add_member

@@ -3,23 +3,12 @@
 from pathlib import Path
 from typing import Any
 
+from balance.accounts import Account, Session
 from balance.embedded import Address
 from balance.lane import ABSENT
 from balance.ledger import Draft, add_bucket, top_up
-from balance.model import (
-    Account,
-    AccountKind,
-    Bucket,
-    Grant,
-    LifeState,
-    Lookup,
-    Outcome,
-    Plan,
-    Session,
-    Step,
-    Subscriber,
-    Unit,
-)
+from balance.model import AccountKind, Bucket, LifeState, Subscriber, Unit
+from balance.plans import Grant, Lookup, Outcome, Plan, Step
 from balance.records import (
     make_plan,
     pack_account,

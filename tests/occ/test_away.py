@@ -20,7 +20,8 @@ import pytest
 
 from balance.directory import read_account
 from balance.embedded import Address
-from balance.model import Outcome, Unit
+from balance.model import Unit
+from balance.plans import Outcome
 from balance.records import unpack_outbox
 from balance.resp import StoreUnavailableError
 from balance.store import Store, StoreSettings

@@ -13,24 +13,23 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from balance import directory, structure, subscribers
+from balance.accounts import Account, Session
 from balance.embedded import Address
 from balance.ledger import Draft, next_wake_ms
 from balance.model import (
     LARGEST,
     MAIN_BUCKET,
     UNLIMITED,
-    Account,
     AccountKind,
     Bucket,
     IdentityType,
     LifeState,
     Meter,
     Offer,
-    Plan,
-    Session,
     Subscriber,
     Unit,
 )
+from balance.plans import Plan
 from balance.records import make_plan
 from balance.store import Store, StoreSettings
 from balance.structure import CustomerUnit, Pays, UnitKind

@@ -6,21 +6,12 @@ from pathlib import Path
 import pytest
 
 from balance import directory, subscribers
+from balance.accounts import Account, Session
 from balance.bulk import IMPORT, open_account
 from balance.embedded import Address
 from balance.journal import history
-from balance.model import (
-    MAIN_BUCKET,
-    Account,
-    AccountKind,
-    IdentityType,
-    LifeState,
-    Offer,
-    Plan,
-    Session,
-    Subscriber,
-    Unit,
-)
+from balance.model import MAIN_BUCKET, AccountKind, IdentityType, LifeState, Offer, Subscriber, Unit
+from balance.plans import Plan
 from balance.records import Change, make_plan
 from balance.store import Store
 from balance.structure import CustomerUnit, Pays, UnitKind

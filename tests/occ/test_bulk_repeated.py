@@ -5,14 +5,11 @@ from pathlib import Path
 import pytest
 
 from balance import directory
+from balance.accounts import Account, Session
 from balance.embedded import Address
 from balance.ledger import Draft
-from balance.model import (
-    Account,
-    LifeState,
-    Plan,
-    Session,
-)
+from balance.model import LifeState
+from balance.plans import Plan
 from balance.records import make_plan
 from balance.store import Store
 from occ.bulk.values import read_end

@@ -9,10 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from balance.accounts import Account
 from balance.directory import change_account
 from balance.embedded import Address
 from balance.ledger import Draft
-from balance.model import Account, LedgerError, Meter
+from balance.model import LedgerError, Meter
 from balance.records import pack_account, unpack_account
 from balance.store import Store, StoreSettings
 from balance.subscribers import set_caps

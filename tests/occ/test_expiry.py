@@ -7,7 +7,8 @@ import pytest
 
 from balance.directory import create_account, read_account
 from balance.embedded import Address
-from balance.model import AccountKind, Outcome, Subscriber, Unit
+from balance.model import AccountKind, Subscriber, Unit
+from balance.plans import Outcome
 from balance.resp import StoreUnavailableError
 from balance.store import Store, StoreSettings
 from balance.subscribers import add_subscriber

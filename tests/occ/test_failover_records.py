@@ -13,7 +13,8 @@ import pytest
 
 from balance.directory import create_account
 from balance.embedded import Address
-from balance.model import AccountKind, IdentityType, Outcome, Subscriber
+from balance.model import AccountKind, IdentityType, Subscriber
+from balance.plans import Outcome
 from balance.resp import StoreError
 from balance.store import Store, StoreSettings
 from balance.subscribers import add_subscriber

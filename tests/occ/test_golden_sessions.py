@@ -7,11 +7,13 @@ from pathlib import Path
 
 import pytest
 
+from balance.accounts import Account, Session
 from balance.directory import NewBucket, create_account, read_account
 from balance.embedded import Address
 from balance.ledger import Draft, add_bucket
-from balance.model import Account, AccountKind, LifeState, Outcome, Session, Subscriber, Unit
-from balance.model import Plan as LedgerPlan
+from balance.model import AccountKind, LifeState, Subscriber, Unit
+from balance.plans import Outcome
+from balance.plans import Plan as LedgerPlan
 from balance.records import make_plan
 from balance.store import Store, StoreSettings
 from balance.subscribers import add_subscriber, set_subscriber_state

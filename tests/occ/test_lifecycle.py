@@ -6,8 +6,9 @@ from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
+from balance.accounts import Account
 from balance.directory import set_account_state, set_expiry, top_up_account
-from balance.model import Account, AccountKind, LedgerError, LifeState, Subscriber
+from balance.model import AccountKind, LedgerError, LifeState, Subscriber
 from balance.structure import add_member
 from balance.subscribers import session_accounts, set_subscriber_state
 from occ.clock import now_ms

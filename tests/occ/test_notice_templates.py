@@ -8,7 +8,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from balance.model import Account, Bucket, Unit
+from balance.accounts import Account
+from balance.model import Bucket, Unit
 from balance.notices import Notice, Value
 from occ.notices.formats import Context, shown
 from occ.notices.templates import RenderError, Templates

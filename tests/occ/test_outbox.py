@@ -15,10 +15,12 @@ from typing import Any
 
 import pytest
 
+from balance.accounts import Account, ServiceUse, Session
 from balance.directory import create_account
 from balance.embedded import Address
 from balance.ledger import Draft, top_up
-from balance.model import Account, AccountKind, Plan, ServiceUse, Session, Unit
+from balance.model import AccountKind, Unit
+from balance.plans import Plan
 from balance.records import make_plan
 from balance.resp import StoreError, StoreUnavailableError
 from balance.store import Store, StoreSettings

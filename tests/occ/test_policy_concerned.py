@@ -2,7 +2,7 @@
 
 import pytest
 
-from balance.model import Account, ServiceUse, Session
+from balance.accounts import Account, ServiceUse, Session
 from occ.masking import masked
 from occ.policy.concerned import Ask, concerned
 from occ.policy.watching import Transition

@@ -4,8 +4,10 @@ import dataclasses
 
 import pytest
 
+from balance.accounts import Account, Before
 from balance.embedded import Address
-from balance.model import Account, Before, Bucket, Grant, Meter, Outcome, Plan
+from balance.model import Bucket, Meter
+from balance.plans import Grant, Outcome, Plan
 from balance.store import Store, StoreSettings
 from occ.policy.watching import (
     InForce,

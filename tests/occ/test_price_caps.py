@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from balance.accounts import Account, ServiceUse
 from balance.ledger import Draft, reserve, settle
-from balance.model import MAIN_BUCKET, UNLIMITED, Account, Bucket, Rate, ServiceUse, Unit
+from balance.model import MAIN_BUCKET, UNLIMITED, Bucket, Rate, Unit
 from balance.periods import write_off
 from occ.rating.caps import Cap, Capped, Limited, read_caps
 from occ.rating.periods import Counter, Period

@@ -6,9 +6,10 @@ from dataclasses import replace
 
 import pytest
 
+from balance.accounts import Account
 from balance.embedded import Address
 from balance.ledger import Draft, add_bucket
-from balance.model import Account, AccountKind, Offer, Unit
+from balance.model import AccountKind, Offer, Unit
 from balance.records import pack_account, unpack_account
 from balance.store import Store, StoreSettings
 from balance.subscribers import change_plan

@@ -5,9 +5,11 @@ from pathlib import Path
 
 import pytest
 
+from balance.accounts import Account, Session
 from balance.directory import top_up_account
 from balance.ledger import Draft, add_bucket, top_up
-from balance.model import Account, AccountKind, LedgerError, LifeState, Plan, Session, Unit
+from balance.model import AccountKind, LedgerError, LifeState, Unit
+from balance.plans import Plan
 from balance.records import make_plan, unpack_outbox
 from occ.cdr import as_json_fields
 from occ.rating.catalogue import Catalogue, load_catalogue

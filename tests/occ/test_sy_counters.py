@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from balance.model import Account, AccountKind, LifeState, Subscriber
+from balance.accounts import Account
+from balance.model import AccountKind, LifeState, Subscriber
 from balance.subscriptions import Subscription, Told
 from occ.sy_counters import NoCounters, SyStatistics, as_of, is_gone, news, reports, standing
 from policies.counters import CounterStatus

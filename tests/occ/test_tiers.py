@@ -4,8 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from balance.accounts import Account, ServiceUse
 from balance.ledger import Draft, settle
-from balance.model import MAIN_BUCKET, UNLIMITED, Account, Bucket, ServiceUse, Unit
+from balance.model import MAIN_BUCKET, UNLIMITED, Bucket, Unit
 from balance.periods import count_from
 from occ.rating.periods import Period
 from occ.rating.price import Discounted, Tier, TieredPrice

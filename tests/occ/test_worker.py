@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from balance.embedded import EmbeddedRedis, EmbeddedSettings
-from balance.model import Outcome
+from balance.plans import Outcome
 from occ.away_journal import AwayJournal
 from occ.listening import bound
 from occ.profiles import LENIENT

@@ -3,7 +3,8 @@
 from datetime import date
 from pathlib import Path
 
-from balance.model import Account, AccountKind, Bucket, Meter, Unit
+from balance.accounts import Account
+from balance.model import AccountKind, Bucket, Meter, Unit
 from occ.policy.reading import OperatorPolicies, parse_policies
 from occ.rating.catalogue import Catalogue, load_catalogue, read_catalogue
 from occ.yamlmap import parse_yaml

@@ -5,7 +5,8 @@ from dataclasses import dataclass, field
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from balance.model import Account, Bucket, Meter, Unit
+from balance.accounts import Account
+from balance.model import Bucket, Meter, Unit
 from policies.levels import Level, Measure, Measured, Range, levels_of
 from policies.policy import Policies
 from tests.policies.rulebook import NOON, account

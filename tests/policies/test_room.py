@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from balance.model import Account, Bucket, Meter, Unit
+from balance.accounts import Account
+from balance.model import Bucket, Meter, Unit
 from policies.levels import Level, Measure, Measured, Range
 from policies.policy import Policies
 from policies.rules import Access, Rule

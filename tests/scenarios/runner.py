@@ -15,8 +15,9 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from balance.accounts import Account
 from balance.directory import NewBucket
-from balance.model import Account, IdentityType, Unit
+from balance.model import IdentityType, Unit
 from occ.server import OnlineChargingServer
 from occ.server_requests import credit_has_come
 from protocols.diameter import codec

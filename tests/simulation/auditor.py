@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from balance.model import Account
+from balance.accounts import Account
 from balance.records import JournalRecord
 from tests.simulation.clients import DATA, PORTAL, SMS, VOICE, Said
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import Final
 
-from balance.model import Outcome
+from balance.plans import Outcome
 from balance.records import pack_outcome
 from protocols.credit_control import CreditControlRequest, ServiceRequest, Units
 

@@ -14,8 +14,8 @@ import pytest
 
 import balance
 from balance import answers, ledger
+from balance.accounts import Account, Session
 from balance.lane import Lane, Operation
-from balance.model import Account, Session
 from occ.charging import Charge
 from tests.plain import PLAIN_ONLY
 from tests.simulation.world import Result, World, run

@@ -8,10 +8,12 @@ from pathlib import Path
 from random import Random
 from typing import Any, Final
 
+from balance.accounts import Account
 from balance.directory import NewBucket, create_account, top_up_account
 from balance.embedded import Address
-from balance.model import Account, AccountKind, Outcome, Subscriber, Unit
+from balance.model import AccountKind, Subscriber, Unit
 from balance.nodes import Primary
+from balance.plans import Outcome
 from balance.records import JournalRecord, unpack_account, unpack_journal, unpack_outbox
 from balance.resp import StoreError
 from balance.store import Store, StoreSettings
