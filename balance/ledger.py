@@ -56,17 +56,19 @@ class Draft:
         self.now_ms = now_ms
         self._own = own
         self.account = account if own else _copy(account)
-        buckets = self.account.buckets
-        self._money = [bucket for bucket in buckets if bucket.unit == _MONEY]
-        if len(self._money) > 1:
-            self._money.sort(key=spending_order)
-        self._allowances = len(buckets) > len(self._money)
-        self._by_unit: dict[int, list[Bucket]] = {}
-        """Allowances in the order they are spent, once they were asked for."""
-        self._named = False
-        for bucket in buckets:
+        self._money: list[Bucket] = []
+        self._allowances = self._named = False
+        for bucket in self.account.buckets:
+            if bucket.unit == _MONEY:
+                self._money.append(bucket)
+            else:
+                self._allowances = True
             if bucket.name or bucket.owner:
                 self._named = True
+        if len(self._money) > 1:
+            self._money.sort(key=spending_order)
+        self._by_unit: dict[int, list[Bucket]] = {}
+        """Allowances in the order they are spent, once they were asked for."""
         self.subscriber = b""
         """Who uses the services that are charged: buckets of other members are not theirs to spend."""
         self._own_sessions: set[bytes] = set()

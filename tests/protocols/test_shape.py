@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from protocols.credit_control import CreditControlAnswer, ServiceAnswer, Units, client, decode_request, encode_answer
 from protocols.credit_control.request import learn
+from protocols.diameter import assembly
 from protocols.diameter.errors import DiameterError
 from protocols.diameter.shape import (
     MAX_CUTS_TRIED,
@@ -19,6 +20,7 @@ from protocols.diameter.shape import (
     MAX_SHAPES_PER_LENGTH,
     ShapeCache,
 )
+from tests.plain import PLAIN_ONLY
 from tests.protocols.messages import (
     ORIGIN_HOST,
     ORIGIN_REALM,
@@ -54,6 +56,12 @@ ANSWER = encode_answer(
     ORIGIN_HOST + ORIGIN_REALM,
 )
 SAMPLES = [(one, learn) for one in REQUESTS] + [(ANSWER, client.learn)]
+
+
+@pytest.fixture(params=[0, assembly.OFTEN], ids=["written out", "step by step"])
+def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The ways in which messages are assembled; compiled code has one."""
+    monkeypatch.setattr(assembly, "OFTEN", request.param)
 
 
 def outcome(read: Callable[[bytes], Any], octets: bytes) -> Any:
@@ -92,6 +100,7 @@ def test_short_way_is_the_long_way(index: int, edits: list[tuple[int, int]]) -> 
     assert outcome(cache.read, mutant) == outcome(lambda one: learn_one(one).apply(one), mutant)
 
 
+@pytest.mark.usefixtures("way")
 @pytest.mark.parametrize("index", range(len(SAMPLES)))
 def test_no_octet_makes_a_difference(index: int) -> None:
     """Each octet of a learnt message changed on its own: what validation depends on is under the mask."""
@@ -272,6 +281,7 @@ def session(number: int, *, host: bytes = b"gw1.example", flags: int = 0xC0, ask
     )
 
 
+@pytest.mark.usefixtures("way")
 def test_what_seldom_changes_may_change() -> None:
     """Names, amounts asked for and the T bit change while a layout is read by what it had in common so far."""
     cache, learnt = counting(learn)
@@ -301,6 +311,7 @@ def test_a_layout_first_seen_sent_again_is_read_without_the_t_bit() -> None:
     assert len(learnt) == 1
 
 
+@pytest.mark.usefixtures("way")
 def test_layouts_of_one_length_by_turns() -> None:
     """More layouts than have their cuts tried, each read after each other one."""
     cache, learnt = counting(learn)
@@ -311,6 +322,7 @@ def test_layouts_of_one_length_by_turns() -> None:
     assert len(learnt) == len(layouts)
 
 
+@pytest.mark.usefixtures("way")
 def test_messages_that_were_read_share_no_part_that_differs() -> None:
     """What is kept of one message stays as it was when the next is read."""
     cache: ShapeCache[Any] = ShapeCache(learn)
@@ -330,3 +342,20 @@ def test_a_copy_of_a_part_is_the_part(octets: bytes) -> None:
     for part in parts:
         assert part.copy() == part
         assert part.copy() is not part
+
+
+@PLAIN_ONLY
+def test_a_layout_that_is_read_often_is_written_out() -> None:
+    written: list[object] = []
+
+    class Noted(assembly.Plan[Any]):
+        def _write_out(self) -> Callable[[tuple[Any, ...]], Any]:
+            written.append(self)
+            return super()._write_out()
+
+    plan: assembly.Plan[Any] = Noted(
+        [(9, None, [1, 0])], lambda *parts: parts, [9, 0, 2], [0, 1], {2: b"known"}, (5, 6)
+    )
+    for number in range(assembly.OFTEN + 9):
+        assert plan.make((number, -number)) == ((-number, number), number, b"known")
+    assert written == [plan]
