@@ -2,44 +2,29 @@
 
 import asyncio
 import json
-import re
 import signal
 import sys
 import time
 from collections.abc import AsyncIterator, Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any
-from urllib.request import urlopen
 
 import pytest
 
-from balance import notices
 from balance.directory import NewBucket, adjust_account, create_account
 from balance.embedded import Address
 from balance.model import AccountKind, IdentityType, Subscriber, Unit
 from balance.subscribers import add_subscriber
-from balance.transitions import TransitionSettings, waiting
+from balance.transitions import TransitionSettings
 from loadtests.processes import Worker
 from occ.policy.acting import Due
-from occ.reload import DONE, FAILED, UNCHANGED
 from occ.server_requests import Command
 from protocols.credit_control import AbortSessionRequest, ReAuthRequest
-from simulators.policy_node import PolicyNode, PolicyNodeOptions
 from tests.asked_client import REALM, AskedClient, always
 from tests.live_server import LiveServer
+from tests.occ.policy_live_lab import EURO, RULES, adjust, code, scraped, settled
 from tests.reauthorisation_lab import Lab, eventually
 from tests.shell import Shell
-
-EURO = 1_000_000
-RULES = """
-levels:
-  low: {when: balance below 2.00, until: balance at least 3.00}
-  out: {when: balance at most 0.50}
-rules:
-  - {rule: cut-off, when: out, services: [internet], do: cut, notify: barred, restored: restored}
-  - {rule: bar-low, when: low, services: [internet], do: bar, notify: low-balance, emit: went-low}
-"""
 
 
 @pytest.fixture(scope="module")
@@ -73,33 +58,9 @@ async def lab(server: LiveServer, caplog: pytest.LogCaptureFixture) -> AsyncIter
     server.assert_books_balance()
 
 
-def adjust(lab: Lab, micro: int) -> None:
-    store, now_ms = lab.server.server.store, lab.server.now_ms()
-    lab.server.run(adjust_account(store, lab.name.encode(), micro, now_ms=now_ms, reason="test"))
-
-
 def groups(client: AskedClient) -> list[str]:
     """Sessions that were asked about, in order."""
     return [asked.request.session_id.decode() for asked in client.asked if isinstance(asked.request, ReAuthRequest)]
-
-
-async def settled(server: LiveServer) -> None:
-    """All transitions were acted on."""
-
-    async def left() -> int:
-        return await waiting(server.server.store)
-
-    await eventually(lambda: not server.run(left()))
-
-
-def code(answer: Any) -> int:
-    return int(answer.services[0].result_code)
-
-
-def _scraped(port: int) -> str:
-    with urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as answer:
-        text: str = answer.read().decode()
-        return text
 
 
 # -- wherever it comes from ------------------------------------------------------------------------------------------
@@ -285,7 +246,7 @@ async def test_metrics_tell_what_rules_did(lab: Lab) -> None:
     await eventually(lambda: len(client.asked) == 1)
     await settled(lab.server)
     assert (await client.begin(f"{lab.session};2", lab.subscriber, "")).result_code == 4010
-    text = await asyncio.to_thread(_scraped, lab.server.server.metrics_port)
+    text = await asyncio.to_thread(scraped, lab.server.server.metrics_port)
     for wanted in (
         'occ_policy_transitions_total{change="entered",level="low"}',
         'occ_policy_actions_total{action="bar"}',
@@ -363,168 +324,11 @@ async def test_no_transition_is_lost_when_the_server_is_killed(
         await worker.stop()
 
 
-# -- other rules -----------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def own(tmp_path: Path) -> Iterator[LiveServer]:
-    """A server whose rules a test may change."""
-    path = tmp_path / "policies.yaml"
-    path.write_text(RULES)
-    with LiveServer(tmp_path / "server", {"policies": str(path)}) as running:
-        running.server.policy_reload.settle_s = 0.05
-        yield running
-
-
-async def test_other_rules_take_effect_on_live_sessions_and_send_no_notices(
-    own: LiveServer, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    """Whose level is another one by the new rules, and whose level means something else: both are asked."""
-    first, second, third = (Lab(own, caplog) for _ in range(3))
-    own.top_up(first.name, 3 * EURO)
-    own.top_up(third.name, 8 * EURO)
-    clients = [await lab.client() for lab in (first, second, third)]
-    for lab, client in zip((first, third), (clients[0], clients[2]), strict=True):
-        await lab.session_of(client)
-    own.top_up(second.name, 8 * EURO)
-    await second.session_of(clients[1])
-    path = tmp_path / "policies.yaml"
-    path.write_text(RULES.replace("balance below 2.00, until: balance at least 3.00", "balance below 5.00"))
-    done = own.run(own.server.policy_reload.reload())
-    assert done.result == DONE
-    await eventually(lambda: len(clients[0].asked) == 1)
-    assert own.account(first.name).levels == ("low",)
-    assert code(await clients[0].update(first.session)) == 4010
-    path.write_text(RULES.replace("balance below 2.00, until: balance at least 3.00", "balance below 5.00").replace(
-        "do: bar, notify: low-balance", "do: allow, notify: low-balance"
-    ))  # fmt: skip
-    assert own.run(own.server.policy_reload.reload()).result == DONE
-    await eventually(lambda: len(clients[0].asked) == 2)
-    assert code(await clients[0].update(first.session)) == 2001
-    assert [len(client.asked) for client in clients] == [2, 0, 0]
-    assert own.run(own.server.store.call("EXISTS", "occ:policy-events")) == 0
-    for client in clients:
-        await client.close()
-
-
-async def test_policy_counters_that_mean_something_else_are_looked_at(own: LiveServer, tmp_path: Path) -> None:
-    """Whoever tells policy nodes hears of each account whose counters have another status by the new rules."""
-    moved: list[bytes] = []
-
-    async def on_transition(account_id: bytes, now_ms: int) -> None:
-        moved.append(account_id)
-
-    own.add_account("acc-low", [(IdentityType.E164, "4917001")], balance_micro=EURO)
-    own.add_account("acc-rich", [(IdentityType.E164, "4917002")], balance_micro=9 * EURO)
-    own.server.acting.on_transition.append(on_transition)
-    counters = "counters:\n  MAIN: {{low: low, otherwise: {0}}}\n"
-    for status, concerned in (("active", [b"acc-low", b"acc-rich"]), ("good", [b"acc-rich"])):
-        moved.clear()
-        (tmp_path / "policies.yaml").write_text(RULES + counters.format(status))
-        assert own.run(own.server.policy_reload.reload()).result == DONE
-        await eventually(lambda concerned=concerned: sorted(moved) == concerned)  # type: ignore[misc]
-
-
-async def test_a_file_with_a_mistake_leaves_the_rules_in_force(own: LiveServer, tmp_path: Path) -> None:
-    path = tmp_path / "policies.yaml"
-    path.write_text(RULES.replace("[internet], do: bar", "[internett], do: bar"))
-    done = own.run(own.server.policy_reload.reload())
-    assert done.result == FAILED
-    assert "policies.yaml:7" in done.mistake
-    assert "internett" in done.mistake
-    assert done.edition == done.before == own.server.charging.rules.policies.policies.edition  # type: ignore[union-attr]
-    path.write_text(RULES)
-    assert own.run(own.server.policy_reload.reload()).result == UNCHANGED
-
-
-async def test_a_catalogue_that_lacks_what_rules_name_is_refused(own: LiveServer, tmp_path: Path) -> None:
-    """The rules in force go with the catalogue, or it stays as it was."""
-    text = own.settings.catalogue.read_text().replace("internet:", "web:").replace("[internet]", "[web]")
-    path = tmp_path / "catalogue.yaml"
-    path.write_text(text)
-    own.server.catalogue_reload._path = path
-    done = own.run(own.server.catalogue_reload.reload())
-    assert done.result == FAILED
-    assert "internet" in done.mistake
-
-
-async def test_all_servers_are_told_to_reload(own: LiveServer, tmp_path: Path) -> None:
-    """By the command line; and the process that asked watches by the new rules from then on."""
-    shell = Shell(tmp_path, own.server.redis_address)
-    (tmp_path / "policies.yaml").write_text("rules: []\n")
-    await asyncio.to_thread(shell.text, "policy", "reload")
-    assert own.server.charging.rules.policies is not None
-    assert own.server.charging.rules.policies.policies.rules == ()
-
-
-def test_what_changed_while_no_server_ran_is_found_at_the_start(tmp_path: Path, clean_redis: Address) -> None:
-    """The rules were others then: accounts are at the levels of the new ones, and nobody is told."""
-    external = {"store.mode": "external", "store.url": clean_redis.url}
-    path = tmp_path / "policies.yaml"
-    path.write_text("rules: []\n")
-    with LiveServer(tmp_path / "first", {"policies": str(path), **external}) as first:
-        first.add_account("acc-1", [(IdentityType.E164, "4917001")], balance_micro=EURO)
-        assert first.account("acc-1").levels == ()
-    path.write_text(RULES)
-    with LiveServer(tmp_path / "second", {"policies": str(path), **external}) as second:
-        deadline = time.monotonic() + 20
-        while second.account("acc-1").levels != ("low",):
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
-        second.assert_books_balance()
-        while second.run(waiting(second.server.store)):
-            assert time.monotonic() < deadline
-            time.sleep(0.02)
-        assert second.run(second.server.store.call("EXISTS", "occ:policy-events")) == 0
-
-
 def test_the_settings_of_transitions_leave_a_living_server_time() -> None:
     """A server that reads as often as it should is never taken for dead."""
     settings = TransitionSettings()
     assert settings.dead_s > 3 * settings.read_s
     assert Command.RE_AUTH.value == "re-auth"
-
-
-# -- all that is told of one change ----------------------------------------------------------------------------------
-
-
-async def test_one_change_is_told_to_gateway_policy_node_and_customer(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    """By the shipped rules: RAR, SNR (TS 29.219 clause 4.5.2) and a text, of a fall below zero and back."""
-    with LiveServer(tmp_path, {"notices.enabled": "yes"}) as server:
-        lab = Lab(server, caplog)
-        gateway = await lab.client()
-        await lab.session_of(gateway)
-        options = PolicyNodeOptions(port=server.port, origin_host="pcrf.policy.example.net")
-        node = PolicyNode(options)
-        await node.connect()
-        try:
-            await node.subscribe(lab.subscriber)
-            (session,) = node.sessions.values()
-            assert session.status("MAIN_BALANCE") == "low"
-            server.overdraw(lab.name, EURO)
-            adjust(lab, -2 * EURO + EURO // 2)
-            await eventually(lambda: session.status("MAIN_BALANCE") == "throttled")
-            await eventually(lambda: len(gateway.asked) == 1)
-            adjust(lab, 9 * EURO)
-            await eventually(lambda: session.status("MAIN_BALANCE") == "active")
-            await settled(server)
-            store = server.server.store
-
-            def texts() -> set[str]:
-                known = [each for name in notices.LISTS for each in server.run(notices.listed(store, name, 100))]
-                return {each.notice.template for each in known if each.notice.account_id == lab.name.encode()}
-
-            await eventually(lambda: {"throttled", "barred", "restored"} <= texts())
-            told = re.compile(r'occ_sy_notifications_total\{result="told"\} [1-9]')
-            metrics = await asyncio.to_thread(_scraped, server.server.metrics_port)
-            assert told.search(metrics)
-            assert "occ_sy_subscriptions 1.0" in metrics
-        finally:
-            await node.close()
-            for client in lab.clients:
-                await client.close()
 
 
 # -- clients that are slow, or silent --------------------------------------------------------------------------------
@@ -583,82 +387,3 @@ async def test_a_silent_client_of_many_sessions_keeps_no_other_client_waiting(
         finally:
             await silent.close()
             await other.close()
-
-
-# -- what the clock brings, over Sy ----------------------------------------------------------------------------------
-
-
-async def test_a_policy_node_that_was_told_what_the_clock_will_bring_is_not_told_again(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    """TS 29.219 clause 5.3.3: a pending status takes effect by itself; one that then is another one is told."""
-    path = tmp_path / "policies.yaml"
-    path.write_text(SY_RULES)
-    with LiveServer(tmp_path / "server", {"policies": str(path)}) as server:
-        lab = Lab(server, caplog)
-        gateway = await lab.client()
-        node = PolicyNode(PolicyNodeOptions(port=server.port, origin_host="pcrf.policy.example.net"))
-        await node.connect()
-        try:
-            await lab.session_of(gateway)
-            await node.subscribe(lab.subscriber)
-            (session,) = node.sessions.values()
-            assert not session.counters["FAIR_USE"].pending
-            await gateway.update(lab.session, used_mib=25)
-            await eventually(lambda: session.status("FAIR_USE") == "slow")
-            (meter,) = lab.account().meters
-            assert session.counters["FAIR_USE"].pending == (("full", meter.resets_ms // 1000),)
-            server.pass_time(meter.resets_ms - server.now_ms() + 1000)
-            await eventually(lambda: "heavy" not in lab.account().levels)
-            await settled(server)
-            assert len(node.notified) == 1, "it knew of midnight"
-            await gateway.begin(lab.session + ";2", lab.subscriber)
-            await gateway.update(lab.session + ";2", used_mib=25)
-            await eventually(lambda: len(node.notified) == 2)
-            assert session.status("FAIR_USE") == "slow"
-            assert session.counters["FAIR_USE"].pending == (("full", meter.resets_ms // 1000 + 86_400),)
-        finally:
-            await node.close()
-            await gateway.close()
-
-
-SY_RULES = """
-levels:
-  heavy: {when: counter internet per day at least 20 MiB}
-  low: {when: balance below 2.00}
-rules: []
-counters:
-  FAIR_USE: {slow: heavy, otherwise: full}
-  MONEY: {low: low, otherwise: active}
-"""
-
-
-async def test_a_policy_node_is_told_when_what_was_pending_does_not_come(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    """It was told that money would lapse and be low then; there was a top-up in between."""
-    path = tmp_path / "policies.yaml"
-    path.write_text(SY_RULES)
-    with LiveServer(tmp_path / "server", {"policies": str(path)}) as server:
-        store, now_ms = server.server.store, server.now_ms()
-        bucket = NewBucket(Unit.MONEY, 4 * EURO, expires_ms=now_ms + 60_000)
-        made = create_account(
-            store, b"acc", AccountKind.PREPAID, 978, now_ms=now_ms, reason="t", balance_micro=EURO, buckets=[bucket]
-        )
-        server.run(made)
-        line = ((int(IdentityType.E164), b"491600"),)
-        server.run(add_subscriber(store, Subscriber(b"sub", b"acc", "standard", line)))
-        node = PolicyNode(PolicyNodeOptions(port=server.port, origin_host="pcrf.policy.example.net"))
-        await node.connect()
-        try:
-            await node.subscribe("491600")
-            (session,) = node.sessions.values()
-            assert session.status("MONEY") == "active"
-            assert [status for status, _ in session.counters["MONEY"].pending] == ["low"]
-            await asyncio.sleep(1)  # the look at all accounts at the start is over, and is not what tells it
-            server.top_up("acc", 9 * EURO)
-            server.pass_time(61_001)
-            await eventually(lambda: len(node.notified) > 0)
-            assert (session.status("MONEY"), session.counters["MONEY"].pending) == ("active", ())
-        finally:
-            await node.close()

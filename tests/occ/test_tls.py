@@ -21,7 +21,7 @@ from protocols.diameter import codec
 from protocols.diameter.node import ConnectError, Node
 from tests.live_server import LiveServer
 from tests.protocols.in_memory import LOOPBACK, THEIRS, ccr
-from tests.protocols.test_node import ignore
+from tests.protocols.real_sockets import ignore
 
 SERVER = "occ1.ocs.example.net"
 CLIENT = THEIRS.origin_host

@@ -1,7 +1,7 @@
 """The limits in SECURITY.md are those that hold, by their numbers: whoever moves one moves the other.
 
-``tests/fuzz/test_decoder_fuzz.py`` shows that each is checked; ``tests/protocols/test_peer.py`` and ``test_node.py``
-have those of connections.
+``tests/fuzz/test_decoder_fuzz.py`` shows that each is checked; ``test_peer_*.py`` and ``test_node_*.py`` beside this
+file have those of connections.
 """
 
 import re
