@@ -13,7 +13,6 @@ _HEAD: Final = Struct(">QII")
 _SIZE: Final = 16
 _LENGTH: Final = 12
 """Where the length stands in a record."""
-_NONE: Final = bytes(4)
 _from_bytes: Final = int.from_bytes
 
 
@@ -38,10 +37,10 @@ def find(answers: bytes, key: int) -> bytes | None:
 
 def add(answers: bytes, key: int, outcome: bytes, age_s: int) -> bytes:
     """The answers with one more; ``outcome`` must not be empty."""
-    head = _HEAD.pack(key, age_s, len(outcome))
-    if answers[_LENGTH:_SIZE] == head[_LENGTH:] and answers.startswith(outcome, _SIZE):
-        return answers + head[:_LENGTH] + _NONE  # the same as the first
-    return answers + head + outcome
+    size = len(outcome)
+    if _from_bytes(answers[_LENGTH:_SIZE]) == size and answers.startswith(outcome, _SIZE):
+        return answers + _HEAD.pack(key, age_s, 0)  # the same as the first
+    return answers + _HEAD.pack(key, age_s, size) + outcome
 
 
 def exchanged(answers: bytes, key: int, outcome: bytes) -> bytes:

@@ -555,7 +555,7 @@ class Charge:
         """Keep the answer with the session, for as long as a repeat may come."""
         age_s = (self.now_ms - session.started_ms) // 1000
         oldest_s = age_s - self.rules.settings.answer_replay_ms // 1000
-        while session.answer_count:
+        while session.answer_count and (oldest_s > 0 or session.answer_count >= ANSWERS_KEPT):
             number, first_s = answers.oldest(session.answers)
             if first_s >= oldest_s and session.answer_count < ANSWERS_KEPT:
                 break

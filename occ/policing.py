@@ -17,7 +17,6 @@ from occ.profiles import Profile, Reauthorisation
 from occ.rating.price import Limited
 from occ.rating.service import Service
 from occ.rules import OperatorPolicies, Rules
-from policies.levels import money_of
 from policies.policy import Standing
 from policies.rules import Access, Case, Decision
 
@@ -106,17 +105,17 @@ class RequestPolicies:
 
     def decide(self, use: ServiceUse) -> Decision:
         """What becomes of a service; the rules that say so are noted for its charging data record."""
-        session, account = self._session, self._draft.account
-        segment = session.customer[0] if session.customer else ""
-        kind, limit_micro, when_ms = account.kind, account.credit_limit_micro, self._when_ms
-        policies, known = self._policies, self._known
+        known = self._known
         if known is None:
-            known = self._known = policies.standings(kind, session.plan, segment, self.levels, limit_micro, when_ms)
+            session, account = self._session, self._draft.account
+            segment = session.customer[0] if session.customer else ""
+            known = self._known = self._policies.standings(
+                account.kind, session.plan, segment, self.levels, account.credit_limit_micro, self._when_ms
+            )
         standing = known.get((use.name, use.zone))
         if standing is None:
-            standing = policies.standing(
-                kind, session.plan, segment, use.name, use.zone, self.levels, limit_micro, when_ms
-            )
+            limit_micro = self._draft.account.credit_limit_micro
+            standing = self._policies.standing(*self._case(use), self.levels, limit_micro, self._when_ms)
         self._asked, self._standing = use, standing
         decision = standing.decision
         if decision.rules:
@@ -194,19 +193,23 @@ class RequestPolicies:
             units = wanted  # row 19: the client has rated it, that much or nothing
         elif (floor_micro is not None or moves) and (decision.access is not _FREE or use.name in self._rules.meters):
             now_ms, room_units = self._draft.now_ms, None
+            money = reserved = 0
+            for bucket in account.buckets:
+                if bucket.unit == _MONEY and not bucket.name and not bucket.owner:
+                    reserved += bucket.reserved  # ``use`` itself holds nothing now
+                    if not 0 < bucket.expires_ms <= now_ms:  # as ``money_of``
+                        money += bucket.balance
             if moves:
                 room_micro, room_units = policies.room(self._case(use), account, now_ms, self.levels)
             else:
-                room_micro = None if floor_micro is None else money_of(account, now_ms) - floor_micro
+                room_micro = None if floor_micro is None else money - floor_micro
             near = False
             if room_units is not None:
                 room_units -= self._granted_elsewhere(use)
                 near = room_units < 2 * units
                 units = min(units, max(room_units, use.step_units))
             if room_micro is not None:
-                for bucket in account.buckets:
-                    if bucket.reserved and bucket.unit == _MONEY and not bucket.name and not bucket.owner:
-                        room_micro -= bucket.reserved  # ``use`` itself holds nothing now
+                room_micro -= reserved
                 paid_units, priced_micro = use.paid_units, use.priced_micro
                 near = near or rate.price_micro(paid_units + 2 * units) - priced_micro > room_micro
                 if near and rate.price_micro(paid_units + units) - priced_micro > room_micro:

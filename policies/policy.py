@@ -70,6 +70,8 @@ class Policies:
     rules: tuple[Rule, ...] = ()
     throttles: dict[str, Throttle] = field(default_factory=dict)
     counters: tuple[Counter, ...] = ()
+    has_windows: bool = field(init=False)
+    """Whether any rule holds at some hours only."""
     _windows: tuple[Window, ...] = field(init=False)
     _others: tuple[Level, ...] = field(init=False)
     """Levels that follow neither from money nor from the state of life."""
@@ -94,6 +96,7 @@ class Policies:
         for rule in self.rules:
             windows += [each for each in rule.windows if each not in windows]
         self._windows = tuple(windows)
+        self.has_windows = bool(windows)
         self._others = tuple(each for each in self.levels if not each.is_of_money and not each.is_of_life)
         self._metered = tuple(each for each in self._others if each.measure.what is not Measured.BUCKET)
         deciding = {
@@ -238,11 +241,6 @@ class Policies:
         if found is None:
             found = hours.standings[key] = {}
         return found
-
-    @property
-    def has_windows(self) -> bool:
-        """Whether any rule holds at some hours only."""
-        return bool(self._windows)
 
     def _at(self, at_ms: int) -> _Hours:
         """What is remembered of the windows that are open at a moment."""
