@@ -208,7 +208,8 @@ class Plan(Generic[T]):
             lines.append(f"    {name} = {'' if call is None else f'call_{index}'}({arguments})")
             names.append(name)
         lines.append(f"    return {names[-1]}")
-        exec("\n".join(lines), known)  # noqa: S102  # nosec B102
+        source = "\n".join(lines)
+        exec(source, known)  # noqa: S102  # nosec B102
         written: Callable[[tuple[Any, ...]], T] = known.pop("make")  # else the two would hold each other
         return written
 
