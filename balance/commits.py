@@ -63,7 +63,7 @@ class CommitCall:
     def add(self, account_id: bytes, account_key: bytes, plan: Plan, value: bytes) -> None:
         """One more plan. ``value``: its account as it is going to be stored, empty if the plan leaves it as it is.
 
-        Raises OverflowError, TypeError or ValueError for what cannot be written down; nothing is added then.
+        Raises OverflowError, TypeError or ValueError for what cannot be packed; nothing is added then.
         """
         spent = [(name.encode(), number(amount)) for name, amount in plan.spent.items()] if plan.spent else None
         ended = pack_session(plan.ended) if plan.ended is not None and plan.ended_ttl_ms > 0 else b""
@@ -122,7 +122,7 @@ class CommitCall:
         self._ended.items += (session, number(ttl_ms))
 
     def encoded(self, sha: bytes, lane: tuple[bytes, ...], budgets: bytes, transitions: bytes) -> bytes:
-        """The command as Redis reads it. ``sha``: what it knows the script by.
+        """The command as Redis reads it. ``sha``: what it knows the script by. Raises TypeError for what is no octets.
 
         ``lane``: keys of journal, expiry index and outbox; ``budgets``, ``transitions``: theirs.
         """

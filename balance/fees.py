@@ -37,7 +37,8 @@ def refund(draft: Draft, use: ServiceUse, rate: Rate, units: int) -> int:
     """Give back ``units`` of what a direct debit took, each into the bucket it came from; micro-units given back.
 
     ``use`` is that of the debit: its ``parts`` say what was taken, its ``used`` what is not refunded yet. What was
-    taken last goes back first: money before allowances. Raises LedgerError for more than was debited.
+    taken last goes back first: money before allowances. What no balance covered was not paid and is taken off before.
+    Raises LedgerError for more than was debited.
     """
     if not 0 < units <= use.used:
         raise LedgerError(f"{units} units cannot be refunded of a debit of {use.used}")
@@ -48,6 +49,9 @@ def refund(draft: Draft, use: ServiceUse, rate: Rate, units: int) -> int:
     use.paid_units -= in_money
     price = rate.price_micro(use.paid_units)
     money, use.priced_micro = use.priced_micro - price, price
+    leaked = min(money, use.leaked_micro)
+    use.leaked_micro -= leaked
+    money -= leaked
     missing = {True: money, False: units - in_money}
     parts: list[tuple[int, int]] = []
     for bucket_id, amount in reversed(use.parts):

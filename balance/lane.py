@@ -393,15 +393,20 @@ class Lane:
         written = self._add_all(call, batch)
         if not written:
             return
+        shared = self.shared
+        try:
+            command = call.encoded(shared.sha, self.keys, self.budgets, self.transitions)
+        except Exception as error:
+            for operation in written:
+                self._cannot_be_written(operation, error)
+            return
         started = perf_counter()
         commit = Commit(self, written, started)
         self.in_flight += 1
         self.begun.append(started)
-        shared = self.shared
         shared.statistics.commits += 1
         shared.statistics.plans += len(written)
         self._recent += (len(written) - self._recent) * 0.1
-        command = call.encoded(shared.sha, self.keys, self.budgets, self.transitions)
         if shared.replicas:
             route.send_replicated(command, shared.replicas, shared.wait_ms, commit.on_reply)
         else:

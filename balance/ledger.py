@@ -1,6 +1,6 @@
 """The arithmetic of money: settle, reserve, release, top up, expire. Pure; with ``balance.fees`` all that debits.
 
-All functions work on a ``Draft`` of one account and never touch the snapshot it was made from. What a draft
+All functions work on a ``Draft`` of one account; only one that owns its snapshot changes that. What a draft
 changed becomes a ``Plan`` with its journal record (``balance.journal``); the store then writes all of it or nothing.
 
 Rules kept by every function here, and checked by ``balance.verify`` over a whole store:
@@ -190,7 +190,7 @@ class Draft:
         raise LedgerError(f"account {self.account.account_id.decode()} has no bucket {bucket_id}")
 
     def session(self, session_id: bytes) -> Session | None:
-        """The open session as a copy that may be changed, or None."""
+        """The open session, as one that may be changed, or None."""
         session = self.account.sessions.get(session_id)
         if session is None or self._own or session_id in self._own_sessions:
             return session
@@ -200,7 +200,7 @@ class Draft:
         return session
 
     def service(self, session: Session, rating_group: int, service_identifier: int) -> ServiceUse | None:
-        """The service of a session as a copy that may be changed, or None if the session has not used it yet.
+        """The service of a session, as one that may be changed, or None if the session has not used it yet.
 
         ``session`` must itself be one that may be changed. Asked again, the same copy is returned.
         """

@@ -148,9 +148,9 @@ class Plan:
     levels: tuple[str, ...] = ()
     """What ``account`` is at, where the step has found that out already; see ``levels_by``."""
     levels_by: Any = None
+    """The policies by which it has; None: it has not."""
     before: Before | None = None
     """What ``account`` was before; None: there was none."""
-    """The policies by which it has; None: it has not."""
 
     def __init__(
         self,
@@ -235,5 +235,5 @@ Called again whenever the plan is made anew; it must not fail and not wait.
 Step = Callable[[Account | None, Session | None], "Plan | Lookup"]
 """A pure decision on a snapshot: (account or None, ended session or None) -> what to write.
 
-The snapshot is the step's own, to be changed as it likes. The store may call it again with a fresher one.
+Both are the step's own, to be changed as it likes. The store may call it again with a fresher one.
 """

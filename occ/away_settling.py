@@ -217,6 +217,7 @@ class Settling(Charge):
             return super()._late(account, ended)
         reopened = ended.copy()
         reopened.state = SessionState.OPEN
+        reopened.services = [use.copy() for use in ended.services]
         before = replace(account, sessions={**account.sessions, self.key: reopened})
         plan = self._continue(before)
         plan.sessions_delta += 1

@@ -4,7 +4,7 @@ A plan is a list of steps, each of which makes one object from fields, constants
 same for every message is made once, when the plan is. There are two ways to take the steps, which give the same:
 `_Step.make` copies an object of the message that the plan was made with, and puts in what differs, since to call a
 compiled class by way of a tuple costs more. In plain code a plan that is used often is written out as one function
-instead, which takes half as long; to write it takes as long as a few hundred messages, so not every plan is worth it.
+instead, which takes half as long; to write it takes as long as to learn its layout, so not every plan is worth it.
 """
 
 import dataclasses
@@ -31,7 +31,7 @@ _TWO_MADE: Final = 3
 _MOMENT: Final = 4
 _OTHER: Final = 5
 
-OFTEN: Final = 256
+OFTEN: Final = 64
 """Messages after which a plan is written out."""
 
 

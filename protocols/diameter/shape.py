@@ -38,8 +38,8 @@ T = TypeVar("T")
 #: Shapes kept per cache, of which the first learnt go first, and per length, of which the least recently used do.
 MAX_SHAPES: Final[int] = 1024
 MAX_SHAPES_PER_LENGTH: Final[int] = 32
-#: Octets of the messages that the shapes of a cache were learnt from: a shape takes up to 170 times as many.
-MAX_LEARNT_OCTETS: Final[int] = 1 << 20
+#: Octets of the messages that the shapes of a cache were learnt from: a shape takes up to 330 times as many.
+MAX_LEARNT_OCTETS: Final[int] = 1 << 19
 #: Shapes whose cut is tried before all of the length are gone through by their masks.
 MAX_CUTS_TRIED: Final[int] = 4
 #: Longer messages are read by the general way each time; their shapes would cost memory and seldom recur.

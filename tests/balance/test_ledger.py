@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from balance.accounts import Account, ServiceUse, Session
+from balance.fees import refund
 from balance.ledger import (
     Draft,
     add_bucket,
@@ -253,3 +254,19 @@ def test_a_new_bucket_gets_the_next_number() -> None:
     assert add_bucket(draft, Unit.OCTETS, 5).bucket_id == 2
     with pytest.raises(LedgerError):
         add_bucket(draft, Unit.OCTETS, -1)
+
+
+def test_of_a_debit_that_leaked_is_given_back_what_was_paid() -> None:
+    """Three units of which the account could pay two: the one that nobody paid is the first to be taken off."""
+    draft = Draft(account(Bucket(MAIN_BUCKET, int(Unit.MONEY), 20)), now_ms=0)
+    rate = StepPrice(Unit.EVENTS, 1, 10)
+    each = use(Unit.EVENTS)
+    draft.taken = []
+    assert settle(draft, each, rate, 3) == 20
+    each.parts, draft.taken = draft.taken, None
+    assert (each.leaked_micro, draft.account.buckets[0].balance) == (10, 0)
+    assert refund(draft, each, rate, 1) == 0
+    assert (each.leaked_micro, each.priced_micro, draft.account.buckets[0].balance) == (0, 20, 0)
+    assert refund(draft, each, rate, 1) == 10
+    assert refund(draft, each, rate, 1) == 10
+    assert (each.priced_micro, each.parts, draft.account.buckets[0].balance, draft.refunded_micro) == (0, [], 20, 20)

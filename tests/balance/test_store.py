@@ -338,6 +338,26 @@ async def test_a_plan_that_cannot_be_written_down_holds_nobody_up(store: Store) 
     assert (await verify(store)).discrepancies == []
 
 
+async def test_a_plan_that_is_not_of_octets_holds_nobody_up(store: Store) -> None:
+    """Its batch is refused as a whole, as nobody looks at every argument; what comes afterwards is written."""
+    await create_account(store, b"other", AccountKind.PREPAID, 978, now_ms=1, reason="test")
+
+    def absurd(account: Account | None, ended: Session | None) -> Plan:
+        assert account is not None
+        plan = make_plan(Draft(account, 2), "test", ("test",), None)
+        plan.outbox = 7  # type: ignore[assignment]
+        return plan
+
+    async with asyncio.timeout(5):
+        results = await asyncio.gather(
+            store.commit(ACCOUNT, absurd), store.commit(b"other", add(3)), return_exceptions=True
+        )
+        assert isinstance(results[0], TypeError)
+        await store.commit(ACCOUNT, add(4))
+    assert await balance(store) == 4
+    assert (await verify(store)).discrepancies == []
+
+
 async def test_what_was_just_read_spares_the_next_operation_a_conflict(store: Store, clean_redis: Address) -> None:
     await store.commit(ACCOUNT, add(1))
     other = await open_store(clean_redis)
