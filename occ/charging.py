@@ -240,10 +240,7 @@ class Charge:
     # -- the decision --------------------------------------------------------------------------------------------
 
     def step(self, account: Account | None, ended: Session | None) -> Plan | Lookup:
-        """What the request does to the account: pure but for what it is given, which it may change.
-
-        May be called again with a fresher snapshot.
-        """
+        """What the request does to the account, which it may change; may be called again with a fresher snapshot."""
         if account is None:
             return Plan(Outcome(USER_UNKNOWN))
         request = self.request
