@@ -118,11 +118,7 @@ class Line:
             self.waiting.append(operation)
         else:
             self.busy = True
-            lane = self.lane
-            if self.loaded == lane.generation:  # as Lane.begin
-                lane.decide(operation, None)
-            else:
-                lane.read(operation)
+            self.lane.begin(operation)
 
 
 class Operation:
@@ -281,9 +277,8 @@ class Lane:
 
     def decide(self, operation: Operation, ended: Session | None) -> None:
         """Call the step, and queue what it plans."""
-        line = operation.line
         try:
-            account = unpack_account(line.account_id, line.value) if line.value else None
+            account = operation.line.account()
         except ValueError as error:
             self.finish(operation, StoreError(str(error)))
             return

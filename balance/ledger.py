@@ -206,7 +206,7 @@ class Draft:
         """
         for index, use in enumerate(session.services):
             if use.rating_group == rating_group and use.service_identifier == service_identifier:
-                return use if self._own else self._of_its_own(session, index, use)
+                return self._of_its_own(session, index, use)
         return None
 
     def _of_its_own(self, session: Session, index: int, use: ServiceUse) -> ServiceUse:
@@ -463,17 +463,13 @@ def reserve(draft: Draft, use: ServiceUse, rate: Rate, units: int) -> int:
             parts.append((bucket.bucket_id, amount))
             missing -= amount
     if missing:
-        money = draft.in_order(_MONEY, use)
-        available = 0
-        for bucket in money:
-            available += draft.free(bucket)
-        by_money = _affordable(use, rate, available)
+        by_money = _affordable(use, rate, draft.available_micro(use))
         if by_money > missing:
             by_money = missing
         missing -= by_money
         price = rate.price_micro(use.paid_units + by_money)
         cost = (price if price < LARGEST else LARGEST) - use.priced_micro
-        for bucket in money:
+        for bucket in draft.in_order(_MONEY, use):
             if cost <= 0:
                 break
             amount = draft.free(bucket)

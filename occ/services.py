@@ -246,8 +246,6 @@ class RequestServices:
         for each in part.asked.used:
             if each.reporting_reason is not None:
                 use.reasons |= reason_bit(each.reporting_reason)
-        if reported <= use.granted:
-            return reported
         believed = believable(reported, use, (self.now_ms - self.session.started_ms) // 1000)
         if believed != reported:
             use.disbelieved += reported - believed
@@ -410,8 +408,7 @@ class RequestServices:
             reach = self.policies.reach(use, part.rate, decision, wanted, grant.validity_time_s)
             if reach is not None:
                 wanted, part.reach_micro, grant.validity_time_s = reach
-        if use.unit == _SECONDS:
-            wanted = self._within(use, grant, wanted)
+        wanted = self._within(use, grant, wanted)
         if ends_ms and ends_ms - self.when_ms < grant.validity_time_s * 1000:
             granted = self._reserve_across(part, use, wanted, ends_ms)
         elif use.meters or part.reach_micro is not None:
