@@ -19,6 +19,7 @@ from balance.ledger import Draft
 from balance.model import MAIN_BUCKET, Unit
 from balance.packing import pack
 from balance.periods import begin_record, running_period
+from occ.cdr_fields import FIELDS
 from occ.rating.currency import currency_name
 from occ.rating.explain import in_words, tiers_in_words
 from occ.rating.price import price_of
@@ -50,6 +51,8 @@ _REASONS: Final = {int(reason): reason.name.lower().replace("_", "-") for reason
 
 _FACTS: Final = 16
 _UNITS: Final = {int(unit): unit.name.lower() for unit in Unit}
+_MONEY: Final = int(Unit.MONEY)
+_MONEY_NAME: Final = _UNITS[_MONEY]
 
 
 def reason_bit(reporting_reason: int) -> int:
@@ -288,54 +291,61 @@ def _bucket_name(draft: Draft, bucket_id: int) -> str:
 # -- reading them ------------------------------------------------------------------------------------------------
 
 
-def as_json_fields(record: bytes) -> dict[str, Any]:
-    """One packed record as JSON values: every field of ``occ.cdr_fields`` but ``entry``, in that order; None where it
-    is not told.
+def as_json_fields(record: bytes, entry: str | None = None) -> dict[str, Any]:
+    """One packed record as JSON values: every field of ``occ.cdr_fields``, in that order; None where it is not told.
+
+    ``entry``: where in the outbox it stood; None: it was in none, and has no such field.
     """
     head, position, sequence, *service = _unpack(record)
+    fields = _of_head(head).copy()
+    if entry is None:
+        del fields["entry"]
+    else:
+        fields["entry"] = entry
+    fields["record_id"] = f"{fields['closed_ms']}-{fields['account_version']}-{position}-{fields['account_id']}"
+    fields["sequence"] = sequence
+    if sequence > 1:
+        fields["partial"] = True
+    _add_service(fields, service)
+    fields["reporting_reasons"] = _reasons(service[10])
+    fields["policies"] = service[11]
+    return fields
+
+
+@lru_cache(maxsize=1)
+def _of_head(head: bytes) -> dict[str, Any]:
+    """All fields in their order, with what the records that one operation made have in common; else None.
+
+    Not to be changed, as the next record of the same operation gets the same.
+    """
+    fields: dict[str, Any] = dict.fromkeys(FIELDS)
     cause, final, key, subscriber_id, account_id, account_version, currency, plan, catalogue, *times, client = _unpack(
         head
     )
     started_ms, since_ms, closed_ms = times
     origin_host, origin_realm, requests, first, last, packed_facts = client
     session_id, sub_session_id = _session_and_sub_session(key)
-    told: tuple[Any, ...] = _unpack(packed_facts) if packed_facts else ()
-    told += (None,) * (_FACTS - len(told))  # records of earlier versions have fewer
-    account = _text(account_id)
-    fields: dict[str, Any] = {
-        "record_id": f"{closed_ms}-{account_version}-{position}-{account}",
-        "sequence": sequence,
-        "partial": sequence > 1 or not final,
-        "final": final,
-        "cause": cause,
-        "session_id": _text(session_id),
-        "sub_session_id": sub_session_id,
-        "subscriber_id": _text(subscriber_id),
-        "account_id": account,
-        "account_version": account_version,
-        "member_of": _text(told[1]),
-        "plan": plan or None,
-    }
-    _add_service(fields, service, catalogue, started_ms, currency_name(currency))
+    fields["partial"] = not final
+    fields["final"] = final
+    fields["cause"] = cause
+    fields["session_id"] = _text(session_id)
+    fields["sub_session_id"] = sub_session_id
+    fields["subscriber_id"] = _text(subscriber_id)
+    fields["account_id"] = _text(account_id)
+    fields["account_version"] = account_version
+    fields["plan"] = plan or None
+    fields["catalogue"] = catalogue
+    fields["currency"] = currency_name(currency)
     fields["requests"] = requests
     fields["first_request"] = first if requests else None
     fields["last_request"] = last if requests else None
-    fields["reporting_reasons"] = _reasons(service[10])
     fields["started_ms"] = started_ms
     fields["since_ms"] = since_ms
     fields["closed_ms"] = closed_ms
     fields["duration_ms"] = closed_ms - since_ms
     fields["origin_host"] = _text(origin_host)
     fields["origin_realm"] = _text(origin_realm)
-    _add_facts(fields, told)
-    last = Period(*service[7])
-    fields["band"] = last.band or None
-    fields["tiers"] = tuple(dict.fromkeys(tier for period in fields["periods"] for tier in period["tiers"]))
-    access_network, visited_network, recipients = told[-3:]
-    fields["access_network"] = _text(access_network)
-    fields["visited_network"] = _text(visited_network)
-    fields["recipients"] = None if recipients is None else [_text(number) for number in recipients]
-    fields["policies"] = service[11]
+    _add_facts(fields, _unpack(packed_facts) if packed_facts else ())
     return fields
 
 
@@ -349,8 +359,10 @@ def _text(value: bytes | None) -> str | None:
 
 def _add_facts(fields: dict[str, Any], told: tuple[Any, ...]) -> None:
     """What ``facts`` has packed."""
-    context, _, calling, called, station, network, rat_type, location, method, role, *others = told
-    portability, user, correlation, *_ = others
+    told += (None,) * (_FACTS - len(told))  # records of earlier versions have fewer
+    context, member_of, calling, called, station, network, rat_type, location, method, role, *others = told
+    portability, user, correlation, access_network, visited_network, recipients = others
+    fields["member_of"] = _text(member_of)
     fields["service_context_id"] = _text(context)
     fields["calling_party"] = _text(calling)
     fields["called_party"] = _text(called)
@@ -363,6 +375,9 @@ def _add_facts(fields: dict[str, Any], told: tuple[Any, ...]) -> None:
     fields["number_portability"] = _text(portability)
     fields["user_name"] = _text(user)
     fields["correlation_id"] = _text(correlation)
+    fields["access_network"] = _text(access_network)
+    fields["visited_network"] = _text(visited_network)
+    fields["recipients"] = None if recipients is None else [_text(number) for number in recipients]
 
 
 def _session_and_sub_session(key: bytes) -> tuple[bytes, int | None]:
@@ -371,26 +386,29 @@ def _session_and_sub_session(key: bytes) -> tuple[bytes, int | None]:
     return (session_id, int(sub_session)) if separator and sub_session.isdigit() else (key, None)
 
 
-def _add_service(fields: dict[str, Any], service: list[Any], catalogue: str, started_ms: int, currency: str) -> None:
+def _add_service(fields: dict[str, Any], service: list[Any]) -> None:
+    """What one service used and what it cost; ``fields`` has what its session has in common already."""
     name, rating_group, service_identifier, zone, unit, disbelieved, over, running, taken, names = service[:10]
     last = Period(*running)
-    periods = [Period(*each) for each in over]
     used, paid = last.units, last.counted_to - last.counted_from
     cost, leaked = last.cost_micro, last.leaked_micro
-    for period in periods:
-        used += period.units
-        paid += period.counted_to - period.counted_from
-        cost += period.cost_micro
-        leaked += period.leaked_micro
-    if last.units or last.cost_micro or last.leaked_micro:
-        periods.append(last)
-    unit_name = _UNITS[unit]
+    periods = [last] if used or cost or leaked else []
+    if over:
+        before = [Period(*each) for each in over]
+        for period in before:
+            used += period.units
+            paid += period.counted_to - period.counted_from
+            cost += period.cost_micro
+            leaked += period.leaked_micro
+        periods = before + periods
+    catalogue, started_ms = fields["catalogue"], fields["started_ms"]
+    told = [_period_fields(period, unit, catalogue, started_ms) for period in periods]
     fields["catalogue"] = last.version or catalogue
     fields["service"] = name
     fields["rating_group"] = rating_group if rating_group >= 0 else None
     fields["service_identifier"] = service_identifier if service_identifier >= 0 else None
     fields["zone"] = zone or None
-    fields["unit"] = unit_name
+    fields["unit"] = _UNITS[unit]
     fields["used"] = used
     fields["disbelieved"] = disbelieved
     fields["reported"] = used + disbelieved
@@ -399,14 +417,24 @@ def _add_service(fields: dict[str, Any], service: list[Any], catalogue: str, sta
     fields["cost_micro"] = cost
     fields["debited_micro"] = cost - leaked
     fields["leaked_micro"] = leaked
-    fields["currency"] = currency
     fields["step_units"] = last.step_units
     fields["step_price_micro"] = last.step_price_micro
     fields["price_terms"] = last.terms
     fields["price"] = _price_in_words(unit, last.step_units, last.step_price_micro, last.terms)
-    fields["periods"] = [_period_fields(period, unit, catalogue, started_ms) for period in periods]
+    fields["periods"] = told
     fields["buckets"] = _buckets(taken, names, cost - leaked)
-    fields["promotions"] = tuple(dict.fromkeys(name for period in periods for name in period.promotions))
+    fields["promotions"] = _each_once(told, "promotions")
+    fields["band"] = last.band or None
+    fields["tiers"] = _each_once(told, "tiers")
+
+
+def _each_once(periods: list[dict[str, Any]], field: str) -> tuple[str, ...]:
+    """The names in a field of several periods, each once, in the order they are first told."""
+    if len(periods) == 1:
+        names: tuple[str, ...] = periods[0][field]
+        if len(names) < 2:
+            return names
+    return tuple(dict.fromkeys([name for period in periods for name in period[field]]))
 
 
 def _reasons(bits: int) -> list[str]:
@@ -418,12 +446,12 @@ def _buckets(taken: tuple[int, ...], names: tuple[str, ...], debited_micro: int)
     found: list[dict[str, Any]] = []
     main = debited_micro
     for which, amount, name in zip(taken[::2], taken[1::2], names, strict=True):
-        if which & 7 == Unit.MONEY:
+        if which & 7 == _MONEY:
             main -= amount
         if amount:
             found.append({"bucket_id": which >> 3, "name": name or None, "unit": _UNITS[which & 7], "amount": amount})
     if main:
-        found.append({"bucket_id": MAIN_BUCKET, "name": None, "unit": _UNITS[Unit.MONEY], "amount": main})
+        found.append({"bucket_id": MAIN_BUCKET, "name": None, "unit": _MONEY_NAME, "amount": main})
     return found
 
 

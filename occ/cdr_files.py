@@ -20,7 +20,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from threading import Lock
 from time import gmtime, strftime
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from occ.cdr_fields import Place, csv_header, csv_line, json_line
 
@@ -45,19 +45,18 @@ class CdrSettings:
     """Who writes, to stand in the names of files; a Diameter identity."""
 
 
-@dataclass(slots=True, frozen=True)
-class Delivery:
+class Delivery(NamedTuple):
     """A record on its way from the outbox into a file."""
 
     lane: int
     place: Place
     fields: dict[str, Any]
-    """Those of ``occ.cdr.as_json_fields``."""
+    """Those of ``occ.cdr.as_json_fields``, with ``entry``."""
 
-    @property
-    def entry(self) -> str:
-        """Where it stood in the outbox, as its line says."""
-        return f"{self.lane}/{self.place[0]}-{self.place[1]}/{self.place[2]}"
+
+def entry_name(lane: int, place: Place) -> str:
+    """Where a record stood in the outbox, as its line says."""
+    return f"{lane}/{place[0]}-{place[1]}/{place[2]}"
 
 
 @dataclass(slots=True, frozen=True)
@@ -67,7 +66,7 @@ class Format:
     header: Callable[[], str]
     line: Callable[[dict[str, Any]], bytes]
     entry: re.Pattern[bytes]
-    """What a line begins with: ``Delivery.entry``."""
+    """What a line begins with: ``entry_name``."""
 
 
 _ENTRY: Final = rb"([0-9]+)/([0-9]+)-([0-9]+)/([0-9]+)"
@@ -244,7 +243,7 @@ class _Series:
         for each in deliveries:
             if each.place > last.get(each.lane, (0, 0, 0)):
                 last[each.lane] = each.place
-                lines.append(self._format.line({"entry": each.entry, **each.fields}))
+                lines.append(self._format.line(each.fields))
                 records.append(each.fields)
         if lines:
             self._append(b"".join(lines), records, now_ms)

@@ -31,7 +31,7 @@ from balance.records import unpack_outbox
 from balance.resp import StoreError, StoreUnavailableError
 from balance.store import Store, StoreSettings
 from occ.cdr import as_json_fields
-from occ.cdr_files import CdrFiles, CdrSettings, Delivery
+from occ.cdr_files import CdrFiles, CdrSettings, Delivery, entry_name
 from occ.child_process import ChildProcess, begin, told_to_stop
 from occ.clock import now_ms
 from occ.journal_files import JournalFiles, JournalSettings
@@ -242,7 +242,8 @@ def _deliveries(lane: int, entries: list[Any]) -> list[Delivery]:
         milliseconds, sequence = (int(part) for part in entry.split(b"-"))
         records = [record for packed in fields[1::2] for record in unpack_outbox(packed)]
         for position, record in enumerate(records, 1):
-            found.append(Delivery(lane, (milliseconds, sequence, position), as_json_fields(record)))
+            place = milliseconds, sequence, position
+            found.append(Delivery(lane, place, as_json_fields(record, entry_name(lane, place))))
     return found
 
 

@@ -14,6 +14,7 @@ from balance.plans import Lookup, Outcome, Plan, Step
 from balance.records import pack_account, pack_session, unpack_account, unpack_outbox, unpack_session
 from balance.store import Store, StoreSettings
 from occ.cdr import as_json_fields, unrecorded_micro
+from occ.cdr_files import Delivery, entry_name
 from occ.charging import Charge, Charging
 from occ.expiry import Expiry
 from occ.profiles import LENIENT
@@ -51,6 +52,12 @@ def catalogue(version: str = "v1", video: str = "0.000001 per 1 B", more: str = 
     return read_catalogue(
         parse_yaml(SERVICES.format(version=version, video=video, more=more), "catalogue.yaml", Path())
     )
+
+
+def delivery(number: int, fields: dict[str, Any]) -> Delivery:
+    """A record as the outbox hands it on, alone in the entry of that number."""
+    place = number, 0, 1
+    return Delivery(0, place, {"entry": entry_name(0, place), **fields})
 
 
 def octets(amount: int) -> tuple[Units, ...]:

@@ -12,10 +12,10 @@ from typer.testing import CliRunner
 
 from balance.model import LARGEST
 from occ.cdr_fields import FIELDS, PERIOD, Kind
-from occ.cdr_files import CdrFiles, CdrSettings, Delivery
+from occ.cdr_files import CdrFiles, CdrSettings
 from occ.cli import app
 from protocols.credit_control import ServiceRequest, Units
-from tests.occ.cdr_lab import HOUR, INITIAL, NOON, TERMINATION, UPDATE, Ledger, catalogue, octets
+from tests.occ.cdr_lab import HOUR, INITIAL, NOON, TERMINATION, UPDATE, Ledger, catalogue, delivery, octets
 
 SWITCH = "{08:00: {connection: 0.000030, price: 0.000001 per 1 B}, 20:00: 0.000005 per 10 B}"
 
@@ -42,7 +42,7 @@ class Shell:
         self.records = ledger.records
         files = CdrFiles(CdrSettings(self.directory))
         for number, fields in enumerate(self.records, 1):
-            files.write([Delivery(0, (number, 0, 1), fields)], NOON)
+            files.write([delivery(number, fields)], NOON)
         files.seal(NOON, everything=True)
         files.close()
 

@@ -18,7 +18,7 @@ from occ.cdr_fields import FIELDS, Kind, _library, _plain_json_line, csv_header,
 from occ.cdr_files import CdrFiles, CdrSettings, Delivery, record_files, record_lines
 from occ.cdr_reading import UnreadableRecordError, read_records
 from protocols.credit_control import ServiceRequest, Units
-from tests.occ.cdr_lab import INITIAL, NOON, TERMINATION, Ledger, octets
+from tests.occ.cdr_lab import INITIAL, NOON, TERMINATION, Ledger, delivery, octets
 
 BOTH = ("jsonl", "csv")
 MINUTE = 60_000
@@ -37,7 +37,7 @@ RECORD = record()
 
 
 def deliveries(first: int, last: int, fields: dict[str, Any] = RECORD) -> list[Delivery]:
-    return [Delivery(0, (number, 0, 1), fields | {"record_id": f"r{number}"}) for number in range(first, last + 1)]
+    return [delivery(number, fields | {"record_id": f"r{number}"}) for number in range(first, last + 1)]
 
 
 def names(directory: Path) -> list[str]:
@@ -347,7 +347,7 @@ def test_records_are_found_by_time_and_session(tmp_path: Path, formats: tuple[st
     files = CdrFiles(CdrSettings(tmp_path, formats=formats))
     sessions = ['a;"1"', "b", "a"]
     found = [record(name) | {"closed_ms": NOON + number} for number, name in enumerate(sessions)]
-    files.write([Delivery(0, (number, 0, 1), fields) for number, fields in enumerate(found, 1)], NOON)
+    files.write([delivery(number, fields) for number, fields in enumerate(found, 1)], NOON)
     files.close()
 
     def read(*wanted: Any) -> list[str]:

@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from occ.cdr_files import CdrFiles, CdrSettings, Delivery
+from occ.cdr_files import CdrFiles, CdrSettings
 from occ.cli import app
 from protocols.credit_control import ServiceRequest, Units
-from tests.occ.cdr_lab import HOUR, INITIAL, NOON, TERMINATION, UPDATE, Ledger, catalogue, octets
+from tests.occ.cdr_lab import HOUR, INITIAL, NOON, TERMINATION, UPDATE, Ledger, catalogue, delivery, octets
 
 TIERS = "{tiers: [{up_to: 10 B, price: 0.000010 per 1 B}, {price: 0.000004 per 1 B}], counted: session}"
 BANDS = "{08:00: 0.000001 per 1 B, 20:00: 0.000005 per 10 B}"
@@ -19,7 +19,7 @@ def why(directory: Path, ledger: Ledger, session: str = "s") -> str:
     """What is said of a session whose records the ledger has; no server runs."""
     files = CdrFiles(CdrSettings(directory / "data" / "cdr"))
     for number, fields in enumerate(ledger.records, 1):
-        files.write([Delivery(0, (number, 0, 1), fields)], ledger.now)
+        files.write([delivery(number, fields)], ledger.now)
     files.seal(ledger.now, everything=True)
     files.close()
     (directory / "occ.yaml").write_text("store: {data_dir: data}\n")
