@@ -13,7 +13,7 @@ import logging
 import os
 import re
 import secrets
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -28,6 +28,9 @@ log = logging.getLogger("occ.outbox")
 
 PART: Final = ".part"
 SUM: Final = ".sum"
+OCTETS_AT_ONCE: Final = 1 << 17
+"""Lines are written to a file when there are so many octets of them, and what is left at the end."""
+
 NUMBERS: Final = ".numbers"
 """File that remembers the number of the last file of each format."""
 
@@ -77,6 +80,14 @@ FORMATS: Final[dict[str, Format]] = {
 }
 
 
+Told = tuple[str | None, int, int]
+"""Of a record, what its file's sums are made of: ``record_id``, micro-units debited, leaked."""
+
+
+def _told(fields: Mapping[str, Any]) -> Told:
+    return fields["record_id"], fields["debited_micro"], fields["leaked_micro"]
+
+
 class Sums:
     """What a file of sums says of a file: kept while it is written, as reading all of it again takes as long."""
 
@@ -87,17 +98,17 @@ class Sums:
         self._first: str | None = None
         self._last: str | None = None
 
-    def add(self, octets: bytes, records: Sequence[Mapping[str, Any]]) -> None:
-        """Whole lines, and the fields of the records that they are."""
+    def add(self, octets: bytes, records: Sequence[Told]) -> None:
+        """Whole lines, and what the records that they are tell."""
         self.octets += len(octets)
         self._digest.update(octets)
         self._records += len(records)
-        for fields in records:
-            self._debited += fields["debited_micro"]
-            self._leaked += fields["leaked_micro"]
-            self._last = fields["record_id"]
+        for record_id, debited_micro, leaked_micro in records:
+            self._debited += debited_micro
+            self._leaked += leaked_micro
+            self._last = record_id
             if self._first is None:
-                self._first = self._last
+                self._first = record_id
 
     def as_fields(self) -> dict[str, Any]:
         """Records, octets, SHA-256, the first and last record, money debited and leaked."""
@@ -166,13 +177,19 @@ class CdrFiles:
         for series in self._series:
             series.resume()
 
-    def write(self, deliveries: Sequence[Delivery], now_ms: int) -> int:
+    def write(self, deliveries: Iterable[Delivery], now_ms: int) -> int:
         """Append the records that are not there yet; how many in any format. They are on disk after ``sync``.
 
         Raises OSError; what was written until then is known, and not written again.
         """
         with self._turn:
-            return max([series.write(deliveries, now_ms) for series in self._series], default=0)
+            batches = [_Batch(series, now_ms) for series in self._series]
+            for delivery in deliveries:
+                for batch in batches:
+                    batch.add(delivery)
+            for batch in batches:
+                batch.flush()
+            return max([batch.written for batch in batches], default=0)
 
     def begin_sync(self) -> None:
         """Have the disk begin with what was written, so that ``sync`` has little left to wait for.
@@ -204,6 +221,44 @@ class CdrFiles:
             return [path for series in self._series for path in series.seal(now_ms, everything)]
 
 
+class _Batch:
+    """Lines of one format on their way into a file, some at a time: what is a record is let go of when it is a line.
+
+    Otherwise thousands of them would stand in memory together, which costs as much as making them.
+    """
+
+    __slots__ = ("_last", "_lines", "_now_ms", "_octets", "_series", "_told", "written")
+
+    def __init__(self, series: "_Series", now_ms: int) -> None:
+        self._series = series
+        self._now_ms = now_ms
+        self._last = dict(series.last)
+        self._lines: list[bytes] = []
+        self._octets = 0
+        self._told: list[Told] = []
+        self.written = 0
+
+    def add(self, delivery: Delivery) -> None:
+        """Raises OSError."""
+        lane, place, fields = delivery
+        if place <= self._last.get(lane, (0, 0, 0)):
+            return
+        self._last[lane] = place
+        line = self._series.format.line(fields)
+        self._lines.append(line)
+        self._told.append(_told(fields))
+        self._octets += len(line)
+        if self._octets >= OCTETS_AT_ONCE:
+            self.flush()
+
+    def flush(self) -> None:
+        """Raises OSError."""
+        if self._lines:
+            self._series.append(self._lines, self._told, self._last, self._now_ms)
+            self.written += len(self._lines)
+            self._lines, self._told, self._octets = [], [], 0
+
+
 class _Series:
     """The files of one format."""
 
@@ -211,7 +266,7 @@ class _Series:
         self._settings = settings
         self._directory = settings.directory
         self._name = name
-        self._format = FORMATS[name]
+        self.format = FORMATS[name]
         self._path: Path | None = None
         """The part that is written to."""
         self._full: list[Path] = []
@@ -221,42 +276,31 @@ class _Series:
         """How far the disk was told to begin with the part that is written to."""
         self._sums: dict[Path, Sums] = {}
         """Of the parts that were begun here."""
-        self._last: dict[int, Place] = {}
+        self.last: dict[int, Place] = {}
         """For each lane of the outbox the last record that is in a file."""
 
     def resume(self) -> None:
         self._path = None
-        self._last.clear()
+        self.last.clear()
         self._full = sorted(self._directory.glob(f"cdr-*.{self._name}{PART}"), key=_number)
         for path in self._full:
             for line in _whole_lines(path):
-                found = self._format.entry.match(line)
+                found = self.format.entry.match(line)
                 if found is not None:
                     lane, *place = (int(part) for part in found.groups())
-                    self._last[lane] = max(self._last.get(lane, (0, 0, 0)), (place[0], place[1], place[2]))
+                    self.last[lane] = max(self.last.get(lane, (0, 0, 0)), (place[0], place[1], place[2]))
         if self._full:
             self._path = self._full.pop()
 
-    def write(self, deliveries: Sequence[Delivery], now_ms: int) -> int:
-        last = dict(self._last)
-        lines, records = [], []
-        for each in deliveries:
-            if each.place > last.get(each.lane, (0, 0, 0)):
-                last[each.lane] = each.place
-                lines.append(self._format.line(each.fields))
-                records.append(each.fields)
-        if lines:
-            self._append(b"".join(lines), records, now_ms)
-        self._last = last
-        return len(lines)
-
-    def _append(self, lines: bytes, records: Sequence[Mapping[str, Any]], now_ms: int) -> None:
+    def append(self, lines: Sequence[bytes], told: Sequence[Told], last: Mapping[int, Place], now_ms: int) -> None:
+        """Write lines into a file, with what its sums are to know of them. ``last``: as ``self.last``, thereafter."""
         path = self._current(now_ms)
+        octets = b"".join(lines)
         with path.open("ab", buffering=0) as file:  # a buffer would write its rest once more before it truncates
             whole = file.tell()
-            header = b"" if whole else self._format.header().encode()
+            header = b"" if whole else self.format.header().encode()
             try:
-                rest = memoryview(header + lines)
+                rest = memoryview(header + octets)
                 while rest:
                     rest = rest[file.write(rest) :]
             except OSError:
@@ -265,8 +309,9 @@ class _Series:
         if not whole:
             self._sums[path] = Sums(header)
         if path in self._sums:
-            self._sums[path].add(lines, records)
+            self._sums[path].add(octets, told)
         self._unsynced.add(path)
+        self.last.update(last)
 
     def _current(self, now_ms: int) -> Path:
         path = self._path
@@ -375,7 +420,7 @@ def sums_of(path: Path, name: str) -> dict[str, Any]:
         while piece := file.read(1 << 20):
             sums.add(piece, ())
     for fields in _READ[name](path):
-        sums.add(b"", (fields,))
+        sums.add(b"", (_told(fields),))
     return sums.as_fields()
 
 

@@ -22,6 +22,7 @@ import json
 import logging
 import os
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -235,16 +236,14 @@ class Outbox:
                     )
 
 
-def _deliveries(lane: int, entries: list[Any]) -> list[Delivery]:
+def _deliveries(lane: int, entries: list[Any]) -> Iterator[Delivery]:
     """The records of entries of the outbox, in order."""
-    found = []
     for entry, fields in entries:
         milliseconds, sequence = (int(part) for part in entry.split(b"-"))
         records = [record for packed in fields[1::2] for record in unpack_outbox(packed)]
         for position, record in enumerate(records, 1):
             place = milliseconds, sequence, position
-            found.append(Delivery(lane, place, as_json_fields(record, entry_name(lane, place))))
-    return found
+            yield Delivery(lane, place, as_json_fields(record, entry_name(lane, place)))
 
 
 async def _work(store: Store, files: CdrFiles, stop: asyncio.Event) -> None:
