@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from occ.cdr_fields import FIELDS, Kind, _library, _plain_json_line, csv_header, csv_line, from_csv, json_line
-from occ.cdr_files import CdrFiles, CdrSettings, Delivery, record_files, record_lines
+from occ.cdr_files import OCTETS_AT_ONCE, CdrFiles, CdrSettings, Delivery, record_files, record_lines, sums_of
 from occ.cdr_reading import UnreadableRecordError, read_records
 from protocols.credit_control import ServiceRequest, Units
 from tests.occ.cdr_lab import INITIAL, NOON, TERMINATION, Ledger, delivery, octets
@@ -101,6 +101,32 @@ def test_a_disk_that_is_full_leaves_no_half_line(tmp_path: Path, name: str, reco
     assert [fields["record_id"] for fields in read_records([tmp_path])] == [
         f"r{each}" for each in range(1, 2 + records)
     ]
+
+
+@pytest.mark.parametrize("formats", [("jsonl",), ("csv",), ("jsonl", "csv")])
+def test_what_was_written_before_the_disk_was_full_is_not_written_again(
+    tmp_path: Path, formats: tuple[str, ...]
+) -> None:
+    """Records are written some at a time, and a generator of them is gone through once, for all formats."""
+    files = CdrFiles(CdrSettings(tmp_path, formats=formats))
+    many = 4 * OCTETS_AT_ONCE // len(json_line(RECORD))
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (OCTETS_AT_ONCE + OCTETS_AT_ONCE // 2, hard))
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            files.write(iter(deliveries(1, many)), NOON)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert any(path.stat().st_size >= OCTETS_AT_ONCE for path in record_files(tmp_path, formats[0]))
+    assert 0 < files.write(iter(deliveries(1, many)), NOON) <= many
+    files.seal(NOON, everything=True)
+    files.close()
+    assert [fields["record_id"] for fields in read_records([tmp_path])] == [f"r{each}" for each in range(1, many + 1)]
+    for name in formats:
+        (path,) = record_files(tmp_path, name)
+        assert len(list(record_lines(tmp_path, name))) == many
+        told = json.loads(path.with_name(f"{path.name}.sum").read_text())
+        assert told == {"file": path.name, **sums_of(path, name)}
 
 
 def test_a_disk_that_is_full_when_a_file_is_begun_leaves_no_gap(tmp_path: Path) -> None:
