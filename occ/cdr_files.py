@@ -28,6 +28,8 @@ log = logging.getLogger("occ.outbox")
 
 PART: Final = ".part"
 SUM: Final = ".sum"
+UNREADABLE: Final = "unreadable.log"
+"""File of what stood in the outbox and is no record: a line of JSON each, its content in hexadecimal."""
 OCTETS_AT_ONCE: Final = 1 << 17
 """Lines are written to a file when there are so many octets of them, and what is left at the end."""
 
@@ -55,6 +57,16 @@ class Delivery(NamedTuple):
     place: Place
     fields: dict[str, Any]
     """Those of ``occ.cdr.as_json_fields``, with ``entry``."""
+
+
+class Unreadable(NamedTuple):
+    """What stood in the outbox where a record should have been."""
+
+    lane: int
+    place: Place
+    content: bytes
+    why: str
+    """One clause."""
 
 
 def entry_name(lane: int, place: Place) -> str:
@@ -177,19 +189,39 @@ class CdrFiles:
         for series in self._series:
             series.resume()
 
-    def write(self, deliveries: Iterable[Delivery], now_ms: int) -> int:
+    def write(self, deliveries: Iterable[Delivery | Unreadable], now_ms: int) -> int:
         """Append the records that are not there yet; how many in any format. They are on disk after ``sync``.
 
+        What is no record is set aside in ``UNREADABLE``, so that it neither gets lost nor holds up those behind it.
         Raises OSError; what was written until then is known, and not written again.
         """
         with self._turn:
             batches = [_Batch(series, now_ms) for series in self._series]
-            for delivery in deliveries:
-                for batch in batches:
-                    batch.add(delivery)
+            for each in deliveries:
+                if isinstance(each, Unreadable):
+                    self._set_aside(each)
+                    continue
+                lane, place, fields = each
+                try:
+                    lines = [series.format.line(fields) for series in self._series]
+                except Exception as error:  # whatever becomes of fields that are of another type
+                    self._set_aside(Unreadable(lane, place, repr(fields).encode(), f"{type(error).__name__}: {error}"))
+                    continue
+                for batch, line in zip(batches, lines, strict=True):
+                    batch.add(lane, place, fields, line)
             for batch in batches:
                 batch.flush()
             return max([batch.written for batch in batches], default=0)
+
+    def _set_aside(self, found: Unreadable) -> None:
+        """It may stand there twice after a crash. Raises OSError."""
+        entry = entry_name(found.lane, found.place)
+        log.error("%s of the outbox is no charging data record (%s): it is in %s now", entry, found.why, UNREADABLE)
+        line = json.dumps({"entry": entry, "why": found.why, "content": found.content.hex()})
+        with (self._directory / UNREADABLE).open("a", encoding="ascii") as file:
+            file.write(line + "\n")
+            file.flush()
+            os.fsync(file.fileno())
 
     def begin_sync(self) -> None:
         """Have the disk begin with what was written, so that ``sync`` has little left to wait for.
@@ -238,13 +270,11 @@ class _Batch:
         self._told: list[Told] = []
         self.written = 0
 
-    def add(self, delivery: Delivery) -> None:
+    def add(self, lane: int, place: Place, fields: Mapping[str, Any], line: bytes) -> None:
         """Raises OSError."""
-        lane, place, fields = delivery
         if place <= self._last.get(lane, (0, 0, 0)):
             return
         self._last[lane] = place
-        line = self._series.format.line(fields)
         self._lines.append(line)
         self._told.append(_told(fields))
         self._octets += len(line)

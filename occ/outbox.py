@@ -32,7 +32,7 @@ from balance.records import unpack_outbox
 from balance.resp import StoreError, StoreUnavailableError
 from balance.store import Store, StoreSettings
 from occ.cdr import as_json_fields
-from occ.cdr_files import CdrFiles, CdrSettings, Delivery, entry_name
+from occ.cdr_files import CdrFiles, CdrSettings, Delivery, Unreadable, entry_name
 from occ.child_process import ChildProcess, begin, told_to_stop
 from occ.clock import now_ms
 from occ.journal_files import JournalFiles, JournalSettings
@@ -236,14 +236,30 @@ class Outbox:
                     )
 
 
-def _deliveries(lane: int, entries: list[Any]) -> Iterator[Delivery]:
+def _deliveries(lane: int, entries: list[Any]) -> Iterator[Delivery | Unreadable]:
     """The records of entries of the outbox, in order."""
     for entry, fields in entries:
         milliseconds, sequence = (int(part) for part in entry.split(b"-"))
-        records = [record for packed in fields[1::2] for record in unpack_outbox(packed)]
+        records = [record for packed in fields[1::2] for record in _records(packed)]
         for position, record in enumerate(records, 1):
             place = milliseconds, sequence, position
-            yield Delivery(lane, place, as_json_fields(record, entry_name(lane, place)))
+            try:
+                told = as_json_fields(record, entry_name(lane, place))
+            except Exception as error:  # whatever msgpack and the fields make of foreign octets
+                yield Unreadable(lane, place, record, f"{type(error).__name__}: {error}")
+            else:
+                yield Delivery(lane, place, told)
+
+
+def _records(packed: bytes) -> tuple[bytes, ...]:
+    """What is no list of records is taken for one, which cannot be read then."""
+    try:
+        records = unpack_outbox(packed)
+        if all(isinstance(each, bytes) for each in records):
+            return records
+    except Exception as error:  # as above
+        log.debug("an entry of the outbox is no list of records: %s", error)
+    return (packed,)
 
 
 async def _work(store: Store, files: CdrFiles, stop: asyncio.Event) -> None:

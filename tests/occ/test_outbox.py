@@ -13,6 +13,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import msgpack
 import pytest
 
 from balance.accounts import Account, ServiceUse, Session
@@ -20,12 +21,13 @@ from balance.directory import create_account
 from balance.embedded import Address
 from balance.ledger import Draft, top_up
 from balance.model import AccountKind, Unit
+from balance.packing import pack
 from balance.plans import Plan
-from balance.records import make_plan
+from balance.records import make_plan, unpack_outbox
 from balance.resp import StoreError, StoreUnavailableError
 from balance.store import Store, StoreSettings
 from occ import cdr
-from occ.cdr_files import CdrFiles, CdrSettings, record_files, record_lines
+from occ.cdr_files import UNREADABLE, CdrFiles, CdrSettings, record_files, record_lines
 from occ.outbox import Outbox, OutboxProcess, _work
 
 ACCOUNT = b"acc-1"
@@ -94,6 +96,45 @@ async def test_records_are_written_once_and_in_order(store: Store, tmp_path: Pat
     assert written(tmp_path) == list(range(1, 21))
     assert outbox.delivered == 20
     assert await store.call("XLEN", store.keys.outbox(0)) == 0
+
+
+def _of_another_type(record: bytes) -> bytes:
+    """A record whose service has a name of octets, which no line can be made of."""
+    fields = list(msgpack.unpackb(record, use_list=False))
+    fields[3] = b"\xff"
+    return pack(tuple(fields))
+
+
+@pytest.mark.parametrize("formats", [("jsonl",), ("csv",), ("jsonl", "csv")])
+@pytest.mark.parametrize("spoil", ["octets", "no list", "no octets", "one", "type"])
+async def test_what_is_no_record_is_set_aside_and_holds_up_nobody(
+    store: Store, tmp_path: Path, formats: tuple[str, ...], spoil: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    await commit(store, 1, 6)
+    entries = await store.call("XRANGE", store.keys.outbox(0), "-", "+")
+    name, packed = entries[1][1]
+    first, second = unpack_outbox(packed)
+    spoilt, left = {
+        "octets": (b"\xc1 what is this", b"\xc1 what is this"),
+        "no list": (pack(7), pack(7)),
+        "no octets": (pack((first, 5)), pack((first, 5))),
+        "one": (pack((first, b"")), b""),
+        "type": (pack((first, _of_another_type(second))), None),
+    }[spoil]
+    entries[1][1] = [name, spoilt]
+    await put_back(store, entries)
+    files = CdrFiles(CdrSettings(tmp_path, formats=formats))
+    outbox = Outbox(store, files)
+    await drain(outbox)
+    assert await store.call("XLEN", store.keys.outbox(0)) == 0
+    rest = [3] if spoil in ("one", "type") else []
+    for each in formats:
+        assert written(tmp_path, each) == [1, 2, *rest, 5, 6]
+    (told,) = [json.loads(line) for line in (tmp_path / UNREADABLE).read_text().splitlines()]
+    entry = entries[1][0].decode()
+    assert told["entry"] == f"0/{entry}/{2 if rest else 1}"
+    assert left is None or bytes.fromhex(told["content"]) == left
+    assert told["entry"] in caplog.text
 
 
 @pytest.mark.parametrize("formats", [("jsonl",), ("csv",), ("jsonl", "csv")])
