@@ -24,6 +24,7 @@ moments, and leave in turns of half a millisecond, whose wait counts: so some of
 """
 _RUNS: Final = (
     ("bench.json", "Plain Python"),
+    ("bench-python3.13.json", "Plain Python 3.13"),
     ("bench-python3.14.json", "Plain Python 3.14"),
     ("bench-compiled.json", "Compiled"),
 )
