@@ -56,7 +56,7 @@ def test_a_file_that_is_something_else_is_told_before_the_run_and_left_alone(
     file = tmp_path / "other.json"
     file.write_text(text, encoding="utf-8")
     assert main(["--quick", "--record", str(file), "--directory", str(tmp_path)]) == 1
-    assert "is no record of runs" in capsys.readouterr().out.replace("\n", " ")
+    assert "is no record of runs" in " ".join(capsys.readouterr().out.split())
     assert file.read_text(encoding="utf-8") == text
 
 
