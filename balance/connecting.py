@@ -1,6 +1,7 @@
 """Opening connections to Redis: by socket or TCP, with TLS and a password; asking sentinels who the primary is."""
 
 import asyncio
+import socket
 from collections.abc import Callable
 from typing import Final, cast
 
@@ -10,6 +11,10 @@ from balance.resp import RedisLink, StoreError, StoreUnavailableError
 CONNECT_WITHIN_S: Final = 2.0
 """Longest time until a server is connected and knows us."""
 SENTINELS_WITHIN_S: Final = 1.0
+SEND_OCTETS: Final = 2 << 20
+"""A Unix socket should take that much at once, as far as the system permits: all commits that are under way. Into the
+usual fifth of a megabyte not even one large commit fits; its rest waits until the process that decides on the next one
+comes back to its sockets, and Redis waits with it. TCP finds its size by itself."""
 
 OnLost = Callable[[Exception | None], None]
 
@@ -36,7 +41,7 @@ async def open_link(
         async with asyncio.timeout(CONNECT_WITHIN_S):
             context = place.access.context()
             if place.unix_path is not None:
-                await loop.create_unix_connection(lambda: protocol, str(place.unix_path))
+                await loop.create_unix_connection(lambda: protocol, sock=await _connected(loop, str(place.unix_path)))
             else:
                 await loop.create_connection(lambda: protocol, place.host, place.port, ssl=context)
             greeting = place.access.greeting()
@@ -51,6 +56,25 @@ async def open_link(
         raise StoreUnavailableError(f"{place.url} does not answer within {CONNECT_WITHIN_S:g} s") from None
     except BaseException:
         link.abort()
+        raise
+    return link
+
+
+def unix_socket() -> socket.socket:
+    """One to send commits by, not connected yet; see ``SEND_OCTETS``."""
+    link = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    link.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_OCTETS)  # the system takes what it permits of it
+    return link
+
+
+async def _connected(loop: asyncio.AbstractEventLoop, path: str) -> socket.socket:
+    """Raises OSError."""
+    link = unix_socket()
+    try:
+        link.setblocking(False)
+        await loop.sock_connect(link, path)
+    except BaseException:
+        link.close()
         raise
     return link
 
@@ -102,4 +126,4 @@ async def open_primary(loop: asyncio.AbstractEventLoop, address: Address, on_los
     return await open_link(loop, place, on_lost, primary=bool(address.sentinels))
 
 
-__all__ = ["Access", "at", "ignore_loss", "open_link", "open_primary", "primary_of"]
+__all__ = ["Access", "at", "ignore_loss", "open_link", "open_primary", "primary_of", "unix_socket"]

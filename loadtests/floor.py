@@ -28,6 +28,7 @@ from time import perf_counter, process_time
 from typing import Any, Final
 
 from balance.commits import LANE_KEYS, LISTS, OWN_KEYS, PLAN_ARGUMENTS
+from balance.connecting import unix_socket
 from balance.keys import Keys
 from loadtests.machine import usage
 from loadtests.templates import line
@@ -370,7 +371,7 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, required=True)
     options = parser.parse_args()
     sample = load(json.loads(Path(options.sample).read_text(encoding="utf-8")))
-    with socket.socket(socket.AF_UNIX) as link:
+    with unix_socket() as link:
         link.connect(options.socket)
         floor = Floor(link, sample, versions(link, options.accounts, options.partitions))
         floor.run(options.plans, options.depth, min(1.0, options.seconds / 4))

@@ -63,7 +63,7 @@ class Scale:
     """Of each interval."""
 
 
-FULL: Final = Scale((1_000, 100_000, 1_000_000), (1, 10, 100), (10, 1_000, 100_000), rounds=5, seconds=4.0)
+FULL: Final = Scale((1_000, 100_000, 1_000_000), (1, 10, 100), (10, 1_000, 100_000), rounds=12, seconds=2.0)
 QUICK: Final = Scale((500, 1_500), (1, 10), (10, 1_000), rounds=2, seconds=0.5)
 OTHERWISE_ACCOUNTS: Final = 5_000
 """Accounts where the question is about something else."""
@@ -174,6 +174,7 @@ class ScaleRun:
                 "worker_cpu_us": each.best[0],
                 "redis_cpu_us": each.best[1],
                 "ratio": sum(each.best) / first,
+                "rounds_us": [list(used) for used in zip(each.worker_us, each.redis_us, strict=True)],
             }
             for each in subjects
         ]

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import signal
 from collections.abc import Iterator
 
 import hypothesis
@@ -14,6 +15,10 @@ from tests.live_server import forget_directories
 # A slow machine is no fault of the product; and what is merged must not hang on what a run happens to try.
 hypothesis.settings.register_profile("occ", deadline=None, derandomize=bool(os.environ.get("CI")))
 hypothesis.settings.load_profile("occ")
+
+# A shell lets what it starts in the background ignore SIGINT, and so would every command that a test starts and stops.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

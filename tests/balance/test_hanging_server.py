@@ -6,6 +6,7 @@ Made to fail by: no ``_look`` (waits for ever); no count of what was read (a ser
 import asyncio
 import os
 import signal
+import socket
 import tempfile
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
@@ -15,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from balance.accounts import Account, Session
+from balance.connecting import SEND_OCTETS, open_link, unix_socket
 from balance.directory import create_account, read_account
 from balance.embedded import Address, EmbeddedRedis, EmbeddedSettings
 from balance.ledger import Draft, top_up
@@ -126,3 +128,24 @@ async def test_a_store_that_hangs_is_no_store_to_start_with(redis: EmbeddedRedis
             with pytest.raises(StoreUnavailableError):
                 await store.start()
     await store.stop()
+
+
+async def test_commits_leave_the_worker_whether_or_not_the_server_has_read_those_before(redis: EmbeddedRedis) -> None:
+    """Else the server waits for the rest of a commit until the worker has decided on others.
+
+    Made to fail by: the socket that asyncio makes by itself.
+    """
+    permitted = min(SEND_OCTETS, int(Path("/proc/sys/net/core/wmem_max").read_text()))
+    with socket.socket(socket.AF_UNIX) as usual, unix_socket() as wide:
+        sizes = [each.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF) for each in (usual, wide)]
+    assert sizes[1] == 2 * permitted  # the system counts what it needs for itself as well
+    link = await open_link(asyncio.get_running_loop(), redis.address)
+    transport = link._transport
+    assert transport is not None
+    with stopped(redis):
+        answer = asyncio.create_task(link.call("ECHO", b"x" * permitted))
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        assert transport.get_write_buffer_size() == 0
+    assert len(await answer) == permitted
+    link.close()
