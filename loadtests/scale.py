@@ -6,10 +6,11 @@ accounts        1,000, 100,000 and 1,000,000 in the store
 peers           1, 10 and 100 connections that share the load
 rules           10, 1,000 and 100,000 prefixes of destinations, and 10, 1,000 and 1,000 policy rules
 
-The subjects of a question run side by side, one under load at a time, in turn for several rounds: what else the machine
-does meets all of them alike. The figure of a subject is the CPU of worker and Redis per Credit-Control-Request in its
-best round; what counts is its ratio to that of the smallest. Load as in `python -m loadtests`, closed loop, the same
-number of requests under way everywhere.
+The subjects of a question run side by side, one under load at a time, in turn for several rounds. The figure of a
+subject is the CPU of worker and Redis per Credit-Control-Request, the median of its rounds; what counts is the ratio to
+the smallest subject in the same round, the median again: what else the machine does lasts longer than a round, and
+meets all of them alike. (The best rounds of two subjects may be minutes apart.) Load as in `python -m loadtests`,
+closed loop, the same number of requests under way everywhere.
 """
 
 import argparse
@@ -21,6 +22,7 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
+from statistics import median
 from typing import Any, Final
 
 from rich.console import Console
@@ -63,7 +65,7 @@ class Scale:
     """Of each interval."""
 
 
-FULL: Final = Scale((1_000, 100_000, 1_000_000), (1, 10, 100), (10, 1_000, 100_000), rounds=12, seconds=2.0)
+FULL: Final = Scale((1_000, 100_000, 1_000_000), (1, 10, 100), (10, 1_000, 100_000), rounds=15, seconds=2.0)
 QUICK: Final = Scale((500, 1_500), (1, 10), (10, 1_000), rounds=2, seconds=0.5)
 OTHERWISE_ACCOUNTS: Final = 5_000
 """Accounts where the question is about something else."""
@@ -83,10 +85,10 @@ class Subject:
     worker_us: list[float] = field(default_factory=list)
     redis_us: list[float] = field(default_factory=list)
 
-    @property
-    def best(self) -> tuple[float, float]:
-        """CPU of worker and Redis per request, microseconds, in the round in which both together took least."""
-        return min(zip(self.worker_us, self.redis_us, strict=True), key=sum)
+    def ratio_to(self, first: "Subject") -> float:
+        """What a request cost over what it cost with another subject in the same round; the median of the rounds."""
+        mine, theirs = (map(sum, zip(each.worker_us, each.redis_us, strict=True)) for each in (self, first))
+        return median(cost / other for cost, other in zip(mine, theirs, strict=True))
 
 
 class ScaleRun:
@@ -113,7 +115,7 @@ class ScaleRun:
                 "hot path": build.describe_hot_path(),
                 "versions": build.describe_versions(),
                 "load": f"closed loop, {WINDOW} requests under way, {SESSIONS} open sessions of two services; "
-                f"best of {scale.rounds} rounds of {scale.seconds:g} s; {OTHERWISE_ACCOUNTS:,} accounts and 4 peers "
+                f"median of {scale.rounds} rounds of {scale.seconds:g} s; {OTHERWISE_ACCOUNTS:,} accounts and 4 peers "
                 "where the question is another one; appendfsync always",
             },
             "axes": axes,
@@ -166,14 +168,13 @@ class ScaleRun:
             for subject in subjects:
                 self._say(f"round {round_number + 1} of {self.scale.rounds}: {subject.label}")
                 await self._measure(subject)
-        first = sum(subjects[0].best)
         return [
             {
                 "size": each.size,
                 "label": each.label,
-                "worker_cpu_us": each.best[0],
-                "redis_cpu_us": each.best[1],
-                "ratio": sum(each.best) / first,
+                "worker_cpu_us": median(each.worker_us),
+                "redis_cpu_us": median(each.redis_us),
+                "ratio": each.ratio_to(subjects[0]),
                 "rounds_us": [list(used) for used in zip(each.worker_us, each.redis_us, strict=True)],
             }
             for each in subjects

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any, cast
 from xml.etree import ElementTree
 
 import pytest
@@ -12,7 +13,7 @@ import pytest
 from loadtests.figures import Report
 from loadtests.page import page
 from loadtests.plot import plot
-from loadtests.scale import BUDGET, write_configuration
+from loadtests.scale import BUDGET, Subject, write_configuration
 from occ.policy.reading import load_policies
 from occ.rating.catalogue import load_catalogue
 
@@ -51,6 +52,15 @@ def test_a_quick_run_compares_small_and_large(tmp_path: Path) -> None:
         assert all(row["worker_cpu_us"] > 0 < row["redis_cpu_us"] for row in rows)
     assert (tmp_path / "scale.svg").read_text(encoding="utf-8").startswith("<svg")
     assert sorted(each.name for each in tmp_path.iterdir()) == ["scale.json", "scale.svg"]
+
+
+def test_a_ratio_is_of_the_same_round_whatever_the_machine_does_meanwhile() -> None:
+    """Made to fail by: the best rounds of both, which are 1.9 apart here."""
+    small, large = (Subject(size, "", *[cast(Any, None)] * 3) for size in (1, 1000))
+    small.worker_us, small.redis_us = [70.0, 60.0, 30.0], [20.0, 30.0, 20.0]
+    large.worker_us, large.redis_us = [80.0, 72.0, 75.0], [28.0, 36.0, 20.0]
+    assert large.ratio_to(small) == pytest.approx(1.2)
+    assert small.ratio_to(small) == 1
 
 
 def test_the_rules_of_a_run_are_all_read(tmp_path: Path) -> None:
