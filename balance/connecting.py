@@ -73,6 +73,7 @@ async def _connected(loop: asyncio.AbstractEventLoop, path: str) -> socket.socke
     try:
         link.setblocking(False)
         await loop.sock_connect(link, path)
+        link.getpeername()  # a server whose queue of connections is full looks as if it had taken this one
     except BaseException:
         link.close()
         raise

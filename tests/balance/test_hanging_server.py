@@ -9,7 +9,7 @@ import signal
 import socket
 import tempfile
 from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -149,3 +149,19 @@ async def test_commits_leave_the_worker_whether_or_not_the_server_has_read_those
         assert transport.get_write_buffer_size() == 0
     assert len(await answer) == permitted
     link.close()
+
+
+async def test_a_server_that_takes_no_more_connections_is_not_taken_for_one_that_does(tmp_path: Path) -> None:
+    """Made to fail by: no ``getpeername``."""
+    path = tmp_path / "full.sock"
+    with ExitStack() as sockets:
+        server = sockets.enter_context(socket.socket(socket.AF_UNIX))
+        server.bind(str(path))
+        server.listen(0)
+        with suppress(BlockingIOError):
+            while True:
+                client = sockets.enter_context(socket.socket(socket.AF_UNIX))
+                client.setblocking(False)
+                client.connect(str(path))
+        with pytest.raises(OSError, match="not connected"):
+            await open_link(asyncio.get_running_loop(), Address(unix_path=path))
