@@ -41,7 +41,10 @@ async def open_link(
         async with asyncio.timeout(CONNECT_WITHIN_S):
             context = place.access.context()
             if place.unix_path is not None:
-                await loop.create_unix_connection(lambda: protocol, sock=await _connected(loop, str(place.unix_path)))
+                transport, _ = await loop.create_unix_connection(lambda: protocol, str(place.unix_path))
+                end = transport.get_extra_info("socket")
+                widen(end)
+                end.getpeername()  # a server whose queue of connections is full looks as if it had taken this one
             else:
                 await loop.create_connection(lambda: protocol, place.host, place.port, ssl=context)
             greeting = place.access.greeting()
@@ -60,24 +63,9 @@ async def open_link(
     return link
 
 
-def unix_socket() -> socket.socket:
-    """One to send commits by, not connected yet; see ``SEND_OCTETS``."""
-    link = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    link.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_OCTETS)  # the system takes what it permits of it
-    return link
-
-
-async def _connected(loop: asyncio.AbstractEventLoop, path: str) -> socket.socket:
-    """Raises OSError."""
-    link = unix_socket()
-    try:
-        link.setblocking(False)
-        await loop.sock_connect(link, path)
-        link.getpeername()  # a server whose queue of connections is full looks as if it had taken this one
-    except BaseException:
-        link.close()
-        raise
-    return link
+def widen(end: socket.socket) -> None:
+    """Make the Unix socket that commits are sent by take as much at once as the system permits: see ``SEND_OCTETS``."""
+    end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_OCTETS)
 
 
 def at(address: Address, place: HostPort) -> Address:
@@ -127,4 +115,4 @@ async def open_primary(loop: asyncio.AbstractEventLoop, address: Address, on_los
     return await open_link(loop, place, on_lost, primary=bool(address.sentinels))
 
 
-__all__ = ["Access", "at", "ignore_loss", "open_link", "open_primary", "primary_of", "unix_socket"]
+__all__ = ["Access", "at", "ignore_loss", "open_link", "open_primary", "primary_of", "widen"]

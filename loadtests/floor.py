@@ -28,7 +28,7 @@ from time import perf_counter, process_time
 from typing import Any, Final
 
 from balance.commits import LANE_KEYS, LISTS, OWN_KEYS, PLAN_ARGUMENTS
-from balance.connecting import unix_socket
+from balance.connecting import widen
 from balance.keys import Keys
 from loadtests.machine import usage
 from loadtests.templates import line
@@ -371,8 +371,9 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, required=True)
     options = parser.parse_args()
     sample = load(json.loads(Path(options.sample).read_text(encoding="utf-8")))
-    with unix_socket() as link:
+    with socket.socket(socket.AF_UNIX) as link:
         link.connect(options.socket)
+        widen(link)
         floor = Floor(link, sample, versions(link, options.accounts, options.partitions))
         floor.run(options.plans, options.depth, min(1.0, options.seconds / 4))
         client, redis = process_time(), usage(options.pid).cpu_s

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from balance.accounts import Account, Session
-from balance.connecting import SEND_OCTETS, open_link, unix_socket
+from balance.connecting import SEND_OCTETS, open_link, widen
 from balance.directory import create_account, read_account
 from balance.embedded import Address, EmbeddedRedis, EmbeddedSettings
 from balance.ledger import Draft, top_up
@@ -133,10 +133,11 @@ async def test_a_store_that_hangs_is_no_store_to_start_with(redis: EmbeddedRedis
 async def test_commits_leave_the_worker_whether_or_not_the_server_has_read_those_before(redis: EmbeddedRedis) -> None:
     """Else the server waits for the rest of a commit until the worker has decided on others.
 
-    Made to fail by: the socket that asyncio makes by itself.
+    Made to fail by: the socket as asyncio makes it.
     """
     permitted = min(SEND_OCTETS, int(Path("/proc/sys/net/core/wmem_max").read_text()))
-    with socket.socket(socket.AF_UNIX) as usual, unix_socket() as wide:
+    with socket.socket(socket.AF_UNIX) as usual, socket.socket(socket.AF_UNIX) as wide:
+        widen(wide)
         sizes = [each.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF) for each in (usual, wide)]
     assert sizes[1] == 2 * permitted  # the system counts what it needs for itself as well
     link = await open_link(asyncio.get_running_loop(), redis.address)

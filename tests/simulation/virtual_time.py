@@ -2,6 +2,7 @@
 
 import asyncio
 import selectors
+import socket
 from collections.abc import Callable
 from typing import Any
 
@@ -33,6 +34,13 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         self._virtual = _Selector()
         self.servers: dict[str, Connect] = {}
         super().__init__(self._virtual)
+        # Whoever connects may set what a socket can be set; nothing goes through it.
+        self._pair = socket.socketpair()
+
+    def close(self) -> None:
+        super().close()
+        for end in self._pair:
+            end.close()
 
     def time(self) -> float:
         return self._virtual.now
@@ -46,4 +54,4 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         if connect is None:
             raise ConnectionRefusedError(f"nobody listens at {path}")
         connect(protocol)
-        return asyncio.Transport(), protocol
+        return asyncio.Transport({"socket": self._pair[0]}), protocol
