@@ -10,7 +10,7 @@ import json
 import shlex
 import sys
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
 from time import perf_counter, time_ns
@@ -22,8 +22,9 @@ from balance.embedded import EmbeddedRedis, EmbeddedSettings
 from balance.store import Store
 from loadtests import build, command, destinations, floor, machine, recorded
 from loadtests.figures import BUDGET, Report
-from loadtests.latency import PARTS, SIGNIFICANT_DIGITS, require_histograms
-from loadtests.processes import BenchError, GeneratorProcess, Worker, admit_all, run_floor, run_rating
+from loadtests.floor_server import DEPTH, FloorServer
+from loadtests.latency import PARTS, SIGNIFICANT_DIGITS, merged, require_histograms
+from loadtests.processes import BenchError, GeneratorProcess, Worker, admit_all, run_rating
 from loadtests.seed import (
     PARTITIONS,
     check,
@@ -42,10 +43,8 @@ WINDOWS: Final = (64, 128, 256, 512, 1024)
 """Requests under way that are tried when the maximum is sought."""
 WORTH_IT: Final = 1.05
 """A larger window must bring so much more to be taken: beyond the maximum it only makes requests wait."""
-FLOOR_DEPTH: Final = 4
-"""Script calls under way when the floor is sought."""
-BEST_PLANS: Final = 64
-"""Plans per call of the second floor: larger batches than a worker usually has."""
+ROUNDS: Final = 5
+"""Maximum and floor are measured in turns: what else the machine does lasts longer than a round, and meets both."""
 RECORD_SECONDS: Final = 0.3
 RECORD_TRIES: Final = 5
 """The disk may stand still for as long as commits are recorded."""
@@ -114,6 +113,19 @@ class Interval:
         )
 
 
+@dataclass(slots=True)
+class Rounds:
+    """Maximum and floor by turns."""
+
+    used: Interval = field(default_factory=Interval)
+    """What all turns of the maximum took."""
+    rates: list[float] = field(default_factory=list)
+    """CCR/s of each turn, and their latencies ..."""
+    latencies: list[dict[str, Any]] = field(default_factory=list)
+    floors: list[list[tuple[int, dict[str, Any]]]] = field(default_factory=list)
+    """... and what Redis alone did right after it, see ``FloorServer.drive``."""
+
+
 class Bench:
     """One run from the empty directory to the report."""
 
@@ -136,12 +148,10 @@ class Bench:
         async with AsyncExitStack() as cleanup:
             await self._prepare(directory, cleanup)
             await self._open_sessions()
-            maximum = await self._maximum()
-            sample = await self._record(directory)
+            maximum = await self._maximum(directory)
             await self._half(maximum.answers / maximum.seconds)
             await self._many()
             await self._finish()
-            await self._floor(sample, maximum)
             await self._rating()
         return self.report
 
@@ -219,26 +229,77 @@ class Bench:
                         (after.journals - before.journals) / (2 * self.scale.sessions), "B")  # fmt: skip
         self._check(await self.generator.do("stagger"))
 
-    async def _maximum(self) -> Interval:
+    async def _maximum(self, directory: Path) -> Interval:
+        """The server's maximum, and beside each part of it what a Redis takes that has nothing else to do."""
         scale = self.scale
-        self.window = scale.window or await self._find_window()
-        self._say(f"measuring the maximum with {self.window} requests under way")
-        self.report.facts["maximum"] = f"closed loop, {self.window} requests under way"
-        result, used = await self._measure(
-            "closed_loop", window=self.window, warm_up_s=scale.warm_up_s, seconds=scale.seconds
+        beside = FloorServer(directory / "floor", self.options.redis, scale.accounts, self.placement)
+        self._say(f"creating {scale.accounts:,} accounts for the floor")
+        try:
+            await beside.start()
+            self.window = scale.window or await self._find_window()
+            sample = await self._record(directory)
+            rounds = await self._in_turns(beside, sample)
+        finally:
+            await beside.stop()
+        used = rounds.used
+        self.report.facts["maximum"] = (
+            f"closed loop, {self.window} requests under way, in {ROUNDS} turns with the floor, of "
+            f"{scale.seconds / ROUNDS:g} s each"
         )
         add = self.report.add
-        add("rate", "maximum", result["rate"], "CCR/s")
+        add("rate", "maximum", used.answers / used.seconds, "CCR/s")
         add("worker_cpu_us", "worker CPU per CCR at the maximum", used.worker_cpu_s / used.answers * 1e6, "µs", 1)
         add("redis_cpu_us", "Redis CPU per CCR at the maximum", used.redis_cpu_s / used.answers * 1e6, "µs", 1)
         add("outbox_cpu_us", "outbox CPU per CCR at the maximum", used.outbox_cpu_s / used.answers * 1e6, "µs", 1)
         add("plans_per_commit", "CCRs per commit at the maximum", used.answers / max(1, used.commits), "", 1)
         add("worker_busy", "worker's core at the maximum", used.worker_cpu_s / used.seconds * 100, "% busy")
         add("undelivered", "outbox behind at the end of the maximum", used.undelivered, "records")
-        latency = self.report.latencies["maximum"] = result["latency"]
+        latency = self.report.latencies["maximum"] = merged(rounds.latencies)
         add("max_p50_ms", "p50 at the maximum", latency["percentiles_ms"]["50"], "ms", 2)
         add("max_p99_ms", "p99 at the maximum", latency["percentiles_ms"]["99"], "ms", 2)
+        self._tell_floor(rounds)
         return used
+
+    async def _in_turns(self, beside: FloorServer, sample: Path) -> Rounds:
+        scale = self.scale
+        rounds = Rounds()
+        seconds = scale.seconds / ROUNDS
+        for number in range(ROUNDS):
+            self._say(f"measuring the maximum with {self.window} requests under way, {number + 1} of {ROUNDS}")
+            warm_up_s = scale.warm_up_s if number == 0 else min(scale.warm_up_s, 1.0)
+            result, interval = await self._measure(
+                "closed_loop", rounds.used, window=self.window, warm_up_s=warm_up_s, seconds=seconds
+            )
+            rounds.rates.append(result["rate"])
+            rounds.latencies.append(result["latency"])
+            as_batched = round(interval.answers / max(1, interval.commits))
+            self._say(f"driving Redis alone, {number + 1} of {ROUNDS}")
+            rounds.floors.append(await beside.drive(sample, as_batched, seconds / 2))
+        return rounds
+
+    def _tell_floor(self, rounds: Rounds) -> None:
+        add = self.report.add
+        for at, key in enumerate(("floor", "best_floor")):
+            plans = round(median(floors[at][0] for floors in rounds.floors))
+            rates = [floors[at][1]["rate"] for floors in rounds.floors]
+            ratios = [rate / alone for rate, alone in zip(rounds.rates, rates, strict=True)]
+            suffix = " as in this run" if key == "floor" else ""
+            add(key, f"floor: Redis alone, {plans} CCRs per commit{suffix}", median(rates), "CCR/s")
+            add(f"over_{key}", "maximum over that floor, median of the turns", median(ratios), "", 2)
+            self.report.facts[f"turns over the {key.replace('_', ' ')}"] = "; ".join(
+                f"{rate:,.0f} / {alone:,.0f} = {ratio:.2f}"
+                for rate, alone, ratio in zip(rounds.rates, rates, ratios, strict=True)
+            )
+        busy = [
+            f"{median(floors[at][1][who] for floors in rounds.floors):.0%}"
+            for who in ("redis_busy", "client_busy")
+            for at in (0, 1)
+        ]
+        self.report.facts["floor"] = (
+            "the recorded commits and session-directory writes replayed over one Unix socket on a Redis that has the "
+            f"same accounts and nobody else to serve, {DEPTH} commits under way; Redis {busy[0]} and {busy[1]} busy, "
+            f"its client {busy[2]} and {busy[3]}"
+        )
 
     async def _find_window(self) -> int:
         """The smallest number of requests under way at which the server does as much as it can."""
@@ -331,37 +392,6 @@ class Bench:
         self.report.add("requests", "requests in all", result["answers"])
         command.tell_audit(self.report, self.console, found, result["debited_micro"], self.errors)
 
-    async def _floor(self, sample: Path, maximum: Interval) -> None:
-        as_batched = max(1, round(maximum.answers / max(1, maximum.commits)))
-        rate = maximum.answers / maximum.seconds
-        results = []
-        for wanted in (as_batched, BEST_PLANS):
-            plans = min(wanted, self.scale.accounts // (2 * FLOOR_DEPTH))
-            self._say(f"driving Redis alone, {plans} CCRs per commit")
-            result = await run_floor(
-                self.placement.worker,
-                socket=self.redis.address.unix_path,
-                pid=self.redis.pid,
-                sample=sample,
-                accounts=self.scale.accounts,
-                partitions=PARTITIONS,
-                plans=plans,
-                depth=FLOOR_DEPTH,
-                seconds=self.scale.seconds / 2,
-            )
-            results.append((plans, result))
-        (plans, floor_run), (best_plans, best_run) = results
-        add = self.report.add
-        add("floor", f"floor: Redis alone, {plans} CCRs per commit as in this run", floor_run["rate"], "CCR/s")
-        add("over_floor", "maximum over that floor", rate / floor_run["rate"], "", 2)
-        add("best_floor", f"floor with {best_plans} CCRs per commit", best_run["rate"], "CCR/s")
-        add("over_best_floor", "maximum over that floor", rate / best_run["rate"], "", 2)
-        self.report.facts["floor"] = (
-            f"the recorded commits and session-directory writes replayed over one Unix socket, {FLOOR_DEPTH} commits "
-            f"under way; Redis {floor_run['redis_busy']:.0%} and {best_run['redis_busy']:.0%} busy, its client "
-            f"{floor_run['client_busy']:.0%} and {best_run['client_busy']:.0%}"
-        )
-
     async def _rating(self) -> None:
         """What a rating call costs, whatever the length of the price list."""
         self._say("rating calls with short and long price lists")
@@ -379,9 +409,12 @@ class Bench:
 
     # -- helpers -----------------------------------------------------------------------------------------------------
 
-    async def _measure(self, what: str, **arguments: Any) -> tuple[dict[str, Any], Interval]:
-        """One load phase and what the processes used in its measured interval."""
-        interval = Interval()
+    async def _measure(
+        self, what: str, interval: Interval | None = None, **arguments: Any
+    ) -> tuple[dict[str, Any], Interval]:
+        """One load phase and what the processes used in its measured interval, which is added to ``interval``."""
+        interval = interval or Interval()
+        first = interval.seconds == 0
 
         async def on_mark(said: dict[str, Any]) -> None:
             sign = 1 if said["mark"] == "end" else -1
@@ -397,9 +430,9 @@ class Bench:
             interval.stolen_s += sign * whole.stolen_s
             interval.answers += said.get("answers", 0)
             interval.commits += sign * await commit_calls(self.store)
-            interval.slowest_fsync_ms = await slowest_fsync_ms(self.store)
+            interval.slowest_fsync_ms = max(interval.slowest_fsync_ms, await slowest_fsync_ms(self.store))
             undelivered = await undelivered_records(self.store)
-            if sign < 0:
+            if sign < 0 and first:
                 interval.undelivered_before = undelivered
             interval.undelivered = undelivered
 

@@ -8,6 +8,7 @@ implementations reads it).
 
 from array import array
 from collections import Counter
+from collections.abc import Sequence
 from typing import Any, Final
 
 try:
@@ -47,9 +48,24 @@ def distribution(latencies_us: "array[int]") -> dict[str, Any]:
     histogram = HdrHistogram(LOWEST_US, HIGHEST_US, SIGNIFICANT_DIGITS)
     for latency_us, count in Counter(latencies_us).items():
         histogram.record_value(min(latency_us, HIGHEST_US), count)
-    found = histogram.get_percentile_to_value_dict(PERCENTILES) if latencies_us else {}
+    return _as_data(histogram)
+
+
+def merged(rounds: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Distributions of several intervals as one, with theirs as ``parts``, without their histograms."""
+    histogram = HdrHistogram(LOWEST_US, HIGHEST_US, SIGNIFICANT_DIGITS)
+    for each in rounds:
+        histogram.add(HdrHistogram.decode(each["histogram"]["base64"]))
+    outer = ("histogram", "parts")
+    parts = [{name: value for name, value in each.items() if name not in outer} for each in rounds]
+    return _as_data(histogram) | {"parts": parts}
+
+
+def _as_data(histogram: Any) -> dict[str, Any]:
+    samples = histogram.get_total_count()
+    found = histogram.get_percentile_to_value_dict(PERCENTILES) if samples else {}
     return {
-        "samples": histogram.get_total_count(),
+        "samples": samples,
         "percentiles_ms": {f"{each:g}": found.get(each, 0) / 1000 for each in PERCENTILES},
         "max_ms": histogram.get_max_value() / 1000,
         "histogram": {

@@ -191,9 +191,13 @@ class GeneratorProcess:
             await process.wait()
 
 
-async def run_floor(cores: set[int], **options: Any) -> dict[str, Any]:
-    """The floor's client with these options, on these cores; what it measured. Raises BenchError."""
-    result: dict[str, Any] = await _run("loadtests.floor", "the floor", cores, _options(options))
+async def run_floor(cores: set[int], plans: Sequence[int], **options: Any) -> list[dict[str, Any]]:
+    """The floor's client with these options, on these cores; what it measured with each number of plans per call.
+
+    Raises BenchError.
+    """
+    arguments = [*_options(options), "--plans", *map(str, plans)]
+    result: list[dict[str, Any]] = await _run("loadtests.floor", "the floor", cores, arguments)
     return result
 
 

@@ -7,7 +7,7 @@ from statistics import median
 import pytest
 
 from loadtests import latency
-from loadtests.latency import HIGHEST_US, PARTS, Latencies, LatencyError, distribution
+from loadtests.latency import HIGHEST_US, PARTS, Latencies, LatencyError, distribution, merged
 from simulators.summary import percentile
 
 HdrHistogram = pytest.importorskip("hdrh.histogram", reason="hdrhistogram is not installed").HdrHistogram
@@ -62,6 +62,15 @@ def test_a_single_stall_is_in_the_whole_and_in_one_part() -> None:
     assert found["percentiles_ms"]["99"] > 400
     assert [part > 10 for part in parts] == [False, True, False, False, False]
     assert median(parts) < 2.1
+
+
+def test_turns_are_added_up_to_what_they_are_together() -> None:
+    turns = [array("L", range(first, 30_000, 7)) for first in (100, 20_000, 5)]
+    together = distribution(array("L", [each for turn in turns for each in turn]))
+    found = merged([distribution(turn) | {"parts": []} for turn in turns])
+    assert {name: found[name] for name in together} == together
+    assert [part["samples"] for part in found["parts"]] == [len(turn) for turn in turns]
+    assert all(set(part) == {"samples", "percentiles_ms", "max_ms"} for part in found["parts"])
 
 
 def test_a_missing_library_is_one_clear_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
