@@ -274,7 +274,7 @@ class Bench:
             rounds.latencies.append(result["latency"])
             as_batched = round(interval.answers / max(1, interval.commits))
             self._say(f"driving Redis alone, {number + 1} of {ROUNDS}")
-            rounds.floors.append(await beside.drive(sample, as_batched, seconds / 2))
+            rounds.floors.append(await beside.drive(sample, as_batched, seconds / 4))
         return rounds
 
     def _tell_floor(self, rounds: Rounds) -> None:
