@@ -3,6 +3,7 @@
 import asyncio
 import socket
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Final, cast
 
 from balance.address import Access, Address, HostPort, host_port
@@ -65,7 +66,8 @@ async def open_link(
 
 def widen(end: socket.socket) -> None:
     """Make the Unix socket that commits are sent by take as much at once as the system permits: see ``SEND_OCTETS``."""
-    end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_OCTETS)
+    with suppress(OSError):  # Linux gives what it permits of it; another system may refuse, and it stays as it was
+        end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_OCTETS)
 
 
 def at(address: Address, place: HostPort) -> Address:
