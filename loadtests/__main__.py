@@ -43,8 +43,12 @@ WINDOWS: Final = (64, 128, 256, 512, 1024)
 """Requests under way that are tried when the maximum is sought."""
 WORTH_IT: Final = 1.05
 """A larger window must bring so much more to be taken: beyond the maximum it only makes requests wait."""
-ROUNDS: Final = 5
-"""Maximum and floor are measured in turns: what else the machine does lasts longer than a round, and meets both."""
+TURNS: Final = 5
+"""Maximum and floor are measured in turns: what else the machine does lasts longer than a turn, and meets both."""
+TURN_WARM_UP_S: Final = 1.0
+"""Of each turn but the first, at most."""
+FLOOR_SHARE: Final = 1 / 4
+"""How long each of the two floors takes, of a turn."""
 RECORD_SECONDS: Final = 0.3
 RECORD_TRIES: Final = 5
 """The disk may stand still for as long as commits are recorded."""
@@ -114,7 +118,7 @@ class Interval:
 
 
 @dataclass(slots=True)
-class Rounds:
+class Turns:
     """Maximum and floor by turns."""
 
     used: Interval = field(default_factory=Interval)
@@ -238,13 +242,13 @@ class Bench:
             await beside.start()
             self.window = scale.window or await self._find_window()
             sample = await self._record(directory)
-            rounds = await self._in_turns(beside, sample)
+            turns = await self._in_turns(beside, sample)
         finally:
             await beside.stop()
-        used = rounds.used
+        used = turns.used
         self.report.facts["maximum"] = (
-            f"closed loop, {self.window} requests under way, in {ROUNDS} turns with the floor, of "
-            f"{scale.seconds / ROUNDS:g} s each"
+            f"closed loop, {self.window} requests under way, in {TURNS} turns with the floor, of "
+            f"{scale.seconds / TURNS:g} s each"
         )
         add = self.report.add
         add("rate", "maximum", used.answers / used.seconds, "CCR/s")
@@ -254,44 +258,44 @@ class Bench:
         add("plans_per_commit", "CCRs per commit at the maximum", used.answers / max(1, used.commits), "", 1)
         add("worker_busy", "worker's core at the maximum", used.worker_cpu_s / used.seconds * 100, "% busy")
         add("undelivered", "outbox behind at the end of the maximum", used.undelivered, "records")
-        latency = self.report.latencies["maximum"] = merged(rounds.latencies)
+        latency = self.report.latencies["maximum"] = merged(turns.latencies)
         add("max_p50_ms", "p50 at the maximum", latency["percentiles_ms"]["50"], "ms", 2)
         add("max_p99_ms", "p99 at the maximum", latency["percentiles_ms"]["99"], "ms", 2)
-        self._tell_floor(rounds)
+        self._tell_floor(turns)
         return used
 
-    async def _in_turns(self, beside: FloorServer, sample: Path) -> Rounds:
+    async def _in_turns(self, beside: FloorServer, sample: Path) -> Turns:
         scale = self.scale
-        rounds = Rounds()
-        seconds = scale.seconds / ROUNDS
-        for number in range(ROUNDS):
-            self._say(f"measuring the maximum with {self.window} requests under way, {number + 1} of {ROUNDS}")
-            warm_up_s = scale.warm_up_s if number == 0 else min(scale.warm_up_s, 1.0)
-            result, interval = await self._measure(
-                "closed_loop", rounds.used, window=self.window, warm_up_s=warm_up_s, seconds=seconds
+        turns = Turns()
+        seconds = scale.seconds / TURNS
+        for number in range(TURNS):
+            self._say(f"measuring the maximum with {self.window} requests under way, {number + 1} of {TURNS}")
+            warm_up_s = scale.warm_up_s if number == 0 else min(scale.warm_up_s, TURN_WARM_UP_S)
+            result, used = await self._measure(
+                "closed_loop", turns.used, window=self.window, warm_up_s=warm_up_s, seconds=seconds
             )
-            rounds.rates.append(result["rate"])
-            rounds.latencies.append(result["latency"])
-            as_batched = round(interval.answers / max(1, interval.commits))
-            self._say(f"driving Redis alone, {number + 1} of {ROUNDS}")
-            rounds.floors.append(await beside.drive(sample, as_batched, seconds / 4))
-        return rounds
+            turns.rates.append(result["rate"])
+            turns.latencies.append(result["latency"])
+            as_batched = round(used.answers / max(1, used.commits))
+            self._say(f"driving Redis alone, {number + 1} of {TURNS}")
+            turns.floors.append(await beside.drive(sample, as_batched, seconds * FLOOR_SHARE))
+        return turns
 
-    def _tell_floor(self, rounds: Rounds) -> None:
+    def _tell_floor(self, turns: Turns) -> None:
         add = self.report.add
         for at, key in enumerate(("floor", "best_floor")):
-            plans = round(median(floors[at][0] for floors in rounds.floors))
-            rates = [floors[at][1]["rate"] for floors in rounds.floors]
-            ratios = [rate / alone for rate, alone in zip(rounds.rates, rates, strict=True)]
+            plans = round(median(floors[at][0] for floors in turns.floors))
+            rates = [floors[at][1]["rate"] for floors in turns.floors]
+            ratios = [rate / alone for rate, alone in zip(turns.rates, rates, strict=True)]
             suffix = " as in this run" if key == "floor" else ""
             add(key, f"floor: Redis alone, {plans} CCRs per commit{suffix}", median(rates), "CCR/s")
             add(f"over_{key}", "maximum over that floor, median of the turns", median(ratios), "", 2)
             self.report.facts[f"turns over the {key.replace('_', ' ')}"] = "; ".join(
                 f"{rate:,.0f} / {alone:,.0f} = {ratio:.2f}"
-                for rate, alone, ratio in zip(rounds.rates, rates, ratios, strict=True)
+                for rate, alone, ratio in zip(turns.rates, rates, ratios, strict=True)
             )
         busy = [
-            f"{median(floors[at][1][who] for floors in rounds.floors):.0%}"
+            f"{median(floors[at][1][who] for floors in turns.floors):.0%}"
             for who in ("redis_busy", "client_busy")
             for at in (0, 1)
         ]
@@ -315,7 +319,7 @@ class Bench:
         return best
 
     async def _record(self, directory: Path) -> Path:
-        """Record commits under the same load, after the measured interval so as not to disturb it."""
+        """Record commits under the same load, before the measured turns: MONITOR would disturb them."""
 
         async def on_mark(said: dict[str, Any]) -> None:
             if said["mark"] == "begin":

@@ -51,13 +51,13 @@ def distribution(latencies_us: "array[int]") -> dict[str, Any]:
     return _as_data(histogram)
 
 
-def merged(rounds: Sequence[dict[str, Any]]) -> dict[str, Any]:
+def merged(intervals: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """Distributions of several intervals as one, with theirs as ``parts``, without their histograms."""
     histogram = HdrHistogram(LOWEST_US, HIGHEST_US, SIGNIFICANT_DIGITS)
-    for each in rounds:
+    for each in intervals:
         histogram.add(HdrHistogram.decode(each["histogram"]["base64"]))
     outer = ("histogram", "parts")
-    parts = [{name: value for name, value in each.items() if name not in outer} for each in rounds]
+    parts = [{name: value for name, value in each.items() if name not in outer} for each in intervals]
     return _as_data(histogram) | {"parts": parts}
 
 

@@ -47,11 +47,16 @@ class Shell:
     def refused(self, code: int, *arguments: str) -> str:
         """The one sentence of a refusal; it leaves the store as it was."""
         before = self.dump()
+        said = self.refused_beside_a_server(code, *arguments)
+        assert self.dump() == before
+        return said
+
+    def refused_beside_a_server(self, code: int, *arguments: str) -> str:
+        """The same of a store that a server writes to at any time."""
         result = self.run(*arguments)
         assert result.exit_code == code, result.output
         assert result.stdout == ""
         assert re.fullmatch(r"occ: [^\n]+\n", result.stderr), result.stderr
-        assert self.dump() == before
         return result.stderr.removeprefix("occ: ").rstrip("\n")
 
     def dump(self) -> dict[bytes, bytes | None]:

@@ -4,6 +4,7 @@ Made to fail by: no ``_look`` (waits for ever); no count of what was read (a ser
 """
 
 import asyncio
+import errno
 import os
 import signal
 import socket
@@ -12,6 +13,7 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -150,6 +152,17 @@ async def test_commits_leave_the_worker_whether_or_not_the_server_has_read_those
         assert transport.get_write_buffer_size() == 0
     assert len(await answer) == permitted
     link.close()
+
+
+def test_a_system_that_refuses_a_wide_socket_leaves_the_usual_one() -> None:
+    """As others than Linux do with what is beyond their limit. Made to fail by: no ``suppress``."""
+
+    class Refusing(socket.socket):
+        def setsockopt(self, *arguments: Any) -> None:
+            raise OSError(errno.ENOBUFS, "No buffer space available")
+
+    with Refusing(socket.AF_UNIX) as end:
+        widen(end)
 
 
 async def test_a_server_that_takes_no_more_connections_is_not_taken_for_one_that_does(tmp_path: Path) -> None:

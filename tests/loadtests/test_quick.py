@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from loadtests import recorded
+from loadtests.__main__ import TURNS
 from loadtests.figures import BUDGET
 from loadtests.latency import PARTS
 
@@ -86,8 +87,8 @@ def test_a_quick_run_is_sound_and_complete(tmp_path: Path) -> None:
         assert medians[name] * least < ratio < medians[name] * most, name
     assert figures["half_parts_kept"] in range(PARTS + 1)
     assert {"undelivered", "half_undelivered"} <= set(figures)
-    for phase in ("maximum", "half"):
-        check_latencies(written["latencies"][phase])
+    for phase, parts in (("maximum", TURNS), ("half", PARTS)):
+        check_latencies(written["latencies"][phase], parts)
     half = written["latencies"]["half"]
     assert figures["half_p99_ms"] == half["percentiles_ms"]["99"]
     assert figures["half_part_p99_ms"] == median(part["percentiles_ms"]["99"] for part in half["parts"])
@@ -113,12 +114,12 @@ def test_a_quick_run_is_sound_and_complete(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [tmp_path / "figures.json"]
 
 
-def check_latencies(latency: dict[str, Any]) -> None:
+def check_latencies(latency: dict[str, Any], parts: int) -> None:
     """The histogram holds every sample, and the parts are all of them."""
     histogram = HdrHistogram.decode(latency["histogram"]["base64"])
     assert histogram.get_total_count() == latency["samples"] > 500
     assert histogram.get_value_at_percentile(99) / 1000 == latency["percentiles_ms"]["99"]
-    assert len(latency["parts"]) == PARTS
+    assert len(latency["parts"]) == parts
     assert sum(part["samples"] for part in latency["parts"]) == latency["samples"]
     assert list(latency["percentiles_ms"]) == ["50", "90", "99", "99.9", "99.99"]
     values = [*latency["percentiles_ms"].values(), latency["max_ms"]]
